@@ -1,0 +1,23 @@
+// What the opaque handles of the C ABI hold.
+#ifndef TRM_EDGE_API_HANDLES_H
+#define TRM_EDGE_API_HANDLES_H
+
+#include <atomic>
+#include <memory>
+#include <utility>
+
+#include "core/session.h"
+#include "trm_edge/trm_edge.h"
+
+struct trm_model {
+    std::shared_ptr<const trm::Model> model;
+};
+
+struct trm_session {
+    explicit trm_session(std::shared_ptr<const trm::Model> model) : core(std::move(model)) {}
+
+    trm::Session core;
+    std::atomic_flag busy = ATOMIC_FLAG_INIT;
+};
+
+#endif

@@ -1,0 +1,80 @@
+#include "api/message.h"
+
+#include <cstdarg>
+#include <cstdio>
+#include <exception>
+#include <new>
+
+#include "core/status.h"
+
+namespace trm::api {
+namespace {
+
+thread_local char last_message[1024] = "";
+
+}  // namespace
+
+trm_status fail(trm_status status, const char* format, ...) noexcept {
+    va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(last_message, sizeof last_message, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+trm_status fail_with_current_exception() noexcept {
+    try {
+        throw;
+    } catch (const Error& error) {
+        return fail(static_cast<trm_status>(error.status()), "%s", error.what());
+    } catch (const std::bad_alloc&) {
+        return fail(TRM_OUT_OF_MEMORY, "out of memory: the model or session does not fit");
+    } catch (const std::exception& error) {
+        return fail(TRM_INTERNAL, "internal error: %s", error.what());
+    } catch (...) {
+        return fail(TRM_INTERNAL, "internal error");
+    }
+}
+
+}  // namespace trm::api
+
+extern "C" {
+
+const char* trm_last_message(void) { return trm::api::last_message; }
+
+const char* trm_version(void) { return TRM_EDGE_VERSION; }
+
+const char* trm_status_name(trm_status status) {
+    switch (status) {
+        case TRM_OK:
+            return "TRM_OK";
+        case TRM_HALTED:
+            return "TRM_HALTED";
+        case TRM_NONFINITE:
+            return "TRM_NONFINITE";
+        case TRM_OUTSIDE_LIMITS:
+            return "TRM_OUTSIDE_LIMITS";
+        case TRM_INVALID_ARGUMENT:
+            return "TRM_INVALID_ARGUMENT";
+        case TRM_INVALID_BUNDLE:
+            return "TRM_INVALID_BUNDLE";
+        case TRM_UNSUPPORTED_VERSION:
+            return "TRM_UNSUPPORTED_VERSION";
+        case TRM_IO_ERROR:
+            return "TRM_IO_ERROR";
+        case TRM_OUT_OF_MEMORY:
+            return "TRM_OUT_OF_MEMORY";
+        case TRM_UNSUPPORTED:
+            return "TRM_UNSUPPORTED";
+        case TRM_BUSY:
+            return "TRM_BUSY";
+        case TRM_NOT_BEGUN:
+            return "TRM_NOT_BEGUN";
+        case TRM_INTERNAL:
+            return "TRM_INTERNAL";
+        default:
+            return "TRM_?";
+    }
+}
+
+}  // extern "C"

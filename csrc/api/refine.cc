@@ -1,0 +1,146 @@
+// The calls of a control loop: refine, begin, step, project_limits.
+#include <time.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "api/handles.h"
+#include "api/message.h"
+#include "api/validate.h"
+
+namespace trm::api {
+namespace {
+
+double now_us() {
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);  // through the vDSO: no system call
+    return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) * 1e-3;
+}
+
+// Marks a session as in use, without a lock; taken() is false where another call has it.
+class Hold {
+  public:
+    explicit Hold(trm_session* session)
+        : session_(session), taken_(!session->busy.test_and_set(std::memory_order_acquire)) {}
+    ~Hold() {
+        if (taken_) session_->busy.clear(std::memory_order_release);
+    }
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+    bool taken() const { return taken_; }
+
+  private:
+    trm_session* session_;
+    bool taken_;
+};
+
+trm_status busy() { return fail(TRM_BUSY, "session: in use by another call; give each thread a session of its own"); }
+
+float confidence(float halt_logit) { return 1.0f / (1.0f + std::exp(-halt_logit)); }
+
+// Copy what the last step said into row `k` of the per-step outputs.
+void record_step(const Session& session, size_t k, trm_outputs* out) {
+    const auto row = [k](void* base, size_t bytes) { return static_cast<char*>(base) + k * bytes; };
+    if (out->halt_logits) out->halt_logits[k] = session.halt_logit();
+    if (out->trajectory) {
+        std::memcpy(row(out->trajectory, session.answer_bytes()), session.step_answer(), session.answer_bytes());
+    }
+    if (out->logits) {
+        std::memcpy(row(out->logits, session.logits_bytes()), session.step_logits(), session.logits_bytes());
+    }
+}
+
+// Write the answer; a non-finite value goes before limits, and limits before an early halt.
+trm_status finish(const Session& session, trm_status status, bool draft, bool stepped, double start, trm_outputs* out) {
+    const bool outside = session.write_answer(out->y, draft);
+    out->steps_run = session.steps_run();
+    out->confidence = stepped ? confidence(session.halt_logit()) : std::numeric_limits<float>::quiet_NaN();
+    out->duration_us = now_us() - start;
+    return outside && status != TRM_NONFINITE ? TRM_OUTSIDE_LIMITS : status;
+}
+
+trm_status refine(Session& session, const Call& call, int32_t steps, float halt, double start, trm_outputs* out) {
+    session.begin(call);
+    trm_status status = TRM_OK;
+    if (call.answer_rows == 0) steps = 0;
+    if (!session.inputs_finite()) {
+        status = TRM_NONFINITE;
+        steps = 0;
+    }
+    for (int32_t k = 0; k < steps && status == TRM_OK; ++k) {
+        if (!session.step()) {
+            status = TRM_NONFINITE;
+            break;
+        }
+        record_step(session, static_cast<size_t>(k), out);
+        if (halt >= 0 && k + 1 < steps && confidence(session.halt_logit()) >= halt) status = TRM_HALTED;
+    }
+    session.end();
+    const bool stepped = session.steps_run() > 0;
+    return finish(session, status, status == TRM_NONFINITE || !stepped, stepped, start, out);
+}
+
+}  // namespace
+}  // namespace trm::api
+
+using namespace trm::api;
+
+extern "C" {
+
+trm_status trm_refine(trm_session* session, const trm_inputs* inputs, int32_t steps, float halt, trm_outputs* outputs) {
+    const double start = now_us();
+    if (session == nullptr) return fail(TRM_INVALID_ARGUMENT, "session: expected a session, got null");
+    const Hold hold(session);
+    if (!hold.taken()) return busy();
+    const trm::Spec& spec = session->core.model().spec;
+    trm::Call call;
+    if (trm_status s = validate_inputs(spec, inputs, &call)) return s;
+    if (trm_status s = validate_steps(spec, steps, halt)) return s;
+    if (trm_status s = validate_outputs(spec, call.answer_rows, call.num_candidates, steps, outputs)) return s;
+    return refine(session->core, call, steps, halt, start, outputs);
+}
+
+trm_status trm_begin(trm_session* session, const trm_inputs* inputs) {
+    if (session == nullptr) return fail(TRM_INVALID_ARGUMENT, "session: expected a session, got null");
+    const Hold hold(session);
+    if (!hold.taken()) return busy();
+    trm::Call call;
+    if (trm_status s = validate_inputs(session->core.model().spec, inputs, &call)) return s;
+    session->core.begin(call);
+    return TRM_OK;
+}
+
+trm_status trm_step(trm_session* session, const trm_tensor* x, const trm_tensor* features,
+                    const trm_tensor* last_action, trm_outputs* outputs) {
+    const double start = now_us();
+    if (session == nullptr) return fail(TRM_INVALID_ARGUMENT, "session: expected a session, got null");
+    const Hold hold(session);
+    if (!hold.taken()) return busy();
+    trm::Session& core = session->core;
+    if (!core.begun()) return fail(TRM_NOT_BEGUN, "step: no recursion is under way; call begin first");
+    trm::Call fresh;
+    if (trm_status s = validate_refresh(core, x, features, last_action, &fresh)) return s;
+    if (trm_status s = validate_outputs(core.model().spec, core.answer_rows(), core.num_candidates(), 1, outputs))
+        return s;
+    if (core.answer_rows() == 0) return finish(core, TRM_OK, true, false, start, outputs);
+    const bool stepped = core.step(fresh.x, fresh.features, fresh.last_action);
+    if (stepped) record_step(core, 0, outputs);
+    return finish(core, stepped ? TRM_OK : TRM_NONFINITE, !stepped, stepped, start, outputs);
+}
+
+trm_status trm_project_limits(float* actions, int64_t T, int64_t dof, const float* lower, const float* upper,
+                              const float* velocity, const float* last_action) {
+    constexpr int64_t kMost = 1 << 20;
+    if (T < 0 || dof < 0 || T > kMost || dof > kMost || T * dof > (int64_t{1} << 31)) {
+        return fail(TRM_INVALID_ARGUMENT, "actions: expected a shape in 0..%d, got [%lld, %lld]",
+                    static_cast<int>(kMost), static_cast<long long>(T), static_cast<long long>(dof));
+    }
+    if (T * dof == 0) return TRM_OK;
+    if (trm_status s = validate_limits(actions, T, dof, lower, upper, velocity, last_action)) return s;
+    const trm::Limits limits{lower, upper, velocity};
+    const bool outside = trm::project_limits(actions, static_cast<int>(T), static_cast<int>(dof), limits, last_action);
+    return outside ? TRM_OUTSIDE_LIMITS : TRM_OK;
+}
+
+}  // extern "C"

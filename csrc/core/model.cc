@@ -1,0 +1,113 @@
+#include "core/model.h"
+
+#include <utility>
+
+namespace trm {
+namespace {
+
+// Takes tensors out of a bundle by name, so that packed ones are not kept twice.
+class Weights {
+  public:
+    explicit Weights(std::map<std::string, std::vector<float>>& tensors) : tensors_(tensors) {}
+
+    std::vector<float> take(const std::string& name) { return std::move(tensors_.at(name)); }
+    const float* data(const std::string& name) const { return tensors_.at(name).data(); }
+
+    Linear linear(const Kernels& kernels, const std::string& name, int n, int k) {
+        Linear layer{n, k, make_buffer<float>(kernels.linear_floats(n, k))};
+        kernels.pack_linear(take(name).data(), n, k, layer.packed.get());
+        return layer;
+    }
+
+    Encoder encoder(const Kernels& kernels, const std::string& name, const std::string& input, int n, int k) {
+        return {linear(kernels, name, n, k), take("normalization." + input + ".mean"),
+                take("normalization." + input + ".std")};
+    }
+
+  private:
+    std::map<std::string, std::vector<float>>& tensors_;
+};
+
+NetShape net_shape(const Spec& spec) {
+    NetShape shape{};
+    shape.hidden_size = spec.hidden_size;
+    shape.num_heads = spec.num_heads;
+    shape.inner_size = spec.inner_size;
+    shape.num_layers = spec.num_layers;
+    shape.token_mixing = spec.mixer == Mixer::kMlpT;
+    shape.token_inner_size = spec.token_inner_size;
+    shape.token_rows = shape.token_mixing ? spec.max_rows() : 0;
+    shape.rope = spec.positions == Positions::kRope;
+    shape.norm_eps = static_cast<float>(spec.norm_eps);
+    return shape;
+}
+
+Buffer<float> pack_net(const Kernels& kernels, const NetShape& shape, const Weights& weights) {
+    std::vector<BlockWeights> blocks(static_cast<size_t>(shape.num_layers));
+    for (size_t i = 0; i < blocks.size(); ++i) {
+        const std::string name = "blocks." + std::to_string(i) + ".";
+        BlockWeights& block = blocks[i];
+        block = BlockWeights{};
+        if (shape.token_mixing) {
+            block.token_gate_up = weights.data(name + "token_mixer.gate_up.weight");
+            block.token_down = weights.data(name + "token_mixer.down.weight");
+        } else {
+            block.qkv = weights.data(name + "attention.qkv.weight");
+            block.out = weights.data(name + "attention.out.weight");
+        }
+        block.gate_up = weights.data(name + "mlp.gate_up.weight");
+        block.down = weights.data(name + "mlp.down.weight");
+    }
+    Buffer<float> packed = make_buffer<float>(kernels.net_floats(shape));
+    kernels.pack_net(shape, blocks.data(), packed.get());
+    return packed;
+}
+
+}  // namespace
+
+Model::Model(Bundle bundle, const Kernels& table)
+    : spec(bundle.spec), metadata(std::move(bundle.metadata)), kernels(table), shape(net_shape(spec)) {
+    Weights weights(bundle.weights);
+    const int D = spec.hidden_size;
+    net = pack_net(kernels, shape, weights);
+    if (shape.rope) {
+        rope = make_buffer<float>(kernels.rope_floats(shape, spec.max_rows()));
+        kernels.pack_rope(shape, spec.max_rows(), static_cast<float>(spec.rope_theta), rope.get());
+    }
+    y_init = weights.take("y_init");
+    z_init = weights.take("z_init");
+    halt_weight = weights.take("halt_head.weight");
+    halt_bias = weights.take("halt_head.bias").front();
+    if (spec.positions == Positions::kLearned) position_embedding = weights.take("position_embedding");
+    if (spec.max_context) {
+        context = weights.encoder(kernels, "context_encoder.weight", "x", D, spec.context_size);
+    }
+    switch (spec.answer) {
+        case Answer::kActions:
+            registers = weights.take("registers");
+            time_embedding = weights.take("time_embedding");
+            if (spec.feature_size) {
+                features = weights.encoder(kernels, "features_encoder.weight", "features", D, spec.feature_size);
+            }
+            draft = weights.encoder(kernels, "answer_encoder.weight", "y0", D, spec.dof);
+            decoder = weights.linear(kernels, "answer_decoder.weight", spec.dof, D);
+            lower = weights.take("limits.lower");
+            upper = weights.take("limits.upper");
+            velocity = weights.take("limits.velocity");
+            break;
+        case Answer::kSlots:
+            registers = weights.take("registers");
+            slots = weights.encoder(kernels, "slot_encoder.weight", "slots", D, spec.slot_size);
+            key = weights.encoder(kernels, "key.weight", "candidates", D, spec.candidate_size);
+            key_none = weights.take("key_none");
+            query = weights.linear(kernels, "query.weight", D, D);
+            break;
+        case Answer::kTokens:
+            if (spec.registers) registers = weights.take("puzzle_embedding");
+            token_embedding = weights.take("token_embedding");
+            decoder = weights.linear(kernels, "answer_decoder.weight", spec.vocab_size, D);
+            break;
+    }
+}
+
+}  // namespace trm

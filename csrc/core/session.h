@@ -1,0 +1,119 @@
+// A mutable session: the arena of one recursion on a shared model, and the recursion itself.
+#ifndef TRM_EDGE_CORE_SESSION_H
+#define TRM_EDGE_CORE_SESSION_H
+
+#include <cstdint>
+#include <memory>
+
+#include "core/memory.h"
+#include "core/model.h"
+
+namespace trm {
+
+// The inputs of one call, already validated. Pointers that the answer kind does not use are null.
+struct Call {
+    int answer_rows = 0;                 // T or S
+    int context_rows = 0;                // P
+    int num_candidates = 0;              // M
+    int puzzle_id = 0;                   // tokens
+    const float* x = nullptr;            // [P, Dx]
+    const int32_t* tokens = nullptr;     // tokens: x [S]
+    const float* y0 = nullptr;           // actions: [T, dof], null for the mean action
+    const int32_t* choices = nullptr;    // slots: y0 [S], null for all -1
+    const float* features = nullptr;     // actions: [T, Df]
+    const float* slots = nullptr;        // slots: [S, Ds]
+    const float* candidates = nullptr;   // slots: [M, Dc]
+    const uint8_t* mask = nullptr;       // slots: [S, M]
+    const float* last_action = nullptr;  // actions: [dof] or null
+};
+
+class Session {
+  public:
+    explicit Session(std::shared_ptr<const Model> model);
+
+    const Model& model() const { return *model_; }
+
+    // Encode a call: the rows injected at every latent update, and the first y and z.
+    void begin(const Call& call);
+
+    // Run one refinement step. Nullable: x, features, last_action; where given they replace those of the step before.
+    // False where a value was not finite: in an input (nothing has changed then), or inside.
+    bool step(const float* x = nullptr, const float* features = nullptr, const float* last_action = nullptr);
+
+    // Write the answer: the last step's, or the draft; actions are projected onto the limits. True where the last
+    // action was too far outside the bounds for the answer to be inside.
+    bool write_answer(void* y, bool draft) const;
+
+    // Forget the recursion, so that a further step needs a begin.
+    void end() { begun_ = false; }
+
+    bool begun() const { return begun_; }
+    bool inputs_finite() const { return x_finite_ && features_finite_ && slots_finite_; }
+    int answer_rows() const { return answer_rows_; }
+    int context_rows() const { return context_rows_; }
+    int num_candidates() const { return num_candidates_; }
+    int steps_run() const { return steps_run_; }
+
+    // Of the last step: the answer before projection, logits [answer_rows, M or V], and the halt logit.
+    const void* step_answer() const;
+    const float* step_logits() const { return logits_; }
+    float halt_logit() const { return halt_logit_; }
+    size_t answer_bytes() const;
+    size_t logits_bytes() const;
+
+  private:
+    Arena lay_out(std::byte* base);
+    int rows() const { return model_->spec.registers + answer_rows_ + context_rows_; }
+    float* answer_rows_of(float* states) const;
+    float* context_rows_of(float* states) const;
+
+    // encode.cc: e and the first y and z
+    void set_positions();
+    void encode_registers(int puzzle_id);
+    void encode_draft(const Call& call);
+    void encode_slots(const Call& call);
+    void encode_features(const float* features);
+    void encode_context(const float* x);
+    void linear(const Linear& layer, const float* in, int count, float* out) const;
+    void encode(const Encoder& encoder, const float* values, int count, float* out);
+    void add_learned_positions(float* rows, int first_position, int count);
+    bool refresh(const float* x, const float* features);
+
+    // recursion.cc: h_cycles x (l_cycles + 1) evaluations of net
+    void recur();
+
+    // decode.cc: false where a value is not finite
+    bool decode();
+    bool decode_answer();
+    bool decode_actions();
+    bool decode_tokens();
+    bool decode_slots();
+
+    std::shared_ptr<const Model> model_;
+    Buffer<std::byte> memory_;
+
+    bool begun_ = false;
+    bool x_finite_ = true, features_finite_ = true, slots_finite_ = true;
+    bool has_last_action_ = false;
+    int answer_rows_ = 0, context_rows_ = 0, num_candidates_ = 0, steps_run_ = 0;
+    float halt_logit_ = 0;
+
+    float *e_, *y_, *z_;          // [L, D]
+    float* scratch_;              // the kernels' own
+    float* staged_;               // one input, normalised
+    float *draft_, *actions_;     // actions: y0 and the last step's answer [T, dof]
+    float* last_action_;          // actions: [dof]
+    float *keys_, *packed_keys_;  // slots: [M, D]
+    float* queries_;              // slots: [S, D]
+    float* logits_;               // [S, M or V]
+    int32_t *choices_, *chosen_;  // slots, tokens: y0 or x, and the last step's answer [S]
+    int32_t* position_;           // [L]
+    uint8_t* mask_;               // slots: [S, M]
+};
+
+// Whether no value is NaN or Inf.
+bool all_finite(const float* values, size_t count);
+
+}  // namespace trm
+
+#endif

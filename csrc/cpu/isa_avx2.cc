@@ -1,0 +1,6 @@
+// AVX2 and FMA.
+#define TRM_ISA_NAME "avx2"
+#define TRM_ISA_TABLE kernels_avx2
+#define TRM_VECTOR_FLOATS 8
+#define TRM_TILE_ROWS 6  // 12 accumulators of 16 registers
+#include "cpu/kernels.inc"

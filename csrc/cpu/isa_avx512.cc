@@ -1,0 +1,6 @@
+// AVX-512 F, VL, DQ and BW.
+#define TRM_ISA_NAME "avx512"
+#define TRM_ISA_TABLE kernels_avx512
+#define TRM_VECTOR_FLOATS 16
+#define TRM_TILE_ROWS 8  // 16 accumulators of 32 registers
+#include "cpu/kernels.inc"

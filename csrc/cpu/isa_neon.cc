@@ -1,0 +1,6 @@
+// 64-bit Arm.
+#define TRM_ISA_NAME "neon"
+#define TRM_ISA_TABLE kernels_neon
+#define TRM_VECTOR_FLOATS 4
+#define TRM_TILE_ROWS 8  // 16 accumulators of 32 registers
+#include "cpu/kernels.inc"

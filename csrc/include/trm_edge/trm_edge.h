@@ -1,0 +1,242 @@
+/* trm_edge: refine a draft answer with a Tiny Recursive Model, at a fixed latency, on a CPU.
+ *
+ * USAGE
+ *
+ *     trm_model* model;
+ *     trm_session* session;
+ *     if (trm_model_load_file("push.trm", &model) < 0) { puts(trm_last_message()); return 1; }
+ *     if (trm_session_create(model, &session) < 0) { puts(trm_last_message()); return 1; }
+ *
+ *     trm_inputs in = TRM_INPUTS_INIT;
+ *     trm_outputs out = TRM_OUTPUTS_INIT;
+ *     in.x = trm_tensor_f32(context, P, Dx);
+ *     in.y0 = trm_tensor_f32(draft_chunk, T, dof);
+ *     in.last_action = trm_tensor_f32_1d(q, dof);
+ *     out.y = chunk;                       // float[T * dof]
+ *     out.y_bytes = sizeof chunk;
+ *     trm_status status = trm_refine(session, &in, 4, TRM_NEVER_HALT, &out);
+ *     // status == TRM_OK: chunk is the answer.  status > 0: chunk is an answer too, with a reason.
+ *     // status < 0: the call was wrong, nothing was written; trm_last_message() says what to do.
+ *
+ *     trm_session_free(session);
+ *     trm_model_free(model);
+ *
+ * SYMBOLS  P context rows, Dx context width, T action steps, dof action width, S slots or tokens, M candidates,
+ *          V vocabulary, K refinement steps. Arrays are dense and row-major.
+ *
+ * THREADS  A model is immutable: any number of threads and sessions may share it. A session serves one call at a
+ *          time; a call that finds it in use returns TRM_BUSY and touches nothing. Freeing a model that sessions still
+ *          use is allowed: the last session to go frees it.
+ *
+ * REAL TIME  trm_session_create allocates and touches all memory that the session will ever use. From the first call
+ *          on, trm_refine, trm_begin and trm_step allocate nothing, take no lock and make no system call (reading
+ *          the clock goes through the vDSO). The library never prints, throws or aborts.
+ *
+ * LIMITS   For actions, `y` lies inside the bounds and moves at most `velocity` per tick, from `last_action` on where
+ *          it is given. That is a projection after the last step, not something learned.
+ */
+#ifndef TRM_EDGE_TRM_EDGE_H
+#define TRM_EDGE_TRM_EDGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define TRM_API __attribute__((visibility("default")))
+#else
+#define TRM_API
+#endif
+
+/* Outcome of a call. 0: ok. Positive: an answer was written, for a reason other than the usual. Negative: the call was
+ * wrong and nothing was written. Numbers are frozen. */
+typedef int32_t trm_status;
+enum {
+    TRM_OK = 0,
+    TRM_HALTED = 1,         /* confidence reached `halt` before the last step */
+    TRM_NONFINITE = 2,      /* NaN or Inf in an input or inside the recursion; the answer is the (projected) draft */
+    TRM_OUTSIDE_LIMITS = 3, /* last_action lies outside the bounds; the answer approaches them at the velocity limit */
+    TRM_INVALID_ARGUMENT = -1,
+    TRM_INVALID_BUNDLE = -2,
+    TRM_UNSUPPORTED_VERSION = -3,
+    TRM_IO_ERROR = -4,
+    TRM_OUT_OF_MEMORY = -5,
+    TRM_UNSUPPORTED = -6,
+    TRM_BUSY = -7,
+    TRM_NOT_BEGUN = -8,
+    TRM_INTERNAL = -9
+};
+
+/* Name of a status as spelled above, "TRM_?" for an unknown number. Never null. */
+TRM_API const char* trm_status_name(trm_status status);
+
+/* What went wrong in this thread's most recent call that returned a negative status: the field, what was expected and
+ * what was given. Valid until the thread's next such call. Never null. */
+TRM_API const char* trm_last_message(void);
+
+/* Version of the library, e.g. "0.1.0". */
+TRM_API const char* trm_version(void);
+
+/* Names of the instruction sets that this build holds and this machine supports, best first, separated by commas.
+ * The environment variable TRM_EDGE_ISA picks one by name when a model is loaded. */
+TRM_API const char* trm_supported_isas(void);
+
+/* ---- Model ------------------------------------------------------------------------------------------------------ */
+
+typedef struct trm_model trm_model;
+
+typedef enum trm_answer { TRM_ACTIONS = 0, TRM_SLOTS = 1, TRM_TOKENS = 2 } trm_answer;
+
+/* Sizes of a model. Those that its answer kind does not use are 0. */
+typedef struct trm_info {
+    trm_answer answer;
+    int32_t answer_rows;    /* T or S; for slots the maximum */
+    int32_t dof;            /* actions: width of one action */
+    int32_t max_context;    /* largest P; the only P where fixed_context is 1 */
+    int32_t fixed_context;  /* 1: token-mixing weights fix P */
+    int32_t context_size;   /* Dx */
+    int32_t feature_size;   /* actions: width of one row of features */
+    int32_t draft_optional; /* actions: 1 where y0 may be absent */
+    int32_t slot_size;      /* slots: width of one slot */
+    int32_t candidate_size; /* slots: width of one candidate */
+    int32_t max_candidates; /* slots: largest M */
+    int32_t vocab_size;     /* tokens: V */
+    int32_t num_puzzles;    /* tokens: puzzle ids are 0..num_puzzles-1 */
+} trm_info;
+
+/* Load and check a bundle, pack its weights for this machine's instruction set, and return the model in *out.
+ * The file is read, not mapped. Returns TRM_IO_ERROR, TRM_INVALID_BUNDLE, TRM_UNSUPPORTED_VERSION, TRM_UNSUPPORTED
+ * (TRM_EDGE_ISA names an instruction set that is unknown or not supported here) or TRM_OUT_OF_MEMORY. */
+TRM_API trm_status trm_model_load_file(const char* path, trm_model** out);
+
+/* As trm_model_load_file, from `size` bytes at `data`, which may be freed afterwards. */
+TRM_API trm_status trm_model_load_memory(const void* data, size_t size, trm_model** out);
+
+/* Release the caller's hold on a model. Nullable: model. */
+TRM_API void trm_model_free(trm_model* model);
+
+/* Fill *out with the sizes of a model. */
+TRM_API trm_status trm_model_info(const trm_model* model, trm_info* out);
+
+/* Value of a metadata key of the bundle, e.g. "spec.hidden_size" or "provenance.source"; null where there is none.
+ * Valid as long as the model. */
+TRM_API const char* trm_model_metadata(const trm_model* model, const char* key);
+
+/* Name of the instruction set that the model was packed for, e.g. "avx512". */
+TRM_API const char* trm_model_isa(const trm_model* model);
+
+/* ---- Session ---------------------------------------------------------------------------------------------------- */
+
+typedef struct trm_session trm_session;
+
+/* Create a session on a model: allocates and touches all its memory, sized for the spec's maxima. */
+TRM_API trm_status trm_session_create(const trm_model* model, trm_session** out);
+
+/* Free a session. It must not be in use. Nullable: session. */
+TRM_API void trm_session_free(trm_session* session);
+
+/* ---- Refinement ------------------------------------------------------------------------------------------------- */
+
+typedef enum trm_dtype { TRM_ABSENT = 0, TRM_F32 = 1, TRM_I32 = 2, TRM_BOOL = 3 } trm_dtype;
+
+/* A dense row-major array of one or two dimensions; dtype TRM_ABSENT where an argument is left out. `data` may be null
+ * where a dimension is 0. TRM_BOOL is one byte an element, zero or not. */
+typedef struct trm_tensor {
+    const void* data;
+    int32_t dtype; /* trm_dtype */
+    int32_t ndim;  /* 1 or 2 */
+    int64_t shape[2];
+} trm_tensor;
+
+static inline trm_tensor trm_tensor_2d(const void* data, trm_dtype dtype, int64_t rows, int64_t columns) {
+    trm_tensor t;
+    t.data = data;
+    t.dtype = (int32_t)dtype;
+    t.ndim = 2;
+    t.shape[0] = rows;
+    t.shape[1] = columns;
+    return t;
+}
+static inline trm_tensor trm_tensor_1d(const void* data, trm_dtype dtype, int64_t size) {
+    trm_tensor t = trm_tensor_2d(data, dtype, size, 0);
+    t.ndim = 1;
+    return t;
+}
+static inline trm_tensor trm_tensor_f32(const float* data, int64_t rows, int64_t columns) {
+    return trm_tensor_2d(data, TRM_F32, rows, columns);
+}
+static inline trm_tensor trm_tensor_f32_1d(const float* data, int64_t size) {
+    return trm_tensor_1d(data, TRM_F32, size);
+}
+static inline trm_tensor trm_tensor_i32(const int32_t* data, int64_t size) {
+    return trm_tensor_1d(data, TRM_I32, size);
+}
+
+/* Inputs of one call. Floats are raw values: the engine applies the bundle's normalisation. */
+typedef struct trm_inputs {
+    size_t struct_size;     /* sizeof(trm_inputs), set by TRM_INPUTS_INIT */
+    trm_tensor x;           /* actions, slots: [P, Dx] f32, absent for P = 0; tokens: [S] i32 */
+    trm_tensor y0;          /* actions: [T, dof] f32; slots: [S] i32, -1 for none, absent for all -1; tokens: absent */
+    trm_tensor features;    /* actions with features: [T, Df] f32 */
+    trm_tensor slots;       /* slots: [S, Ds] f32 */
+    trm_tensor candidates;  /* slots: [M, Dc] f32 */
+    trm_tensor mask;        /* slots: [S, M] bool, candidates that a slot may take */
+    trm_tensor last_action; /* actions: [dof] f32, the action before the chunk; absent: no continuity */
+    int32_t puzzle_id;      /* tokens */
+} trm_inputs;
+#define TRM_INPUTS_INIT                                        \
+    {sizeof(trm_inputs), {0, 0, 0, {0, 0}}, {0, 0, 0, {0, 0}}, \
+     {0, 0, 0, {0, 0}},  {0, 0, 0, {0, 0}}, {0, 0, 0, {0, 0}}, \
+     {0, 0, 0, {0, 0}},  {0, 0, 0, {0, 0}}, 0}
+
+/* Where one call writes. Buffers belong to the caller; sizes are in bytes and are checked.
+ * An answer is [T, dof] f32 for actions, [S] i32 otherwise; a row of logits is [S, M] or [S, V] f32. */
+typedef struct trm_outputs {
+    size_t struct_size; /* sizeof(trm_outputs), set by TRM_OUTPUTS_INIT */
+    void* y;            /* the answer; actions are projected onto the limits */
+    size_t y_bytes;
+    float* halt_logits;       /* Nullable: one per step that ran */
+    size_t halt_logits_bytes; /* at least 4 * steps */
+    void* trajectory;         /* Nullable: the answer of every step that ran, before projection */
+    size_t trajectory_bytes;  /* at least steps * answer */
+    float* logits;            /* Nullable: logits of every step that ran (slots, tokens) */
+    size_t logits_bytes;      /* at least steps * logits */
+    int32_t steps_run;        /* written: steps that gave the answer; after trm_step, steps since trm_begin */
+    float confidence;         /* written: sigmoid of the last halt logit, NaN where no step ran */
+    double duration_us;       /* written: wall time inside the call [us] */
+} trm_outputs;
+#define TRM_OUTPUTS_INIT {sizeof(trm_outputs), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0f, 0.0}
+
+#define TRM_NEVER_HALT (-1.0f)
+#define TRM_MAX_STEPS 1024
+
+/* Refine a draft over up to `steps` steps.
+ * steps: 0..TRM_MAX_STEPS; 0 returns the projected draft and is an error for tokens.
+ * halt: TRM_NEVER_HALT, or a confidence in 0..1: stop after the first step that reaches it. */
+TRM_API trm_status trm_refine(trm_session* session, const trm_inputs* inputs, int32_t steps, float halt,
+                              trm_outputs* outputs);
+
+/* Start a recursion that trm_step carries on; copies what it needs of the inputs. trm_refine is trm_begin and `steps`
+ * times trm_step, bit for bit, and ends a recursion that was begun. */
+TRM_API trm_status trm_begin(trm_session* session, const trm_inputs* inputs);
+
+/* Run one more step, keeping the recursion's state.
+ * Nullable: x, features, last_action; where given they replace those of the step before. x keeps its number of rows. */
+TRM_API trm_status trm_step(trm_session* session, const trm_tensor* x, const trm_tensor* features,
+                            const trm_tensor* last_action, trm_outputs* outputs);
+
+/* Project actions [T, dof] in place onto lower <= a <= upper and |a[t] - a[t-1]| <= velocity (per tick).
+ * Nullable: lower, upper, velocity [dof]: no such limit; last_action [dof]: the first action is free to jump.
+ * Idempotent and deterministic. From a last_action farther outside the bounds than one velocity step, actions approach
+ * the bounds at the velocity limit and TRM_OUTSIDE_LIMITS is returned. */
+TRM_API trm_status trm_project_limits(float* actions, int64_t T, int64_t dof, const float* lower, const float* upper,
+                                      const float* velocity, const float* last_action);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,41 @@
+"""From a checkpoint to what runs: ``.trm`` bundles and ONNX graphs.
+
+    from trm_edge.export import export_bundle, export_onnx
+
+    export_bundle("step_1000.pt", "push.trm")                     # golden vectors included
+    export_onnx("push.trm", "push.onnx", loop="onnx-loop")
+
+Reading checkpoints needs torch, the official trainer's PyYAML, graphs onnx: ``pip install 'trm-edge[export]'``. Each is
+imported where it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bundle_writer import export_bundle as export_bundle
+    from .checkpoint import load_checkpoint as load_checkpoint
+    from .checkpoint import save_checkpoint as save_checkpoint
+    from .official import load_official as load_official
+    from .onnx_graph import build_onnx as build_onnx
+    from .onnx_graph import export_onnx as export_onnx
+
+_HOMES = {
+    "export_bundle": "bundle_writer",
+    "load_checkpoint": "checkpoint",
+    "save_checkpoint": "checkpoint",
+    "load_official": "official",
+    "build_onnx": "onnx_graph",
+    "export_onnx": "onnx_graph",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a function's module at its first use, so that each asks only for the packages that it needs."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,0 +1,41 @@
+#!/bin/sh
+# The library never prints, exits or aborts, exports the C ABI alone, and no file compiled for one instruction set leaves
+# inline functions that the linker could pick for generic code.  usage: check_symbols.sh LIBRARY NM OBJECTS
+set -eu
+library=$1
+nm=$2
+objects=$3
+status=0
+
+forbidden='^(printf|fprintf|vprintf|vfprintf|puts|fputs|putchar|perror|exit|_exit|quick_exit|abort|__printf_chk|__fprintf_chk|__assert_fail|_ZSt4cout|_ZSt4cerr|_ZSt4clog)(@|$)'
+found=$("$nm" -D --undefined-only "$library" | awk '{print $NF}' | grep -E "$forbidden" || true)
+if [ -n "$found" ]; then
+    echo "the library refers to: $found"
+    status=1
+fi
+
+extra=$("$nm" -D --defined-only "$library" | awk '{print $NF}' | grep -v '^trm_' || true)
+if [ -n "$extra" ]; then
+    echo "the library exports more than the C ABI: $extra"
+    status=1
+fi
+
+checked=0
+for object in $(echo "$objects" | tr ';' ' '); do
+    case $object in
+        *isa_*)
+            checked=$((checked + 1))
+            weak=$("$nm" "$object" | grep -E ' [WVu] ' || true)
+            if [ -n "$weak" ]; then
+                echo "$object has weak symbols: $weak"
+                status=1
+            fi
+            ;;
+    esac
+done
+if [ "$checked" -eq 0 ]; then
+    echo "no kernel object was given"
+    status=1
+fi
+echo "checked $library and $checked kernel objects"
+exit $status

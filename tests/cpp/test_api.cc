@@ -1,0 +1,361 @@
+// The C ABI: statuses, messages, what is written and what is not, stepping, sharing.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <thread>
+
+#include "golden_case.h"
+
+namespace {
+
+struct Free {
+    void operator()(trm_model* model) const { trm_model_free(model); }
+    void operator()(trm_session* session) const { trm_session_free(session); }
+};
+using Model = std::unique_ptr<trm_model, Free>;
+using Session = std::unique_ptr<trm_session, Free>;
+
+std::string path_of(const char* name) { return std::string(TRM_GOLDEN_BUNDLES "/") + name + ".trm"; }
+
+Model load(const char* name) {
+    trm_model* model = nullptr;
+    REQUIRE_MESSAGE(trm_model_load_file(path_of(name).c_str(), &model) == TRM_OK, trm_last_message());
+    return Model(model);
+}
+
+Session open(const Model& model) {
+    trm_session* session = nullptr;
+    REQUIRE(trm_session_create(model.get(), &session) == TRM_OK);
+    return Session(session);
+}
+
+// A model, a session, the inputs of its first golden case, and buffers for `steps` steps.
+struct Fixture {
+    explicit Fixture(const char* name, int max_steps = 8)
+        : golden(path_of(name)), model(load(name)), session(open(model)), in(golden.inputs(0)) {
+        trm_model_info(model.get(), &info);
+        const size_t rows = static_cast<size_t>(info.answer_rows);
+        const size_t width = static_cast<size_t>(info.vocab_size + info.max_candidates);
+        answer = rows * static_cast<size_t>(info.dof ? info.dof : 1);
+        y.assign(answer, -77);
+        halt.assign(static_cast<size_t>(max_steps), -77);
+        trajectory.assign(answer * static_cast<size_t>(max_steps), -77);
+        logits.assign(rows * width * static_cast<size_t>(max_steps), -77);
+        out.y = y.data();
+        out.y_bytes = y.size() * sizeof(float);
+        out.halt_logits = halt.data();
+        out.halt_logits_bytes = halt.size() * sizeof(float);
+        out.trajectory = trajectory.data();
+        out.trajectory_bytes = trajectory.size() * sizeof(float);
+        if (width) {
+            out.logits = logits.data();
+            out.logits_bytes = logits.size() * sizeof(float);
+        }
+    }
+
+    trm_status refine(int steps, float halt_at = TRM_NEVER_HALT) {
+        return trm_refine(session.get(), &in, steps, halt_at, &out);
+    }
+    bool untouched() const {
+        for (const float value : y) {
+            if (value != -77) return false;
+        }
+        for (const float value : trajectory) {
+            if (value != -77) return false;
+        }
+        return out.steps_run == 0;
+    }
+
+    GoldenFile golden;
+    Model model;
+    Session session;
+    trm_inputs in;
+    trm_outputs out = TRM_OUTPUTS_INIT;
+    trm_info info{};
+    size_t answer = 0;
+    std::vector<float> y, halt, trajectory, logits;
+};
+
+bool message_has(const char* text) { return std::string(trm_last_message()).find(text) != std::string::npos; }
+
+const char* const kBundles[] = {"actions_attention", "actions_mlp_t", "slots_attention", "tokens_attention",
+                                "tokens_mlp_t"};
+
+}  // namespace
+
+TEST_CASE("loading says what is wrong") {
+    trm_model* model = nullptr;
+    CHECK(trm_model_load_file("/nonexistent.trm", &model) == TRM_IO_ERROR);
+    CHECK(message_has("/nonexistent.trm"));
+    CHECK(trm_model_load_file(nullptr, &model) == TRM_INVALID_ARGUMENT);
+    CHECK(trm_model_load_file("x", nullptr) == TRM_INVALID_ARGUMENT);
+    CHECK(trm_model_load_memory("short", 5, &model) == TRM_INVALID_BUNDLE);
+    CHECK(model == nullptr);
+    setenv("TRM_EDGE_ISA", "sse9", 1);
+    const trm_status status = trm_model_load_file(path_of("slots_attention").c_str(), &model);
+    unsetenv("TRM_EDGE_ISA");
+    CHECK(status == TRM_UNSUPPORTED);
+    CHECK(message_has("sse9"));
+    CHECK(message_has("scalar"));
+}
+
+TEST_CASE("a model answers questions") {
+    const Model model = load("slots_attention");
+    trm_info info{};
+    REQUIRE(trm_model_info(model.get(), &info) == TRM_OK);
+    CHECK(info.answer == TRM_SLOTS);
+    CHECK(info.max_candidates == 6);
+    CHECK(std::string(trm_model_metadata(model.get(), "spec.answer")) == "slots");
+    CHECK(trm_model_metadata(model.get(), "nothing") == nullptr);
+    CHECK(std::string(trm_supported_isas()).find(trm_model_isa(model.get())) != std::string::npos);
+    CHECK(std::string(trm_status_name(TRM_BUSY)) == "TRM_BUSY");
+    CHECK(std::string(trm_status_name(999)) == "TRM_?");
+    CHECK(std::string(trm_version()).size() >= 5);
+}
+
+TEST_CASE("refine is begin and steps, bit for bit") {
+    for (const char* name : kBundles) {
+        CAPTURE(name);
+        Fixture whole(name), parts(name);
+        REQUIRE(whole.refine(4) >= 0);
+        REQUIRE(trm_begin(parts.session.get(), &parts.in) == TRM_OK);
+        for (size_t k = 0; k < 4; ++k) {
+            REQUIRE(trm_step(parts.session.get(), nullptr, nullptr, nullptr, &parts.out) >= 0);
+            CHECK(parts.out.steps_run == static_cast<int32_t>(k + 1));
+            CHECK(std::memcmp(parts.trajectory.data(), &whole.trajectory[k * whole.answer], whole.answer * 4) == 0);
+            CHECK(parts.halt[0] == whole.halt[k]);
+        }
+        CHECK(std::memcmp(parts.y.data(), whole.y.data(), whole.answer * 4) == 0);
+        REQUIRE(whole.refine(4) >= 0);  // and again the same
+        CHECK(std::memcmp(parts.y.data(), whole.y.data(), whole.answer * 4) == 0);
+    }
+}
+
+TEST_CASE("a step needs a begin, and refine ends a recursion") {
+    Fixture f("actions_attention");
+    CHECK(trm_step(f.session.get(), nullptr, nullptr, nullptr, &f.out) == TRM_NOT_BEGUN);
+    REQUIRE(trm_begin(f.session.get(), &f.in) == TRM_OK);
+    CHECK(trm_step(f.session.get(), nullptr, nullptr, nullptr, &f.out) == TRM_OK);
+    CHECK(f.refine(1) == TRM_OK);
+    CHECK(trm_step(f.session.get(), nullptr, nullptr, nullptr, &f.out) == TRM_NOT_BEGUN);
+}
+
+TEST_CASE("wrong arguments write nothing") {
+    Fixture f("actions_attention");
+    const trm_inputs good = f.in;
+    const auto refused = [&](const char* field) {
+        const trm_status status = f.refine(2);
+        f.in = good;
+        return status == TRM_INVALID_ARGUMENT && message_has(field) && f.untouched();
+    };
+    f.in.x.shape[1] += 1;
+    CHECK(refused("x: expected shape [any, 7], got"));
+    f.in.x.shape[0] = 1000;
+    CHECK(refused("max_context"));
+    f.in.x.shape[0] = -1;
+    CHECK(refused("x"));
+    f.in.x.dtype = TRM_I32;
+    CHECK(refused("x: expected dtype float32, got int32"));
+    f.in.x.dtype = 99;
+    CHECK(refused("unknown dtype"));
+    f.in.x.data = nullptr;
+    CHECK(refused("x: data is null"));
+    f.in.y0.ndim = 1;
+    CHECK(refused("y0: expected shape [5, 3], got [5]"));
+    f.in.y0.ndim = 3;
+    CHECK(refused("3 dimensions"));
+    f.in.features = trm_tensor{};
+    CHECK(refused("features"));
+    f.in.mask = f.in.y0;
+    CHECK(refused("mask"));
+    f.in.puzzle_id = 1;
+    CHECK(refused("puzzle_id"));
+    f.in.struct_size = 3;
+    CHECK(refused("TRM_INPUTS_INIT"));
+    std::vector<float> draft(f.answer, 0.0f);
+    for (const float bad : {NAN, INFINITY}) {
+        draft[3] = bad;
+        f.in.y0.data = draft.data();
+        CHECK(refused("y0: expected finite"));
+        const float last[3] = {0, bad, 0};
+        f.in.last_action = trm_tensor_f32_1d(last, 3);
+        CHECK(refused("last_action"));
+    }
+    for (const int steps : {-1, 1025, std::numeric_limits<int>::max(), std::numeric_limits<int>::min()}) {
+        CHECK(f.refine(steps) == TRM_INVALID_ARGUMENT);
+        CHECK(message_has("steps"));
+    }
+    for (const float halt : {-0.5f, 1.5f, NAN}) CHECK(f.refine(2, halt) == TRM_INVALID_ARGUMENT);
+    f.out.y_bytes -= 1;
+    CHECK(refused("y: expected at least"));
+    f.out.y_bytes += 1;
+    f.out.trajectory_bytes = 7;
+    CHECK(refused("trajectory"));
+    f.out.y = nullptr;
+    CHECK(refused("y: expected a buffer"));
+    CHECK(trm_refine(nullptr, &f.in, 1, TRM_NEVER_HALT, &f.out) == TRM_INVALID_ARGUMENT);
+    CHECK(trm_refine(f.session.get(), nullptr, 1, TRM_NEVER_HALT, &f.out) == TRM_INVALID_ARGUMENT);
+    CHECK(trm_refine(f.session.get(), &f.in, 1, TRM_NEVER_HALT, nullptr) == TRM_INVALID_ARGUMENT);
+}
+
+TEST_CASE("slots: a draft outside its mask, no slots, no candidates, nothing allowed") {
+    Fixture f("slots_attention");
+    const std::vector<int32_t> draft(4, 0);
+    std::vector<uint8_t> mask(24, 1);
+    f.in.y0 = trm_tensor_i32(draft.data(), 4);
+    f.in.mask.data = mask.data();
+    CHECK(f.refine(2) == TRM_OK);
+    mask[6] = 0;  // slot 1, candidate 0
+    CHECK(f.refine(2) == TRM_INVALID_ARGUMENT);
+    CHECK(message_has("slot 1: candidate 0"));
+    const std::vector<int32_t> far(4, 6);
+    f.in.y0.data = far.data();
+    CHECK(f.refine(2) == TRM_INVALID_ARGUMENT);
+    f.in.y0 = trm_tensor{};
+    std::fill(mask.begin() + 12, mask.begin() + 18, uint8_t{0});
+    CHECK(f.refine(2) == TRM_OK);
+    std::vector<int32_t> chosen(4);
+    std::memcpy(chosen.data(), f.y.data(), 16);
+    CHECK(chosen[2] == -1);
+    CHECK(chosen[3] >= 0);
+    f.in.candidates.shape[0] = 0;
+    f.in.mask.shape[1] = 0;
+    CHECK(f.refine(2) == TRM_OK);
+    std::memcpy(chosen.data(), f.y.data(), 16);
+    CHECK(chosen == std::vector<int32_t>(4, -1));
+    f.in.slots.shape[0] = 0;
+    f.in.mask.shape[0] = 0;
+    CHECK(f.refine(2) == TRM_OK);
+    CHECK(f.out.steps_run == 0);
+    CHECK(std::isnan(f.out.confidence));
+}
+
+TEST_CASE("tokens: range, length, steps") {
+    Fixture f("tokens_mlp_t");
+    std::vector<int32_t> tokens(9, 0);
+    f.in.x = trm_tensor_i32(tokens.data(), 9);
+    CHECK(f.refine(1) == TRM_OK);
+    CHECK(f.refine(0) == TRM_INVALID_ARGUMENT);
+    tokens[8] = 7;
+    CHECK(f.refine(1) == TRM_INVALID_ARGUMENT);
+    tokens[8] = -1;
+    CHECK(f.refine(1) == TRM_INVALID_ARGUMENT);
+    tokens[8] = 0;
+    f.in.x.shape[0] = 8;
+    CHECK(f.refine(1) == TRM_INVALID_ARGUMENT);
+    f.in.x.shape[0] = 9;
+    f.in.puzzle_id = 4;
+    CHECK(f.refine(1) == TRM_INVALID_ARGUMENT);
+    CHECK(message_has("puzzle_id"));
+}
+
+TEST_CASE("values that are not finite give the projected draft, and a reason") {
+    Fixture f("actions_attention");
+    std::vector<float> x(static_cast<size_t>(f.in.x.shape[0] * f.in.x.shape[1]), 0.5f);
+    f.in.x.data = x.data();
+    std::vector<float> draft(f.answer, 9.0f), wanted = draft;
+    f.in.y0.data = draft.data();
+    REQUIRE(f.refine(0) == TRM_OK);  // no steps: the projected draft
+    wanted = f.y;
+    CHECK(wanted[0] <= 1.5f);
+    CHECK(f.out.steps_run == 0);
+    x[3] = NAN;
+    CHECK(f.refine(3) == TRM_NONFINITE);
+    CHECK(f.y == wanted);
+    CHECK(f.out.steps_run == 0);
+    x[3] = 3e38f;  // finite, but overflows inside
+    CHECK(f.refine(3) == TRM_NONFINITE);
+    CHECK(f.y == wanted);
+
+    x[3] = 0.5f;
+    REQUIRE(trm_begin(f.session.get(), &f.in) == TRM_OK);
+    REQUIRE(trm_step(f.session.get(), nullptr, nullptr, nullptr, &f.out) == TRM_OK);
+    const std::vector<float> after_one = f.trajectory;
+    std::vector<float> bad = x;
+    bad[0] = INFINITY;
+    trm_tensor fresh = f.in.x;
+    fresh.data = bad.data();
+    CHECK(trm_step(f.session.get(), &fresh, nullptr, nullptr, &f.out) == TRM_NONFINITE);  // the recursion stands
+    CHECK(f.y == wanted);
+    REQUIRE(trm_step(f.session.get(), nullptr, nullptr, nullptr, &f.out) == TRM_OK);
+    CHECK(f.out.steps_run == 2);
+    const std::vector<float> second = f.trajectory;
+    REQUIRE(f.refine(2) == TRM_OK);
+    CHECK(std::memcmp(second.data(), &f.trajectory[f.answer], f.answer * 4) == 0);
+}
+
+TEST_CASE("halt stops after the first step that is confident enough") {
+    Fixture f("tokens_attention");
+    CHECK(f.refine(4, 0.0f) == TRM_HALTED);
+    CHECK(f.out.steps_run == 1);
+    CHECK(f.refine(1, 0.0f) == TRM_OK);
+    CHECK(f.refine(4, 1.0f) == TRM_OK);
+    CHECK(f.out.steps_run == 4);
+}
+
+TEST_CASE("a session serves one call at a time; a model serves many sessions") {
+    Fixture f("tokens_mlp_t", 1024);
+    std::atomic<bool> done{false};
+    std::atomic<int> busy{0}, served{0}, other{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t) {
+        threads.emplace_back([&] {
+            std::vector<int32_t> y(9);
+            trm_outputs out = TRM_OUTPUTS_INIT;
+            out.y = y.data();
+            out.y_bytes = 36;
+            while (!done) {
+                const trm_status status = trm_refine(f.session.get(), &f.in, 64, TRM_NEVER_HALT, &out);
+                (status == TRM_OK ? served : status == TRM_BUSY ? busy : other)++;
+            }
+        });
+    }
+    for (int i = 0; i < 100000 && (busy < 10 || served < 10); ++i) std::this_thread::yield();
+    while (busy < 1 || served < 1) std::this_thread::yield();
+    done = true;
+    for (std::thread& thread : threads) thread.join();
+    CHECK(busy > 0);
+    CHECK(served > 0);
+    CHECK(other == 0);
+
+    REQUIRE(f.refine(8) == TRM_OK);
+    threads.clear();
+    std::atomic<int> wrong{0};
+    for (int t = 0; t < 4; ++t) {
+        threads.emplace_back([&] {
+            trm_session* session = nullptr;
+            if (trm_session_create(f.model.get(), &session) != TRM_OK) {
+                ++wrong;
+                return;
+            }
+            std::vector<float> y(9);
+            trm_outputs out = TRM_OUTPUTS_INIT;
+            out.y = y.data();
+            out.y_bytes = 36;
+            for (int i = 0; i < 50; ++i) {
+                if (trm_refine(session, &f.in, 8, TRM_NEVER_HALT, &out) != TRM_OK) ++wrong;
+                if (std::memcmp(y.data(), f.y.data(), 36) != 0) ++wrong;
+            }
+            trm_session_free(session);
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    CHECK(wrong == 0);
+}
+
+TEST_CASE("a session outlives the handle of its model") {
+    Model model = load("slots_attention");
+    const Session session = open(model);
+    model.reset();
+    const GoldenFile golden(path_of("slots_attention"));
+    const trm_inputs in = golden.inputs(0);
+    std::vector<int32_t> y(4);
+    trm_outputs out = TRM_OUTPUTS_INIT;
+    out.y = y.data();
+    out.y_bytes = 16;
+    CHECK(trm_refine(session.get(), &in, 2, TRM_NEVER_HALT, &out) == TRM_OK);
+}

@@ -1,0 +1,29 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from runners import open_runner
+
+from trm_edge import Refiner
+from trm_edge.bundle import Bundle
+
+settings.register_profile("trm_edge", deadline=None, derandomize=True)
+settings.load_profile("trm_edge")
+
+
+@pytest.fixture
+def top() -> Path:
+    """Return the root of the source tree."""
+    return Path(__file__).parents[2]
+
+
+@pytest.fixture
+def open_refiner(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Bundle], Refiner]:
+    """Return a function that loads a bundle with a runner of ``runners.RUNNERS``."""
+    monkeypatch.delenv("TRM_EDGE_BACKEND", raising=False)
+    return lambda name, bundle: open_runner(name, bundle, monkeypatch)

@@ -1,0 +1,52 @@
+"""Every way to run a bundle: each backend, and the fused engine on each instruction set of this machine."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+from models import make_spec, random_weights
+
+import trm_edge
+from trm_edge._native import core
+from trm_edge.bundle import Bundle, bundle_bytes
+
+ISAS = core.supported_isas().split(",")
+STEPPING = [*(f"fused-{isa}" for isa in ISAS), "onnxruntime-step", "reference"]
+"""Runners that offer ``begin`` and ``step``."""
+
+RUNNERS = [*STEPPING, "onnxruntime-loop"]
+FLOAT32 = [name for name in RUNNERS if name != "reference"]
+
+
+@functools.lru_cache(maxsize=64)
+def _bundle(kind: str, mixer: str, seed: int, gentle: float, changes: tuple[tuple[str, Any], ...]) -> Bundle:
+    spec = make_spec(kind, mixer, **dict(changes))
+    return Bundle(spec, random_weights(spec, seed, gentle))
+
+
+def plain_bundle(kind: str, mixer: str = "rope", *, seed: int = 0, gentle: float = 0.3, **changes: Any) -> Bundle:
+    """Return a bundle without golden cases; the same one for the same arguments."""
+    return _bundle(kind, mixer, seed, gentle, tuple(sorted(changes.items())))
+
+
+def open_runner(name: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> trm_edge.Refiner:
+    """Load ``bundle`` with the runner of that name, and prove that it is the one."""
+    backend, _, rest = name.partition("-")
+    if backend == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnx")
+        from trm_edge.export import build_onnx
+
+        graph = build_onnx(bundle, {"step": "step", "loop": "onnx-loop"}[rest]).SerializeToString()
+        refiner = trm_edge.load(graph, backend="onnxruntime")
+    elif backend == "fused":
+        monkeypatch.setenv("TRM_EDGE_ISA", rest)
+        refiner = trm_edge.load(bundle_bytes(bundle), backend="fused")
+        monkeypatch.delenv("TRM_EDGE_ISA")
+        assert refiner.isa == rest
+    else:
+        refiner = trm_edge.load(bundle_bytes(bundle), backend=backend)
+    assert refiner.backend == backend
+    return refiner

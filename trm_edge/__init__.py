@@ -1,0 +1,48 @@
+"""trm_edge: refine a large model's draft with a Tiny Recursive Model, at a fixed latency.
+
+>>> import trm_edge
+>>> refiner = trm_edge.load("push.trm")  # doctest: +SKIP
+>>> out = refiner.refine(x, y0, steps=4, last_action=q)  # doctest: +SKIP
+"""
+
+from ._native import core as _core_module
+from .backends import available_backends
+from .errors import (
+    Status,
+    TrmBundleError,
+    TrmBusyError,
+    TrmError,
+    TrmInputError,
+    TrmIOError,
+    TrmMemoryError,
+    TrmNotBegunError,
+    TrmUnsupportedError,
+    TrmVersionError,
+)
+from .limits import Projection, project_limits
+from .refiner import Refinement, Refiner, load, refine
+from .spec import TrmSpec
+
+__version__: str = _core_module.__version__
+
+__all__ = [
+    "Projection",
+    "Refinement",
+    "Refiner",
+    "Status",
+    "TrmBundleError",
+    "TrmBusyError",
+    "TrmError",
+    "TrmIOError",
+    "TrmInputError",
+    "TrmMemoryError",
+    "TrmNotBegunError",
+    "TrmSpec",
+    "TrmUnsupportedError",
+    "TrmVersionError",
+    "__version__",
+    "available_backends",
+    "load",
+    "project_limits",
+    "refine",
+]

@@ -1,0 +1,13 @@
+"""The compiled engine, or an error that says how to get it."""
+
+from __future__ import annotations
+
+try:
+    from . import _core as core
+except ImportError as error:
+    raise ImportError(
+        "trm_edge's compiled engine (trm_edge._core) is missing or does not load; build it with "
+        f"`pip install -e .` in the source tree, or reinstall the package ({error})"
+    ) from error
+
+__all__ = ["core"]

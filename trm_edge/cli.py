@@ -1,0 +1,292 @@
+"""The command line: ``trm-edge inspect | verify | refine``, and the commands that other folders register.
+
+Exit codes: 0 ok, 1 the check failed, 2 bad usage or input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .backends import NAMES
+from .bundle import Bundle, read_bundle
+from .errors import TrmError, TrmInputError
+from .files import write_atomically
+from .golden import golden_arguments, verify
+from .inputs import Array
+from .refiner import Refinement, load
+
+EXAMPLE = Path(__file__).parent / "data" / "example.trm"
+"""The bundle that ships with the package; commands use it where none is named."""
+
+_ARRAYS = ("x", "y0", "features", "slots", "candidates", "mask", "last_action", "puzzle_id")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except TrmError as error:
+        print(f"trm-edge {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"trm-edge {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="trm-edge",
+        description="Export, check and run Tiny Recursive Models.",
+        epilog="A first look: `trm-edge verify` and `trm-edge refine` use a bundle that ships with the package.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_inspect(commands)
+    _add_verify(commands)
+    _add_refine(commands)
+    for entry in sorted(entry_points(group="trm_edge.commands"), key=lambda e: e.name):
+        entry.load()(commands)
+    return parser
+
+
+def add_command(commands: Any, name: str, run: Any, summary: str, details: str) -> argparse.ArgumentParser:
+    """Add a subcommand whose ``run(arguments) -> exit code`` is called with the parsed arguments."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=details, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_bundle(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", nargs="?", type=Path, default=EXAMPLE, help="a .trm file (default: the shipped one)")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+
+
+def _add_backend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", default="auto", choices=("auto", *NAMES), help="what runs the model")
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "inspect",
+        _inspect,
+        "say what a bundle holds",
+        "Print a bundle's model, inputs, limits and provenance, after checking the whole file.\n\n"
+        "  trm-edge inspect push.trm\n  trm-edge inspect push.trm --json | jq .spec",
+    )
+    _add_bundle(parser)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    bundle = read_bundle(arguments.bundle)
+    facts = {
+        "file": str(arguments.bundle),
+        "bytes": arguments.bundle.stat().st_size,
+        "sha256": bundle.sha256,
+        "parameters": bundle.spec.parameter_count(),
+        "golden_cases": len(bundle.golden),
+        "spec": bundle.spec.to_dict(),
+        "limits": {n: bundle.tensors[n].tolist() for n in bundle.tensors if n.startswith("limits.")},
+        "provenance": dict(bundle.provenance),
+    }
+    if arguments.json:
+        print(json.dumps(_plain(facts), indent=2))
+        return 0
+    spec = bundle.spec
+    print(f"{facts['file']}: {spec.answer} head, {facts['parameters']:,} parameters, {facts['bytes']:,} bytes")
+    print(f"  network     {spec.num_layers} x {spec.mixer}, D={spec.hidden_size}, I={spec.inner_size}")
+    print(f"  recursion   {spec.h_cycles} x ({spec.l_cycles} + 1) evaluations of net a step")
+    print(f"  rows        {spec.registers} registers, {spec.answer_rows} answer, {spec.max_context} context")
+    for name, value in spec.to_dict().items():
+        if value not in (0, "none") and name not in ("answer", "num_layers", "mixer", "hidden_size", "inner_size"):
+            print(f"  {name:<18} {value}")
+    for name, values in facts["limits"].items():
+        print(f"  {name:<18} {np.array2string(np.asarray(values), precision=4, threshold=8)}")
+    for name, text in bundle.provenance.items():
+        print(f"  provenance.{name}: {text}")
+    print(f"  golden cases {len(bundle.golden)}, sha256 {bundle.sha256}")
+    return 0
+
+
+def _add_verify(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "verify",
+        _verify,
+        "check this machine against the bundle's golden vectors",
+        "Run the recorded inputs through a backend and compare every step with the float64 oracle's outputs that the\n"
+        "bundle carries. Exit code 1 where a step is off by more than max(1e-5, 4 x the error of plain float32).\n\n"
+        "  trm-edge verify push.trm\n"
+        "  trm-edge verify push.onnx --golden push.trm     an exported graph against the bundle it came from",
+    )
+    _add_bundle(parser)
+    _add_backend(parser)
+    parser.add_argument("--golden", type=Path, help="bundle that holds the golden vectors (default: BUNDLE itself)")
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    bundle = read_bundle(arguments.golden or arguments.bundle)
+    if not bundle.golden:
+        raise TrmInputError(f"{arguments.golden or arguments.bundle}: holds no golden vectors to check against")
+    refiner = load(arguments.bundle, backend=arguments.backend)
+    checks = verify(refiner, bundle)
+    passed = all(check.passed for check in checks)
+    where = refiner.backend + (f" ({refiner.isa})" if refiner.isa else "")
+    if arguments.json:
+        rows = [{**vars(check), "passed": check.passed} for check in checks]
+        print(json.dumps(_plain({"backend": refiner.backend, "isa": refiner.isa, "passed": passed, "checks": rows})))
+        return 0 if passed else 1
+    print(f"{arguments.bundle} on {where}, {refiner.precision}")
+    print("case  step  output      error      allowed  wrong")
+    for check in checks:
+        mark = "" if check.passed else "  FAILED"
+        print(
+            f"{check.case:>4}  {check.step:>4}  {check.output:<9}  {check.error:8.2e}  {check.tolerance:8.2e}  "
+            f"{check.mismatches:>5}{mark}"
+        )
+    print("verified" if passed else "FAILED: this machine does not reproduce the bundle's golden vectors")
+    return 0 if passed else 1
+
+
+def _add_refine(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "refine",
+        _refine,
+        "refine one input and print the answer by step and the latency",
+        "Refine the arrays of an .npz file (names as the arguments of Refiner.refine: x, y0, features, slots,\n"
+        "candidates, mask, last_action, puzzle_id), or the bundle's first golden case where none is given.\n\n"
+        "  trm-edge refine                                    the shipped example\n"
+        "  trm-edge refine push.trm --input tick.npz --steps 4 --output answer.npz\n"
+        "  trm-edge refine push.trm --repeat 10000            latency over many calls",
+    )
+    _add_bundle(parser)
+    _add_backend(parser)
+    parser.add_argument("--input", type=Path, help=".npz file with the arrays of one call")
+    parser.add_argument("--steps", type=int, default=4, help="refinement steps (default: 4)")
+    parser.add_argument("--halt", type=float, help="stop after the first step with this confidence, 0..1")
+    parser.add_argument("--repeat", type=int, default=200, help="calls to time (default: 200)")
+    parser.add_argument("--output", type=Path, help=".npz file to write y, trajectory, halt_logits and logits to")
+
+
+def _refine(arguments: argparse.Namespace) -> int:
+    if arguments.repeat < 1:
+        raise TrmInputError(f"--repeat: expected at least 1, got {arguments.repeat}")
+    refiner = load(arguments.bundle, backend=arguments.backend)
+    call = _read_arrays(arguments.input) if arguments.input else _first_golden(arguments.bundle)
+    out = refiner.refine(**call, steps=arguments.steps, halt=arguments.halt, trajectory=True)
+    times = [
+        refiner.refine(**call, steps=arguments.steps, halt=arguments.halt).duration_us for _ in range(arguments.repeat)
+    ]
+    latency = {
+        "calls": len(times),
+        "p50_us": float(np.percentile(times, 50)),
+        "p99_us": float(np.percentile(times, 99)),
+        "max_us": max(times),
+    }
+    if arguments.output:
+        _write_npz(arguments.output, out)
+    if arguments.json:
+        facts = {name: getattr(out, name) for name in Refinement.__dataclass_fields__}
+        facts |= {"status": out.status.name, "backend": refiner.backend, "isa": refiner.isa, "latency": latency}
+        print(json.dumps(_plain(facts)))
+        return 0
+    where = refiner.backend + (f" ({refiner.isa})" if refiner.isa else "")
+    print(f"{refiner.spec.answer} head on {where}: status {out.status.name}, {out.steps_run} steps")
+    _print_steps(call.get("y0"), out)
+    print(
+        f"latency over {latency['calls']} calls: p50 {latency['p50_us']:.1f} us, p99 {latency['p99_us']:.1f} us, "
+        f"max {latency['max_us']:.1f} us"
+    )
+    return 0
+
+
+def _print_steps(draft: Array | None, out: Refinement) -> None:
+    """Print draft, each step's answer with its confidence and its move, and the final answer."""
+    assert out.trajectory is not None
+    previous = draft
+    if draft is not None:
+        print(f"  draft                                  {_brief(draft)}")
+    for k, answer in enumerate(out.trajectory):
+        moved = _moved(previous, answer)
+        confidence = 1 / (1 + math.exp(-float(np.clip(out.halt_logits[k], -80, 80))))
+        print(f"  step {k + 1:<3} confidence {confidence:5.3f}  {moved:<13} {_brief(answer)}")
+        previous = answer
+    label = "answer, limits applied" if out.y.dtype == np.float32 else "answer"
+    print(f"  {label:<38} {_brief(out.y)}")
+
+
+def _moved(previous: Array | None, answer: Array) -> str:
+    if previous is None or previous.shape != answer.shape:
+        return ""
+    if answer.dtype == np.float32:
+        return f"moved {float(np.abs(answer - previous).max(initial=0.0)):.4f}"
+    return f"changed {int((answer != previous).sum())}"
+
+
+def _brief(values: Array) -> str:
+    flat = values.reshape(-1)
+    shown = " ".join(f"{v:.3f}" if values.dtype == np.float32 else str(v) for v in flat[:6])
+    return f"[{shown}{' ...' if flat.size > 6 else ''}]"
+
+
+def _first_golden(path: Path) -> dict[str, Any]:
+    bundle: Bundle | None = read_bundle(path) if path.suffix == ".trm" else None
+    if bundle is None or not bundle.golden:
+        raise TrmInputError(f"{path}: holds no golden vectors; name the arrays of a call with --input FILE.npz")
+    return golden_arguments(bundle.golden[0])
+
+
+def _read_arrays(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise TrmInputError(f"{path}: not a readable .npz file: {error}") from None
+    unknown = sorted(set(arrays) - set(_ARRAYS))
+    if unknown:
+        raise TrmInputError(f"{path}: unknown array {unknown[0]!r}; known: {', '.join(_ARRAYS)}")
+    if "puzzle_id" in arrays:
+        if arrays["puzzle_id"].size != 1:
+            raise TrmInputError(f"{path}: puzzle_id: expected one number, got shape {list(arrays['puzzle_id'].shape)}")
+        arrays["puzzle_id"] = int(arrays["puzzle_id"].reshape(-1)[0])
+    return {"x": None, "y0": None, **arrays}
+
+
+def _write_npz(path: Path, out: Refinement) -> None:
+    arrays = {n: getattr(out, n) for n in ("y", "trajectory", "halt_logits", "logits") if getattr(out, n) is not None}
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    write_atomically(path, stream.getvalue())
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` with arrays as lists and non-finite numbers as None, for JSON."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""Golden vectors: recorded with the oracle at export, compared on the device by ``trm-edge verify``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .bundle import Bundle, GoldenCase
+from .errors import TrmBundleError
+from .inputs import Array, Inputs, check_inputs
+from .reference import ReferenceModel, StepOutput, project_limits
+from .spec import TrmSpec
+
+FP32_TOLERANCE = 1e-5
+
+
+def relative_error(value: Array, truth: Array) -> float:
+    """``max|value - truth| / max|truth|`` over entries where the truth is finite; Inf where finiteness differs."""
+    value, truth = np.asarray(value, np.float64), np.asarray(truth, np.float64)
+    finite = np.isfinite(truth)
+    if value.shape != truth.shape or not np.array_equal(value[~finite], truth[~finite]):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    gap = np.abs(value[finite] - truth[finite]).max()
+    scale = np.abs(truth[finite]).max()
+    return float(gap / scale) if scale > 0 else (0.0 if gap == 0 else float("inf"))
+
+
+def random_inputs(
+    spec: TrmSpec,
+    rng: np.random.Generator,
+    *,
+    answer_rows: int | None = None,
+    context_rows: int | None = None,
+    candidates: int | None = None,
+) -> dict[str, Any]:
+    """Draw arguments for ``refine`` that fit ``spec``; sizes default to the maxima."""
+    rows = spec.answer_rows if answer_rows is None else answer_rows
+    context = spec.max_context if context_rows is None else context_rows
+    if spec.answer == "tokens":
+        return {
+            "x": rng.integers(0, spec.vocab_size, rows).astype(np.int32),
+            "y0": None,
+            "puzzle_id": int(rng.integers(spec.num_puzzles)),
+        }
+    arguments: dict[str, Any] = {"x": _normal(rng, context, spec.context_size)}
+    if spec.answer == "actions":
+        arguments["y0"] = _normal(rng, rows, spec.dof)
+        if spec.feature_size:
+            arguments["features"] = _normal(rng, rows, spec.feature_size)
+        return arguments
+    count = spec.max_candidates if candidates is None else candidates
+    mask = rng.random((rows, count)) < 0.7
+    draft = [int(rng.choice(np.flatnonzero(row))) if row.any() and rng.random() < 0.7 else -1 for row in mask]
+    arguments |= {"slots": _normal(rng, rows, spec.slot_size), "candidates": _normal(rng, count, spec.candidate_size)}
+    return arguments | {"mask": mask, "y0": np.asarray(draft, np.int32)}
+
+
+def run_reference(model: ReferenceModel, inputs: Inputs, steps: int) -> list[StepOutput]:
+    """Run ``steps`` refinement steps of the oracle."""
+    outputs = []
+    carry = model.begin(inputs)
+    for _ in range(steps):
+        carry, output = model.step(carry)
+        outputs.append(output)
+    return outputs
+
+
+def record_golden(
+    spec: TrmSpec,
+    tensors: Mapping[str, Array],
+    arguments: Sequence[Mapping[str, Any]],
+    steps: int = 4,
+) -> list[GoldenCase]:
+    """Run the oracle on each set of ``refine`` arguments and record a golden case of it."""
+    exact, rounded = ReferenceModel(spec, tensors), ReferenceModel(spec, tensors, np.float32)
+    cases = []
+    for call in arguments:
+        inputs = check_inputs(spec, **call)
+        truth = _stack(run_reference(exact, inputs, steps))
+        plain = _stack(run_reference(rounded, inputs, steps))
+        if spec.answer == "actions":
+            truth["projected"] = _projected(tensors, truth["y"])
+        truth["fp32_error"] = np.max([_errors(spec, plain, truth, k) for k in range(steps)], axis=1)
+        given = {name: np.asarray(value) for name, value in call.items() if value is not None}
+        if "puzzle_id" in given:
+            given["puzzle_id"] = given["puzzle_id"].astype(np.int32)
+        cases.append(GoldenCase(given, truth))
+    return cases
+
+
+@dataclass(frozen=True)
+class StepCheck:
+    """Comparison of one step: largest relative error, what is allowed, and answers that differ beyond a tie.
+
+    ``output`` is ``step`` for a step's answer, logits and halt logit, ``projected`` for the answer inside the limits.
+    """
+
+    case: int
+    step: int
+    output: str
+    error: float
+    tolerance: float
+    mismatches: int
+
+    @property
+    def passed(self) -> bool:
+        """Whether the step is within tolerance; NaN is not."""
+        return self.error <= self.tolerance and self.mismatches == 0
+
+
+def golden_arguments(case: GoldenCase) -> dict[str, Any]:
+    """Return the recorded ``refine`` arguments of ``case``."""
+    arguments: dict[str, Any] = {"x": None, "y0": None, **case.inputs}
+    if "puzzle_id" in arguments:
+        arguments["puzzle_id"] = int(np.asarray(arguments["puzzle_id"]).reshape(-1)[0])
+    return arguments
+
+
+def verify(refiner: Any, bundle: Bundle) -> list[StepCheck]:
+    """Run every golden case through ``refiner`` (a :class:`~trm_edge.Refiner`) and compare each step with the oracle.
+
+    A step passes in float32 when its relative error is at most ``max(1e-5, 4 * fp32_error[step])``; chosen indices
+    are compared where the oracle's margin between the two best logits exceeds that tolerance.
+    """
+    checks = []
+    spec = bundle.spec
+    for number, case in enumerate(bundle.golden):
+        steps = _golden_steps(spec, number, case)
+        out = refiner.refine(**golden_arguments(case), steps=steps, trajectory=True)
+        got: dict[str, Array] = {"y": out.trajectory, "halt_logits": out.halt_logits}
+        if out.logits is not None:
+            got["logits"] = out.logits
+        for k in range(steps):
+            tolerance = max(FP32_TOLERANCE, 4 * float(case.fp32_error[k]))
+            if out.steps_run != steps:
+                checks.append(StepCheck(number, k + 1, "step", float("inf"), tolerance, 0))
+                continue
+            errors = _errors(spec, got, case.outputs, k)
+            mismatches = 0 if spec.answer == "actions" else _mismatches(got, case.outputs, k, tolerance)
+            checks.append(StepCheck(number, k + 1, "step", max(errors), tolerance, mismatches))
+        if spec.answer == "actions" and out.steps_run == steps:
+            error = relative_error(out.y, case.outputs["projected"][-1])
+            checks.append(StepCheck(number, steps, "projected", error, tolerance, 0))
+    return checks
+
+
+def _golden_steps(spec: TrmSpec, number: int, case: GoldenCase) -> int:
+    """Return K of a golden case, after checking that its outputs fit the spec and its own inputs."""
+    inputs = check_inputs(spec, **golden_arguments(case))
+    steps = case.fp32_error.shape[0] if case.fp32_error.ndim == 1 else 0
+    answer: tuple[int, ...] = (inputs.answer_rows, spec.dof) if spec.answer_is_float else (inputs.answer_rows,)
+    shapes = {"fp32_error": (steps,), "halt_logits": (steps,), "y": (steps, *answer)}
+    if spec.answer_is_float:
+        shapes["projected"] = (steps, *answer)
+    else:
+        width = spec.logits_width(0 if inputs.candidates is None else len(inputs.candidates))
+        shapes["logits"] = (steps, inputs.answer_rows, width)
+    for name, shape in shapes.items():
+        if steps == 0 or name not in case.outputs or case.outputs[name].shape != shape:
+            raise TrmBundleError(f"golden case {number}: {name}: expected shape {list(shape)}, with at least one step")
+    return steps
+
+
+def _normal(rng: np.random.Generator, rows: int, width: int) -> Array:
+    return rng.standard_normal((rows, width)).astype(np.float32)
+
+
+def _stack(outputs: Sequence[StepOutput]) -> dict[str, Array]:
+    stacked = {
+        "y": np.stack([o.y for o in outputs]),
+        "halt_logits": np.asarray([o.halt_logit for o in outputs], np.float64),
+    }
+    logits = [o.logits for o in outputs if o.logits is not None]
+    if logits:
+        stacked["logits"] = np.stack(logits)
+    return stacked
+
+
+def _projected(tensors: Mapping[str, Array], steps: Array) -> Array:
+    limits = [tensors[f"limits.{name}"] for name in ("lower", "upper", "velocity")]
+    return np.stack([project_limits(y.astype(np.float32), *limits)[0] for y in steps])
+
+
+def _errors(spec: TrmSpec, got: Mapping[str, Array], truth: Mapping[str, Array], k: int) -> list[float]:
+    name = "y" if spec.answer == "actions" else "logits"
+    halt, true_halt = float(got["halt_logits"][k]), float(truth["halt_logits"][k])
+    # A logit passes through 0, where an error relative to it says nothing; below 1 it counts as it is.
+    return [relative_error(got[name][k], truth[name][k]), abs(halt - true_halt) / max(abs(true_halt), 1.0)]
+
+
+def _mismatches(got: Mapping[str, Array], truth: Mapping[str, Array], k: int, tolerance: float) -> int:
+    logits = truth["logits"][k]
+    finite = logits[np.isfinite(logits)]
+    scale = float(np.abs(finite).max()) if finite.size else 0.0
+    ordered = np.sort(logits, axis=-1)
+    clear = np.ones(len(logits), bool)
+    if logits.shape[-1] > 1:
+        with np.errstate(invalid="ignore"):
+            clear = ~(ordered[:, -1] - ordered[:, -2] <= 2 * tolerance * scale)
+    return int((clear & (got["y"][k] != truth["y"][k])).sum())

@@ -1,0 +1,319 @@
+"""The SDK's front: ``load``, ``Refiner``, ``refine``."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .backends import Answer, Backend, Source, open_backend
+from .errors import Status, TrmInputError, TrmUnsupportedError
+from .inputs import Array
+from .spec import TrmSpec
+
+_CACHED_MODELS = 4  # models that trm_edge.refine keeps open
+
+
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """What a refinement returned.
+
+    Attributes
+    ----------
+    y
+        The answer: ``[T, dof]`` float32 actions inside the limits, or ``[S]`` int32 indices.
+    steps_run
+        Steps that gave the answer; after :meth:`Refiner.step`, steps since ``begin``.
+    status
+        :class:`~trm_edge.Status`: OK, or a positive reason such as HALTED or NONFINITE.
+    confidence
+        Sigmoid of the last halt logit, NaN where no step ran.
+    duration_us
+        Wall time inside the backend, in microseconds.
+    halt_logits
+        ``[steps_run]`` float32.
+    trajectory
+        ``[steps_run, ...]``: the answer of every step before projection, where asked for.
+    logits
+        ``[steps_run, S, M or V]`` float32, for slots and tokens where a trajectory was asked for.
+    """
+
+    y: Array
+    steps_run: int
+    status: Status
+    confidence: float
+    duration_us: float
+    halt_logits: Array
+    trajectory: Array | None = None
+    logits: Array | None = None
+
+
+class Refiner:
+    """A model that is shared, with a session of its own: one call at a time.
+
+    A call from a second thread while one is under way raises :class:`~trm_edge.TrmBusyError`; give each thread a
+    :meth:`clone`. A refiner may be pickled (it is loaded again from its path or bytes; a recursion under way is not
+    kept) and used in a forked child (which gets a fresh session).
+    """
+
+    def __init__(self, backend: Backend, source: Source, options: tuple[str, str | None, int]) -> None:
+        self._backend = backend
+        self._source = source
+        self._options = options
+        _LIVE.add(self)
+
+    @property
+    def spec(self) -> TrmSpec:
+        """Sizes and choices of the model."""
+        return self._backend.spec
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend in use."""
+        return self._backend.name
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic in use, e.g. ``fp32``."""
+        return self._backend.precision
+
+    @property
+    def isa(self) -> str | None:
+        """Instruction set of the fused engine's kernels; None for other backends."""
+        return getattr(self._backend, "isa", None)
+
+    def refine(
+        self,
+        x: object,
+        y0: object = None,
+        steps: int = 4,
+        *,
+        trajectory: bool = False,
+        halt: float | None = None,
+        last_action: object = None,
+        features: object = None,
+        slots: object = None,
+        candidates: object = None,
+        mask: object = None,
+        puzzle_id: int = 0,
+    ) -> Refinement:
+        """Refine the draft ``y0`` over ``steps`` steps, given context ``x``.
+
+        Arrays are NumPy arrays or anything with the buffer protocol or DLPack on the CPU; they are not copied where
+        they are dense and of the dtype below, and never converted from another dtype. Floats are raw values: the
+        bundle's normalisation is applied inside.
+
+        Parameters
+        ----------
+        x
+            actions, slots: context ``[P, Dx]`` float32, ``P <= max_context`` (None: P = 0); tokens: ``[S]`` int32.
+        y0
+            actions: draft ``[T, dof]`` float32 (None where the spec's draft is optional: the mean action); slots:
+            ``[S]`` int32 candidate indices, -1 for none (None: all -1); tokens: None.
+        steps
+            0 to 1024; 0 returns the projected draft.
+        trajectory
+            Return every step's answer, and logits for slots and tokens.
+        halt
+            Confidence in 0..1: stop after the first step that reaches it.
+        last_action
+            actions: ``[dof]`` float32, the action before the chunk, from which velocity limits count.
+        features
+            actions: ``[T, Df]`` float32 for heads that have features.
+        slots, candidates, mask
+            slots: ``[S, Ds]`` float32, ``[M, Dc]`` float32, ``[S, M]`` bool.
+        puzzle_id
+            tokens: row of the puzzle embedding.
+
+        Returns
+        -------
+        Refinement
+
+        Raises
+        ------
+        TrmInputError
+            An argument is wrong; nothing was computed.
+        TrmBusyError
+            Another thread is inside this refiner.
+        """
+        arguments = {
+            "x": x,
+            "y0": y0,
+            "features": features,
+            "slots": slots,
+            "candidates": candidates,
+            "mask": mask,
+            "puzzle_id": puzzle_id,
+        }
+        start = time.perf_counter()
+        return _refinement(self._backend.refine(arguments, steps, halt, last_action, trajectory), start)
+
+    def begin(
+        self,
+        x: object,
+        y0: object = None,
+        *,
+        last_action: object = None,
+        features: object = None,
+        slots: object = None,
+        candidates: object = None,
+        mask: object = None,
+        puzzle_id: int = 0,
+    ) -> None:
+        """Start a recursion for :meth:`step`; parameters as in :meth:`refine`. The arrays are copied."""
+        arguments = {
+            "x": x,
+            "y0": y0,
+            "features": features,
+            "slots": slots,
+            "candidates": candidates,
+            "mask": mask,
+            "puzzle_id": puzzle_id,
+        }
+        self._backend.begin(arguments, last_action)
+
+    def step(self, x: object = None, features: object = None, *, last_action: object = None) -> Refinement:
+        """Run one more step of the recursion that :meth:`begin` started, keeping its state.
+
+        ``x``, ``features`` and ``last_action`` replace those of the step before where given; ``x`` keeps its number of
+        rows. ``refine`` is ``begin`` and ``steps`` times ``step``, bit for bit. Where a fresh input is not finite the
+        status is NONFINITE, the answer is the draft, and the recursion stands as it was.
+        """
+        start = time.perf_counter()
+        return _refinement(self._backend.step(x, features, last_action), start)
+
+    def clone(self) -> Refiner:
+        """Return another session on the same weights, for another thread."""
+        return Refiner(self._backend.clone(), self._source, self._options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self._source, *self._options)
+
+    def __repr__(self) -> str:
+        source = f"{len(self._source)} bytes" if isinstance(self._source, bytes) else os.fspath(self._source)
+        return f"<trm_edge.Refiner {self.spec.answer} from {source}, backend {self.backend}, {self.precision}>"
+
+
+def load(source: Source, *, backend: str = "auto", precision: str | None = None, threads: int = 1) -> Refiner:
+    """Load a bundle (or an exported ONNX graph) and return a :class:`Refiner`.
+
+    Parameters
+    ----------
+    source
+        Path of a ``.trm`` bundle, its bytes, or path of an ``.onnx`` graph.
+    backend
+        ``fused``, ``onnxruntime``, ``reference``, or ``auto``: the environment variable TRM_EDGE_BACKEND where set,
+        else ``fused`` (``onnxruntime`` for ``.onnx``).
+    precision
+        None or the backend's own precision: ``fp32`` (``fp64`` for ``reference``).
+    threads
+        Threads of one session.
+
+    Raises
+    ------
+    TrmIOError, TrmBundleError, TrmVersionError
+        The file cannot be read, is damaged, or is of another format version.
+    TrmUnsupportedError
+        A library, precision or instruction set that is not there.
+    """
+    if not isinstance(source, (str, bytes, os.PathLike)):
+        raise TrmInputError(f"source: expected a path or bytes, got {type(source).__name__}")
+    source = source if isinstance(source, bytes) else Path(os.path.abspath(source))
+    opened = open_backend(source, backend, threads)
+    if precision not in (None, opened.precision):
+        raise TrmUnsupportedError(f"precision: backend {opened.name} runs {opened.precision}, got {precision!r}")
+    return Refiner(opened, source, (backend, precision, threads))
+
+
+def refine(
+    x: object,
+    y0: object = None,
+    steps: int = 4,
+    *,
+    model: Source,
+    backend: str = "auto",
+    precision: str | None = None,
+    **arguments: Any,
+) -> Refinement:
+    """Refine with the bundle at ``model``; keyword arguments as :meth:`Refiner.refine`.
+
+    The last few models stay loaded, with a session per thread; a file that changed on disk is loaded again.
+    """
+    return _thread_refiner(model, backend, precision).refine(x, y0, steps, **arguments)
+
+
+def _reopen(source: Source, backend: str, precision: str | None, threads: int) -> Refiner:
+    return load(source, backend=backend, precision=precision, threads=threads)
+
+
+def _refinement(answer: Answer, start: float) -> Refinement:
+    duration = (time.perf_counter() - start) * 1e6 if answer.duration_us is None else answer.duration_us
+    logit = float(answer.halt_logits[-1]) if len(answer.halt_logits) else math.nan
+    confidence = 1 / (1 + math.exp(-logit)) if logit > -700 else (0.0 if logit == logit else math.nan)
+    return Refinement(
+        answer.y,
+        answer.steps_run,
+        Status(answer.status),
+        confidence,
+        duration,
+        answer.halt_logits,
+        answer.trajectory,
+        answer.logits,
+    )
+
+
+# Open models by (path or bytes, file identity, options), shared by threads; a session of each per thread.
+_models: OrderedDict[Any, Refiner] = OrderedDict()
+_models_lock = threading.Lock()
+_sessions = threading.local()
+
+
+def _thread_refiner(model: Source, backend: str, precision: str | None) -> Refiner:
+    key = (_identity(model), backend, precision)
+    own: OrderedDict[Any, Refiner] = _sessions.__dict__.setdefault("refiners", OrderedDict())
+    if key not in own:
+        with _models_lock:
+            if key not in _models:
+                _models[key] = load(model, backend=backend, precision=precision)
+            shared = _models[key]
+            _models.move_to_end(key)
+            while len(_models) > _CACHED_MODELS:
+                _models.popitem(last=False)
+        own[key] = shared.clone()
+    own.move_to_end(key)
+    while len(own) > _CACHED_MODELS:
+        own.popitem(last=False)
+    return own[key]
+
+
+def _identity(model: Source) -> object:
+    if isinstance(model, bytes):
+        return model
+    if not isinstance(model, (str, os.PathLike)):
+        raise TrmInputError(f"model: expected a path or bytes, got {type(model).__name__}")
+    path = os.path.abspath(model)
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return path  # load says what is wrong
+    return path, stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+# A child of fork may inherit a session in the middle of another thread's call: it gets fresh ones.
+_LIVE: weakref.WeakSet[Refiner] = weakref.WeakSet()
+
+
+def _renew_after_fork() -> None:
+    global _models_lock
+    _models_lock = threading.Lock()
+    for refiner in list(_LIVE):
+        refiner._backend = refiner._backend.clone()
+
+
+os.register_at_fork(after_in_child=_renew_after_fork)
