@@ -47,6 +47,9 @@ const char* answer_name(Answer answer) {
 bool absent(const trm_tensor& tensor) { return tensor.dtype == TRM_ABSENT; }
 
 trm_status check(const char* name, const trm_tensor& tensor, trm_dtype dtype, const Shape& want) {
+    if (absent(tensor)) {
+        return fail(TRM_INVALID_ARGUMENT, "%s: expected %s %s, got None", name, ShapeText(want).text, dtype_name(dtype));
+    }
     if (tensor.dtype != static_cast<int32_t>(dtype)) {
         return fail(TRM_INVALID_ARGUMENT, "%s: expected dtype %s, got %s", name, dtype_name(dtype),
                     dtype_name(tensor.dtype));
