@@ -10,6 +10,8 @@ import io
 import json
 import math
 import sys
+import zipfile
+import zlib
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -254,17 +256,18 @@ def _first_golden(path: Path) -> dict[str, Any]:
 
 def _read_arrays(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise TrmInputError(f"{path}: not a readable .npz file: {error}") from None
     unknown = sorted(set(arrays) - set(_ARRAYS))
     if unknown:
         raise TrmInputError(f"{path}: unknown array {unknown[0]!r}; known: {', '.join(_ARRAYS)}")
     if "puzzle_id" in arrays:
-        if arrays["puzzle_id"].size != 1:
-            raise TrmInputError(f"{path}: puzzle_id: expected one number, got shape {list(arrays['puzzle_id'].shape)}")
-        arrays["puzzle_id"] = int(arrays["puzzle_id"].reshape(-1)[0])
+        given = arrays["puzzle_id"]
+        if given.size != 1 or given.dtype.kind not in "iu":
+            raise TrmInputError(f"{path}: puzzle_id: expected one integer, got {given.dtype} {list(given.shape)}")
+        arrays["puzzle_id"] = int(given.reshape(-1)[0])
     return {"x": None, "y0": None, **arrays}
 
 

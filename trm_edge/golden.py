@@ -16,6 +16,8 @@ from .spec import TrmSpec
 
 FP32_TOLERANCE = 1e-5
 
+_INPUTS = {"x", "y0", "features", "slots", "candidates", "mask", "puzzle_id"}
+
 
 def relative_error(value: Array, truth: Array) -> float:
     """``max|value - truth| / max|truth|`` over entries where the truth is finite; Inf where finiteness differs."""
@@ -114,10 +116,18 @@ class StepCheck:
 
 
 def golden_arguments(case: GoldenCase) -> dict[str, Any]:
-    """Return the recorded ``refine`` arguments of ``case``."""
+    """Return the recorded ``refine`` arguments of ``case``, or raise :class:`TrmBundleError`."""
     arguments: dict[str, Any] = {"x": None, "y0": None, **case.inputs}
+    unknown = sorted(set(arguments) - _INPUTS)
+    if unknown:
+        raise TrmBundleError(f"golden input {unknown[0]}: unknown; expected {', '.join(sorted(_INPUTS))}")
     if "puzzle_id" in arguments:
-        arguments["puzzle_id"] = int(np.asarray(arguments["puzzle_id"]).reshape(-1)[0])
+        puzzle_id = np.asarray(arguments["puzzle_id"])
+        if puzzle_id.size != 1 or puzzle_id.dtype != np.int32:
+            raise TrmBundleError(
+                f"golden input puzzle_id: expected one int32, got {puzzle_id.dtype} {list(puzzle_id.shape)}"
+            )
+        arguments["puzzle_id"] = int(puzzle_id.reshape(-1)[0])
     return arguments
 
 
@@ -142,7 +152,8 @@ def verify(refiner: Any, bundle: Bundle) -> list[StepCheck]:
                 continue
             errors = _errors(spec, got, case.outputs, k)
             mismatches = 0 if spec.answer == "actions" else _mismatches(got, case.outputs, k, tolerance)
-            checks.append(StepCheck(number, k + 1, "step", max(errors), tolerance, mismatches))
+            error = float(np.max(errors))  # max() would lose a NaN
+            checks.append(StepCheck(number, k + 1, "step", error, tolerance, mismatches))
         if spec.answer == "actions" and out.steps_run == steps:
             error = relative_error(out.y, case.outputs["projected"][-1])
             checks.append(StepCheck(number, steps, "projected", error, tolerance, 0))
@@ -163,6 +174,8 @@ def _golden_steps(spec: TrmSpec, number: int, case: GoldenCase) -> int:
     for name, shape in shapes.items():
         if steps == 0 or name not in case.outputs or case.outputs[name].shape != shape:
             raise TrmBundleError(f"golden case {number}: {name}: expected shape {list(shape)}, with at least one step")
+    if not (np.isfinite(case.fp32_error) & (case.fp32_error >= 0)).all():
+        raise TrmBundleError(f"golden case {number}: fp32_error: expected finite errors, as they set the tolerance")
     return steps
 
 

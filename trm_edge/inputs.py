@@ -207,6 +207,7 @@ def _check_slots(spec: TrmSpec, x: Array, y0: object, slots: object, candidates:
         )
     allowed = as_array("mask", mask, np.bool_)
     _shape("mask", allowed, (len(slot_rows), len(choices)))
+    allowed = allowed.view(np.uint8) != 0  # a boolean from a foreign buffer may be any byte
     draft = np.full(len(slot_rows), -1, np.int32) if y0 is None else as_array("y0", y0, np.int32)
     _shape("y0", draft, (len(slot_rows),))
     for s, choice in enumerate(draft.tolist()):

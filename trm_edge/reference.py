@@ -213,20 +213,26 @@ def project_limits(
     previous = last_action
     for t, action in enumerate(actions):
         if previous is None:
-            out[t] = np.clip(action, lower, upper)
+            out[t] = _between(action, lower, upper)
         else:
             low, high = _reach(previous, -velocity), _reach(previous, velocity)
             above, below = low > upper, high < lower
-            inside = np.clip(action, np.maximum(low, lower), np.minimum(high, upper))
+            inside = _between(action, np.where(low > lower, low, lower), np.where(high < upper, high, upper))
             out[t] = np.where(above, low, np.where(below, high, inside))
             outside |= bool((above | below).any())
         previous = out[t]
     return out, outside
 
 
+def _between(action: Array, least: Array, most: Array) -> Array:
+    """Clip with the comparisons of the engine, so that zeros keep their sign (np.clip leaves that open)."""
+    return np.where(action < least, least, np.where(action > most, most, action))
+
+
 def _reach(previous: Array, move: Array) -> Array:
     """Float32 value farthest from ``previous`` in the direction of ``move``, and not beyond it in exact arithmetic."""
     target = previous.astype(np.float64) + move.astype(np.float64)
-    rounded = target.astype(np.float32)
-    beyond = np.abs(rounded.astype(np.float64) - previous) > np.abs(move)
-    return np.where(beyond, np.nextafter(rounded, previous), rounded)
+    with np.errstate(over="ignore", under="ignore"):  # past the largest float32 comes infinity, which is beyond
+        rounded = target.astype(np.float32)
+        beyond = np.abs(rounded.astype(np.float64) - previous) > np.abs(move)
+        return np.where(beyond, np.nextafter(rounded, previous), rounded)

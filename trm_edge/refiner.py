@@ -224,7 +224,7 @@ def load(source: Source, *, backend: str = "auto", precision: str | None = None,
     """
     if not isinstance(source, (str, bytes, os.PathLike)):
         raise TrmInputError(f"source: expected a path or bytes, got {type(source).__name__}")
-    source = source if isinstance(source, bytes) else Path(os.path.abspath(source))
+    source = source if isinstance(source, bytes) else _absolute("source", source)
     opened = open_backend(source, backend, threads)
     if precision not in (None, opened.precision):
         raise TrmUnsupportedError(f"precision: backend {opened.name} runs {opened.precision}, got {precision!r}")
@@ -292,12 +292,19 @@ def _thread_refiner(model: Source, backend: str, precision: str | None) -> Refin
     return own[key]
 
 
+def _absolute(name: str, path: str | os.PathLike[str]) -> Path:
+    text = os.fsdecode(path)
+    if "\0" in text:  # the operating system would take what stands before it
+        raise TrmInputError(f"{name}: expected a path without a null character, got {text!r}")
+    return Path(os.path.abspath(text))
+
+
 def _identity(model: Source) -> object:
     if isinstance(model, bytes):
         return model
     if not isinstance(model, (str, os.PathLike)):
         raise TrmInputError(f"model: expected a path or bytes, got {type(model).__name__}")
-    path = os.path.abspath(model)
+    path = _absolute("model", model)
     try:
         stat = os.stat(path)
     except OSError:

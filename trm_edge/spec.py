@@ -301,7 +301,7 @@ def _parse(name: str, kind: str, text: str) -> Any:
 
 def _check_type(name: str, kind: str, value: object) -> None:
     if kind == "float":
-        ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        ok = isinstance(value, (int, float)) and not isinstance(value, bool) and -math.inf < value < math.inf
     elif kind == "int":
         ok = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SIZE
         kind = f"int in 0..{_MAX_SIZE}"

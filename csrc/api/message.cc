@@ -10,6 +10,22 @@
 namespace trm::api {
 namespace {
 
+// The header's numbers and those of core/ are one set.
+constexpr bool is(Status status, trm_status number) { return static_cast<trm_status>(status) == number; }
+static_assert(is(Status::kOk, TRM_OK));
+static_assert(is(Status::kHalted, TRM_HALTED));
+static_assert(is(Status::kNonfinite, TRM_NONFINITE));
+static_assert(is(Status::kOutsideLimits, TRM_OUTSIDE_LIMITS));
+static_assert(is(Status::kInvalidArgument, TRM_INVALID_ARGUMENT));
+static_assert(is(Status::kInvalidBundle, TRM_INVALID_BUNDLE));
+static_assert(is(Status::kUnsupportedVersion, TRM_UNSUPPORTED_VERSION));
+static_assert(is(Status::kIoError, TRM_IO_ERROR));
+static_assert(is(Status::kOutOfMemory, TRM_OUT_OF_MEMORY));
+static_assert(is(Status::kUnsupported, TRM_UNSUPPORTED));
+static_assert(is(Status::kBusy, TRM_BUSY));
+static_assert(is(Status::kNotBegun, TRM_NOT_BEGUN));
+static_assert(is(Status::kInternal, TRM_INTERNAL));
+
 thread_local char last_message[1024] = "";
 
 }  // namespace

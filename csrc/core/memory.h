@@ -22,7 +22,7 @@ template <typename T>
 using Buffer = std::unique_ptr<T[], FreeDeleter>;
 
 // Zeroed, so that every page is touched before the first use. Large ones ask for huge pages, where the system grants
-// them on request: reading tens of megabytes of weights per evaluation, page walks cost up to a tenth of the time.
+// them on request: reading tens of megabytes of weights per evaluation, page walks show in the time.
 // Throws std::bad_alloc.
 template <typename T>
 Buffer<T> make_buffer(size_t count) {

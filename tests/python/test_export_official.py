@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trm_edge.bundle import Bundle, read_bundle
+import trm_edge
+from trm_edge._native import core
+from trm_edge.bundle import Bundle, bundle_bytes, read_bundle
 from trm_edge.errors import TrmBundleError, TrmInputError, TrmIOError
 from trm_edge.golden import relative_error, run_reference
 from trm_edge.inputs import check_inputs
@@ -108,6 +110,18 @@ def test_onnx_equals_the_official_code(name: str, loop: str) -> None:
     calls, want, _ = golden(name)
     runner = OnnxRuntimeBackend(build_onnx(Bundle(spec, tensors), loop, len(want)).SerializeToString())
     outs = [runner.refine(call, len(want), None, None, True) for call in calls]
+    assert_equal(name, np.stack([o.logits for o in outs], axis=1), np.stack([o.halt_logits for o in outs], axis=1))
+
+
+@pytest.mark.parametrize("isa", core.supported_isas().split(","))
+@pytest.mark.parametrize("name", MODELS)
+def test_the_fused_engine_equals_the_official_code(name: str, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRM_EDGE_ISA", isa)
+    spec, tensors, _ = load(name)
+    calls, want, _ = golden(name)
+    refiner = trm_edge.load(bundle_bytes(Bundle(spec, tensors)), backend="fused")
+    assert refiner.isa == isa
+    outs = [refiner.refine(**call, steps=len(want), trajectory=True) for call in calls]
     assert_equal(name, np.stack([o.logits for o in outs], axis=1), np.stack([o.halt_logits for o in outs], axis=1))
 
 
@@ -389,7 +403,8 @@ def test_full_size(tmp_path: Path) -> None:
     assert 5.0e6 < spec.parameter_count() < 5.2e6  # token mixers are smaller than attention, which makes 7 million
     export_onnx(tmp_path / "full.trm", tmp_path / "full.onnx", "onnx-loop")
     (case,) = read_bundle(tmp_path / "full.trm").golden
-    out = OnnxRuntimeBackend(tmp_path / "full.onnx").refine(golden_arguments(case), 2, None, None, True)
-    for k in range(2):
+    graph = OnnxRuntimeBackend(tmp_path / "full.onnx").refine(golden_arguments(case), 2, None, None, True)
+    fused = trm_edge.load(tmp_path / "full.trm").refine(**golden_arguments(case), steps=2, trajectory=True)
+    for out, k in [(out, k) for out in (graph, fused) for k in range(2)]:
         assert relative_error(out.logits[k], case.outputs["logits"][k]) <= 1e-5
         assert relative_error(out.halt_logits[k], case.outputs["halt_logits"][k]) <= 1e-5

@@ -21,8 +21,7 @@ __all__ = ["NAMES", "Answer", "Backend", "Source", "available_backends", "open_b
 def _fused(source: Source, threads: int) -> Backend:
     from .fused import FusedBackend
 
-    if threads != 1:
-        raise TrmUnsupportedError(f"threads: the fused backend runs one thread a session, got {threads}")
+    _require_one_thread("fused", threads)
     return FusedBackend(source)
 
 
@@ -36,7 +35,13 @@ def _reference(source: Source, threads: int) -> Backend:
     from ..bundle import read_bundle
     from .reference import ReferenceBackend
 
+    _require_one_thread("reference", threads)
     return ReferenceBackend(read_bundle(source))
+
+
+def _require_one_thread(backend: str, threads: int) -> None:
+    if threads != 1:
+        raise TrmUnsupportedError(f"threads: the {backend} backend runs one thread a session, got {threads}")
 
 
 _OPENERS: dict[str, Callable[[Source, int], Backend]] = {
@@ -64,7 +69,7 @@ def open_backend(source: Source, backend: str, threads: int) -> Backend:
     name = backend
     if name == "auto":
         name = os.environ.get("TRM_EDGE_BACKEND") or ("onnxruntime" if _is_onnx(source) else "fused")
-    if name not in _OPENERS:
+    if not isinstance(name, str) or name not in _OPENERS:
         raise TrmInputError(f"backend: expected auto, {', '.join(NAMES)}, got {name!r}")
     if name == "onnxruntime" and not isinstance(source, bytes) and not _is_onnx(source):
         path = Path(source)

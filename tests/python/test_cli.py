@@ -1,0 +1,491 @@
+"""The command line: what it prints for people and for programs, its exit codes, and the files it writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from models import make_bundle, make_spec, random_weights
+from runners import plain_bundle
+
+import trm_edge
+from trm_edge import Status, TrmSpec, cli
+from trm_edge.bundle import Bundle, GoldenCase, read_bundle, write_bundle
+from trm_edge.cli import EXAMPLE, main
+from trm_edge.golden import golden_arguments, random_inputs
+
+TOP = Path(__file__).parents[2]
+GOLDEN = sorted((TOP / "tests/golden/bundles").glob("*.trm"))
+OFFICIAL = TOP / "tests/golden/official"
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def no_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TRM_EDGE_BACKEND", "TRM_EDGE_ISA"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def run(capsys: Capture, *argv: object) -> tuple[int, str, str]:
+    """Return exit code, output and error output of a command."""
+    try:
+        code = main([str(a) for a in argv])
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    return code, *capsys.readouterr()
+
+
+def failed(capsys: Capture, *argv: object) -> str:
+    """Run a command that must fail with exit code 2, without a traceback; return the one line that says why."""
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"trm-edge {argv[0]}: ") and err.count("\n") == 1 and "Traceback" not in err
+    return err
+
+
+def save(path: Path, **arrays: Any) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def command(*argv: object) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "trm_edge.cli", *map(str, argv)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+
+
+# ---- Usage -----------------------------------------------------------------------------------------------------------
+
+
+def test_it_runs_as_a_module() -> None:
+    done = command("verify", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["passed"] is True
+    assert command("verify", "missing.trm").returncode == 2
+
+
+def test_it_is_installed_as_a_command() -> None:
+    script = Path(sys.executable).parent / "trm-edge"
+    if not script.exists():
+        pytest.skip("the package's scripts are elsewhere")
+    done = subprocess.run([script, "inspect", "--json"], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["spec"]["answer"] == "actions"
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    actions = cli._parser()._actions
+    return next(dict(a.choices) for a in actions if isinstance(a, argparse._SubParsersAction))
+
+
+def test_help_lists_every_command_and_each_shows_an_example(capsys: Capture) -> None:
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert {"inspect", "verify", "refine", "export"} <= set(commands())
+    for name in commands():
+        assert re.search(rf"^ +{name} +\w", out, re.M), name
+        code, text, _ = run(capsys, name, "--help")
+        assert code == 0
+        assert re.search(rf"^  trm-edge {name}\b", text, re.M), f"{name} --help shows no example"
+
+
+def test_the_options_in_the_examples_exist(capsys: Capture) -> None:
+    for name in commands():
+        _, text, _ = run(capsys, name, "--help")
+        usage, rest = text.split("\n\n", 1)
+        options = {word for line in re.findall(rf"^  trm-edge {name} .*$", rest, re.M) for word in line.split()}
+        for option in (word for word in options if word.startswith("--")):
+            assert option in usage or name == "inspect", f"{name}: {option}"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["bogus"],
+        ["verify", "--bogus"],
+        ["verify", "a", "b"],
+        ["refine", "--steps", "x"],
+        ["refine", "--steps", "1.5"],
+        ["refine", "--halt", "x"],
+        ["refine", "--repeat"],
+        ["verify", "--backend", "gpu"],
+    ],
+)
+def test_wrong_usage_exits_with_2(argv: list[str], capsys: Capture) -> None:
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert "usage: trm-edge" in err
+
+
+@pytest.mark.parametrize("name", ["inspect", "verify", "refine"])
+def test_a_file_that_cannot_be_read_exits_with_2(name: str, tmp_path: Path, capsys: Capture) -> None:
+    assert "missing.trm" in failed(capsys, name, tmp_path / "missing.trm")
+    assert tmp_path.name in failed(capsys, name, tmp_path)
+    (tmp_path / "text.trm").write_text("not a bundle, but longer than eight bytes")
+    assert "text.trm" in failed(capsys, name, tmp_path / "text.trm")
+    cut = tmp_path / "cut.trm"
+    cut.write_bytes(EXAMPLE.read_bytes()[:-1])
+    assert "cut.trm" in failed(capsys, name, cut)
+    assert "cut.trm" in failed(capsys, name, cut, "--json")
+
+
+# ---- inspect ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [EXAMPLE, *GOLDEN], ids=lambda p: p.stem)
+def test_inspect_says_what_a_bundle_holds(path: Path, capsys: Capture) -> None:
+    bundle = read_bundle(path)
+    code, out, err = run(capsys, "inspect", path, "--json")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert TrmSpec.from_dict(facts["spec"]) == bundle.spec
+    assert facts["bytes"] == path.stat().st_size and facts["sha256"] == bundle.sha256
+    assert facts["parameters"] == bundle.spec.parameter_count()
+    assert facts["golden_cases"] == len(bundle.golden) == 2
+    assert facts["provenance"] == bundle.provenance
+    code, out, err = run(capsys, "inspect", path)
+    assert (code, err) == (0, "")
+    for word in (bundle.spec.answer, bundle.spec.mixer, f"{facts['parameters']:,}", bundle.sha256):
+        assert word in out
+
+
+def test_inspect_without_a_name_shows_the_shipped_example(capsys: Capture) -> None:
+    assert run(capsys, "inspect") == run(capsys, "inspect", EXAMPLE)
+
+
+def test_inspect_prints_json_for_limits_that_are_infinite(tmp_path: Path, capsys: Capture) -> None:
+    bundle = plain_bundle("actions")
+    tensors = dict(bundle.tensors) | {"limits.upper": np.full(3, np.inf, np.float32)}
+    write_bundle(tmp_path / "free.trm", Bundle(bundle.spec, tensors))
+    code, out, _ = run(capsys, "inspect", tmp_path / "free.trm", "--json")
+    assert code == 0
+    facts = json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    assert facts["limits"]["limits.upper"] == [None] * 3
+
+
+# ---- verify ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["auto", "fused", "reference"])
+@pytest.mark.parametrize("path", [EXAMPLE, *GOLDEN], ids=lambda p: p.stem)
+def test_verify_passes_what_was_shipped(path: Path, backend: str, capsys: Capture) -> None:
+    code, out, err = run(capsys, "verify", path, "--backend", backend, "--json")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert facts["passed"] is True
+    assert facts["backend"] == ("fused" if backend == "auto" else backend)
+    bundle = read_bundle(path)
+    steps = [c for c in facts["checks"] if c["output"] == "step"]
+    assert [(c["case"], c["step"]) for c in steps] == [(case, k) for case in (0, 1) for k in (1, 2, 3, 4)]
+    assert any(c["output"] == "projected" for c in facts["checks"]) == bundle.spec.answer_is_float
+    assert all(c["passed"] and c["error"] <= c["tolerance"] < 1e-3 for c in facts["checks"])
+    code, out, err = run(capsys, "verify", path, "--backend", backend)
+    assert (code, err) == (0, "")
+    assert out.rstrip().endswith("verified")
+
+
+def _altered(bundle: Bundle, output: str, change: Any) -> Bundle:
+    """Return the bundle with one golden output of its second case changed, to be sealed again."""
+    first, second = bundle.golden
+    value = np.array(second.outputs[output])
+    outputs = dict(second.outputs) | {output: change(value)}
+    return Bundle(bundle.spec, bundle.tensors, [first, GoldenCase(second.inputs, outputs)], bundle.provenance)
+
+
+def _off_by(step: int, factor: float) -> Any:
+    def change(value: np.ndarray) -> np.ndarray:
+        value[step] = value[step] * factor
+        return value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("kind", "output", "change", "step"),
+    [
+        ("actions", "y", _off_by(2, 1.001), 3),
+        ("actions", "halt_logits", _off_by(0, 1.001), 1),
+        ("actions", "projected", _off_by(3, 1.001), 4),
+        ("actions", "y", _off_by(3, np.nan), 4),
+        ("slots", "logits", _off_by(1, 1.001), 2),
+        ("tokens", "logits", _off_by(3, 1.001), 4),
+        ("tokens", "y", lambda y: (y + 1) % 7, 1),
+        ("slots", "halt_logits", _off_by(3, np.nan), 4),
+    ],
+)
+def test_verify_fails_with_1_where_the_golden_vectors_differ(
+    kind: str, output: str, change: Any, step: int, tmp_path: Path, capsys: Capture
+) -> None:
+    good = make_bundle(kind)
+    write_bundle(tmp_path / "good.trm", good)
+    assert run(capsys, "verify", tmp_path / "good.trm")[0] == 0
+    write_bundle(tmp_path / "bad.trm", _altered(good, output, change))
+    code, out, err = run(capsys, "verify", tmp_path / "bad.trm", "--json")
+    assert (code, err) == (1, "")
+    facts = json.loads(out)
+    wrong = [(c["case"], c["step"]) for c in facts["checks"] if not c["passed"]]
+    assert facts["passed"] is False and wrong[0] == (1, step)
+    code, out, err = run(capsys, "verify", tmp_path / "bad.trm")
+    assert (code, err) == (1, "")
+    assert "FAILED" in out and "verified" not in out
+
+
+def test_verify_wants_golden_vectors(tmp_path: Path, capsys: Capture) -> None:
+    write_bundle(tmp_path / "bare.trm", plain_bundle("actions"))
+    assert "no golden vectors" in failed(capsys, "verify", tmp_path / "bare.trm")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda i, o: (i, {n: v for n, v in o.items() if n != "y"}),
+        lambda i, o: (i, o | {"y": o["y"][:-1]}),
+        lambda i, o: (i, o | {"halt_logits": o["halt_logits"][0]}),
+        lambda i, o: (i, o | {"fp32_error": o["fp32_error"][:0]}),
+        lambda i, o: (i, o | {"fp32_error": np.full(4, np.inf)}),
+        lambda i, o: (i, o | {"fp32_error": np.full(4, np.nan)}),
+        lambda i, o: (i, o | {"fp32_error": np.float64(1)}),
+        lambda i, o: (i | {"steps": np.int32([3])}, o),
+        lambda i, o: (i | {"bogus": np.int32([3])}, o),
+        lambda i, o: (i | {"puzzle_id": np.zeros(0, np.int32)}, o),
+        lambda i, o: (i | {"x": i["x"][:, :-1]}, o),
+        lambda i, o: (i | {"y0": i["y0"] * np.float32(np.nan)}, o),
+        lambda i, o: ({n: v for n, v in i.items() if n != "y0"}, o),
+    ],
+)
+def test_golden_vectors_that_make_no_sense_are_refused(spoil: Any, tmp_path: Path, capsys: Capture) -> None:
+    bundle = make_bundle("actions")
+    case = GoldenCase(*spoil(dict(bundle.golden[0].inputs), dict(bundle.golden[0].outputs)))
+    write_bundle(tmp_path / "odd.trm", Bundle(bundle.spec, bundle.tensors, [case]))
+    failed(capsys, "verify", tmp_path / "odd.trm")
+
+
+# ---- refine ----------------------------------------------------------------------------------------------------------
+
+
+def _call(kind: str) -> tuple[Bundle, dict[str, Any]]:
+    bundle = plain_bundle(kind, **({"feature_size": 2} if kind == "actions" else {}))
+    call = random_inputs(bundle.spec, np.random.default_rng(1))
+    return bundle, call | ({"last_action": np.zeros(3, np.float32)} if kind == "actions" else {})
+
+
+def _given(call: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in call.items() if value is not None}
+
+
+@pytest.mark.parametrize("kind", ["actions", "slots", "tokens"])
+def test_refine_takes_the_arrays_of_a_file_and_writes_the_answer(kind: str, tmp_path: Path, capsys: Capture) -> None:
+    bundle, call = _call(kind)
+    write_bundle(tmp_path / "head.trm", bundle)
+    tick, result = save(tmp_path / "tick.npz", **_given(call)), tmp_path / "answer.npz"
+    result.write_text("what stood here before")
+    words = ["refine", tmp_path / "head.trm", "--input", tick, "--steps", 3, "--repeat", 2, "--output", result]
+    code, out, err = run(capsys, *words, "--json")
+    assert (code, err) == (0, "")
+    facts = json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    expected = trm_edge.load(tmp_path / "head.trm").refine(**call, steps=3, trajectory=True)
+    assert facts["y"] == expected.y.tolist()
+    assert (facts["status"], facts["steps_run"], facts["latency"]["calls"]) == ("OK", 3, 2)
+    assert 0 < facts["latency"]["p50_us"] <= facts["latency"]["p99_us"] <= facts["latency"]["max_us"]
+    with np.load(result) as stored:
+        names = {"y", "trajectory", "halt_logits"} | ({"logits"} if kind != "actions" else set())
+        assert set(stored.files) == names
+        for name in names:
+            np.testing.assert_array_equal(stored[name], getattr(expected, name))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["answer.npz", "head.trm", "tick.npz"]
+    code, out, err = run(capsys, *words)
+    assert (code, err) == (0, "")
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("  step")] == [
+        ["step", str(k)] for k in (1, 2, 3)
+    ]
+    assert "latency over 2 calls" in out
+
+
+@pytest.mark.parametrize("path", [EXAMPLE, *GOLDEN], ids=lambda p: p.stem)
+def test_refine_without_an_input_takes_the_first_golden_case(path: Path, capsys: Capture) -> None:
+    code, out, err = run(capsys, "refine", path, "--repeat", 1, "--json")
+    assert (code, err) == (0, "")
+    expected = trm_edge.load(path).refine(**golden_arguments(read_bundle(path).golden[0]))
+    assert json.loads(out)["y"] == expected.y.tolist()
+    assert run(capsys, "refine", path, "--repeat", 1)[0] == 0
+
+
+def test_refine_reports_other_outcomes(tmp_path: Path, capsys: Capture) -> None:
+    bundle, call = _call("actions")
+    write_bundle(tmp_path / "head.trm", bundle)
+    tick = save(tmp_path / "tick.npz", **_given(call) | {"x": np.full_like(call["x"], np.nan)})
+    words = ["refine", tmp_path / "head.trm", "--input", tick, "--repeat", 1]
+    code, out, _ = run(capsys, *words, "--json")
+    facts = json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    assert (code, facts["status"], facts["confidence"], facts["steps_run"]) == (0, "NONFINITE", None, 0)
+    code, out, _ = run(capsys, *words)
+    assert code == 0 and Status.NONFINITE.name in out
+    tick = save(tmp_path / "tick.npz", **_given(call))
+    code, out, _ = run(capsys, *words, "--halt", 0, "--json")
+    assert (code, json.loads(out)["status"], json.loads(out)["steps_run"]) == (0, "HALTED", 1)
+    code, out, _ = run(capsys, *words, "--steps", 0, "--json")
+    assert (code, json.loads(out)["steps_run"], json.loads(out)["trajectory"]) == (0, 0, [])
+    assert run(capsys, *words, "--steps", 0)[0] == 0
+
+
+def test_refine_prints_a_masked_head_as_json(capsys: Capture) -> None:
+    path = next(p for p in GOLDEN if p.stem == "slots_attention")
+    code, out, _ = run(capsys, "refine", path, "--repeat", 1, "--json")
+    facts = json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    assert code == 0 and None in np.ravel(np.asarray(facts["logits"], object)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--steps", -1), "steps: expected 0..1024"),
+        (("--steps", 1025), "steps: expected 0..1024"),
+        (("--halt", 2), "halt: expected"),
+        (("--halt", "nan"), "halt: expected"),
+        (("--repeat", 0), "--repeat: expected at least 1"),
+        (("--backend", "onnxruntime"), "reads .onnx graphs"),
+    ],
+)
+def test_refine_refuses_wrong_numbers(options: tuple[object, ...], words: str, capsys: Capture) -> None:
+    assert words in failed(capsys, "refine", *options)
+
+
+def _damaged_zip(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", b"\x93NUMPY" + b"x" * 2000)
+    data = bytearray(path.read_bytes())
+    data[45:55] = b"\xff" * 10
+    path.write_bytes(bytes(data))
+    return path
+
+
+def test_refine_refuses_files_that_hold_no_arrays(tmp_path: Path, capsys: Capture) -> None:
+    text, empty, one = tmp_path / "text.npz", tmp_path / "empty.npz", tmp_path / "one.npy"
+    text.write_text("no arrays")
+    empty.write_bytes(b"")
+    np.save(one, np.zeros(3))
+    begun = tmp_path / "begun.npz"
+    begun.write_bytes(b"PK\x03\x04 and no more")
+    cut = save(tmp_path / "cut.npz", x=np.zeros(1000))
+    cut.write_bytes(cut.read_bytes()[:-40])
+    pickled = save(tmp_path / "pickled.npz", x=np.asarray([{}], object))
+    damaged = _damaged_zip(tmp_path / "damaged.npz")
+    for file in (text, empty, one, begun, cut, pickled, damaged, tmp_path / "missing.npz", tmp_path):
+        assert file.name in failed(capsys, "refine", "--input", file)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"bogus": np.zeros(1)}, "unknown array 'bogus'; known: x, y0"),
+        ({"x": np.zeros((3, 7))}, "x: expected dtype float32, got float64"),
+        ({"y0": np.zeros((5, 2), np.float32)}, "y0: expected shape [5, 3], got [5, 2]"),
+        ({"mask": np.ones((2, 2), bool)}, "mask: this actions head takes none"),
+        ({"puzzle_id": np.int32([0, 1])}, "puzzle_id: expected one integer"),
+        ({"puzzle_id": np.float32(0.5)}, "puzzle_id: expected one integer"),
+        ({"puzzle_id": np.asarray("a")}, "puzzle_id: expected one integer"),
+        ({"puzzle_id": np.int32(3)}, "puzzle_id: this actions head takes none"),
+    ],
+)
+def test_refine_refuses_wrong_arrays(change: dict[str, Any], words: str, tmp_path: Path, capsys: Capture) -> None:
+    bundle, call = _call("actions")
+    write_bundle(tmp_path / "head.trm", bundle)
+    tick = save(tmp_path / "tick.npz", **_given(call) | change)
+    assert words in failed(capsys, "refine", tmp_path / "head.trm", "--input", tick)
+
+
+def test_refine_wants_an_input_where_there_are_no_golden_vectors(tmp_path: Path, capsys: Capture) -> None:
+    write_bundle(tmp_path / "bare.trm", plain_bundle("actions"))
+    assert "--input FILE.npz" in failed(capsys, "refine", tmp_path / "bare.trm")
+
+
+def test_an_output_that_cannot_be_written_leaves_nothing(tmp_path: Path, capsys: Capture) -> None:
+    missing = tmp_path / "missing" / "answer.npz"
+    code, _, err = run(capsys, "refine", "--repeat", 1, "--output", missing)
+    assert code == 2 and "answer.npz" in err and "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_is_whole_or_absent(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "answer.npz"
+    target.write_text("what stood here before")
+
+    def full_disk(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    code, _, err = run(capsys, "refine", "--repeat", 1, "--output", target)
+    assert code == 2 and "No space left on device" in err
+    assert target.read_text() == "what stood here before"
+    assert [p.name for p in tmp_path.iterdir()] == ["answer.npz"]
+
+
+# ---- export ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["attn_rope", "attn_rope_bf16", "mlp_t"])
+def test_an_official_checkpoint_becomes_a_bundle_and_a_graph_that_verify(
+    name: str, tmp_path: Path, capsys: Capture
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxruntime")
+    folder, bundle = OFFICIAL / name, tmp_path / "head.trm"
+    source = [folder / "step_0", bundle, "--official", folder / "all_config.yaml"]
+    code, _, err = run(capsys, "export", *source, "--dataset", folder / "dataset.json")
+    assert (code, err) == (0, "")
+    assert read_bundle(bundle).spec.answer == "tokens"
+    assert run(capsys, "verify", bundle)[0] == 0
+    for loop, options in (("step", ()), ("onnx-loop", ()), ("unrolled", ("--steps", 4))):
+        graph = tmp_path / f"{loop}.onnx"
+        code, _, err = run(capsys, "export", bundle, graph, "--loop", loop, *options)
+        assert (code, err) == (0, "")
+        code, out, err = run(capsys, "verify", graph, "--golden", bundle, "--json")
+        assert (code, err) == (0, "")
+        assert json.loads(out)["backend"] == "onnxruntime" and json.loads(out)["passed"] is True
+
+
+def test_a_graph_that_is_not_of_the_bundle_fails_the_check(tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    spec = make_spec("tokens")
+    other = Bundle(spec, random_weights(spec, seed=9))
+    write_bundle(tmp_path / "other.trm", other)
+    write_bundle(tmp_path / "head.trm", make_bundle("tokens"))
+    assert run(capsys, "export", tmp_path / "other.trm", tmp_path / "other.onnx", "--loop", "step")[0] == 0
+    code, out, _ = run(capsys, "verify", tmp_path / "other.onnx", "--golden", tmp_path / "head.trm")
+    assert code == 1 and "FAILED" in out
+
+
+def test_export_refuses_what_it_cannot_make(tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("torch")
+    assert "'.bin'" in failed(capsys, "export", EXAMPLE, tmp_path / "head.bin")
+    assert "missing" in failed(capsys, "export", tmp_path / "missing", tmp_path / "head.trm")
+    assert "missing.trm" in failed(capsys, "export", tmp_path / "missing.trm", tmp_path / "head.onnx")
+    assert "steps" in failed(capsys, "export", EXAMPLE, tmp_path / "head.onnx", "--steps", 0)
+    assert "--loop" in failed(capsys, "export", EXAMPLE, tmp_path / "head.trm", "--loop", "step")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_does_not_pass_a_machine_that_returns_nan(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    """NaN compares as false, so a check written the wrong way round would let it through."""
+    original = trm_edge.Refiner.refine
+    for name in ("halt_logits", "trajectory", "y"):
+
+        def spoilt(self: trm_edge.Refiner, *args: Any, field: str = name, **options: Any) -> Any:
+            out = original(self, *args, **options)
+            getattr(out, field).reshape(-1)[-1] = np.nan
+            return out
+
+        monkeypatch.setattr(trm_edge.Refiner, "refine", spoilt)
+        code, out, _ = run(capsys, "verify")
+        assert code == 1 and "FAILED" in out, name

@@ -1,0 +1,601 @@
+"""The refiner as an object: loading, cloning, threads, fork, pickling; the cache of ``trm_edge.refine``; imports."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pickle
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from runners import FLOAT32, RUNNERS, STEPPING, plain_bundle
+
+import trm_edge
+from trm_edge import (
+    Refiner,
+    Status,
+    TrmBundleError,
+    TrmBusyError,
+    TrmError,
+    TrmInputError,
+    TrmIOError,
+    TrmUnsupportedError,
+    refiner,
+)
+from trm_edge._native import core
+from trm_edge.bundle import Bundle, bundle_bytes, write_bundle
+from trm_edge.golden import random_inputs
+
+Open = Callable[[str, Bundle], Refiner]
+
+BUNDLE = plain_bundle("actions")
+CALL = random_inputs(BUNDLE.spec, np.random.default_rng(0))
+
+
+@pytest.fixture(autouse=True)
+def no_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TRM_EDGE_BACKEND", "TRM_EDGE_ISA"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    write_bundle(tmp_path / "head.trm", BUNDLE)
+    return tmp_path / "head.trm"
+
+
+def answer(any_refiner: Refiner, call: dict[str, Any] = CALL, **options: Any) -> bytes:
+    return any_refiner.refine(**call, **options).y.tobytes()
+
+
+# ---- Loading ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_path_its_text_and_its_bytes_load_the_same_model(path: Path) -> None:
+    answers = {answer(trm_edge.load(source)) for source in (path, str(path), path.read_bytes())}
+    assert len(answers) == 1
+
+
+def test_a_refiner_says_what_it_is(path: Path) -> None:
+    loaded = trm_edge.load(path)
+    assert (loaded.backend, loaded.precision, loaded.spec) == ("fused", "fp32", BUNDLE.spec)
+    assert loaded.isa in core.supported_isas().split(",")
+    assert str(path) in repr(loaded) and "actions" in repr(loaded) and "fused" in repr(loaded)
+    assert f"{path.stat().st_size} bytes" in repr(trm_edge.load(path.read_bytes()))
+    oracle = trm_edge.load(path, backend="reference")
+    assert (oracle.backend, oracle.precision, oracle.isa) == ("reference", "fp64", None)
+
+
+@pytest.mark.parametrize("backend", ["fused", "reference", "onnxruntime"])
+def test_a_missing_file_is_an_io_error_that_names_it(backend: str, tmp_path: Path) -> None:
+    missing = tmp_path / ("missing.onnx" if backend == "onnxruntime" else "missing.trm")
+    with pytest.raises(TrmIOError, match=re.escape(missing.name)) as caught:
+        trm_edge.load(missing, backend=backend)
+    assert isinstance(caught.value, OSError) and caught.value.status == Status.IO_ERROR
+
+
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+def test_a_directory_an_empty_and_a_foreign_file_are_refused(backend: str, tmp_path: Path) -> None:
+    with pytest.raises(TrmIOError, match=re.escape(tmp_path.name)):
+        trm_edge.load(tmp_path, backend=backend)
+    for name, content in (("empty.trm", b""), ("short.trm", b"1234567"), ("text.trm", b"not a bundle at all")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(TrmBundleError, match=re.escape(name)) as caught:
+            trm_edge.load(tmp_path / name, backend=backend)
+        assert caught.value.status == Status.INVALID_BUNDLE
+        with pytest.raises(TrmBundleError):
+            trm_edge.load(content, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+def test_a_name_that_is_no_text_loads(backend: str, path: Path) -> None:
+    strange = Path(os.fsdecode(os.fsencode(path.parent) + b"/\xff\xfe h\xc3\xa9ad.trm"))
+    path.rename(strange)
+    assert trm_edge.load(strange, backend=backend).spec == BUNDLE.spec
+
+
+def test_a_name_with_a_null_is_refused_and_not_cut_there(path: Path) -> None:
+    for use in (trm_edge.load, lambda source: trm_edge.refine(**CALL, model=source)):
+        with pytest.raises(TrmInputError, match="null"):
+            use(f"{path}\0.old")
+
+
+@pytest.mark.parametrize("source", [None, 3, ["head.trm"], bytearray(b"x"), object()])
+def test_a_source_that_is_no_path_is_refused(source: Any) -> None:
+    with pytest.raises(TrmInputError, match=r"source: expected a path or bytes"):
+        trm_edge.load(source)
+    with pytest.raises(TrmInputError, match=r"model: expected a path or bytes"):
+        trm_edge.refine(**CALL, model=source)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"backend": "gpu"}, TrmInputError, ("backend", "fused", "reference", "'gpu'")),
+        ({"backend": ""}, TrmInputError, ("backend", "''")),
+        ({"backend": None}, TrmInputError, ("backend", "None")),
+        ({"backend": ["fused"]}, TrmInputError, ("backend", "fused")),
+        ({"precision": "int8"}, TrmUnsupportedError, ("precision", "fused", "fp32", "'int8'")),
+        ({"precision": "fp32", "backend": "reference"}, TrmUnsupportedError, ("precision", "fp64", "'fp32'")),
+        ({"precision": 32}, TrmUnsupportedError, ("precision", "32")),
+        ({"threads": 2}, TrmUnsupportedError, ("threads", "2")),
+        ({"threads": 2, "backend": "reference"}, TrmUnsupportedError, ("threads", "2")),
+        ({"threads": 0}, TrmInputError, ("threads", "0")),
+        ({"threads": -1}, TrmInputError, ("threads", "-1")),
+        ({"threads": 1.0}, TrmInputError, ("threads", "1.0")),
+        ({"threads": "1"}, TrmInputError, ("threads", "'1'")),
+        ({"threads": None}, TrmInputError, ("threads", "None")),
+        ({"backend": "onnxruntime"}, TrmInputError, ("head.trm", "trm-edge export", "--loop step")),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name(
+    options: dict[str, Any], error: type[TrmError], words: tuple[str, ...], path: Path
+) -> None:
+    with pytest.raises(error) as caught:
+        trm_edge.load(path, **options)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_own_precision_may_be_named(path: Path) -> None:
+    assert trm_edge.load(path, precision="fp32").precision == "fp32"
+    assert trm_edge.load(path, backend="reference", precision="fp64").precision == "fp64"
+
+
+def test_a_graph_given_to_another_backend_is_refused(tmp_path: Path) -> None:
+    for backend in ("fused", "reference"):
+        with pytest.raises(TrmInputError, match=r"graph\.onnx.*\.trm"):
+            trm_edge.load(tmp_path / "graph.onnx", backend=backend)
+
+
+def test_the_environment_picks_the_backend_that_auto_means(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRM_EDGE_BACKEND", "reference")
+    assert trm_edge.load(path).backend == "reference"
+    assert trm_edge.load(path, backend="fused").backend == "fused"
+    monkeypatch.setenv("TRM_EDGE_BACKEND", "")
+    assert trm_edge.load(path).backend == "fused"
+    monkeypatch.setenv("TRM_EDGE_BACKEND", "gpu")
+    with pytest.raises(TrmInputError, match="'gpu'"):
+        trm_edge.load(path)
+
+
+def test_an_unknown_instruction_set_says_which_there_are(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRM_EDGE_ISA", "mmx")
+    with pytest.raises(TrmUnsupportedError, match="TRM_EDGE_ISA=mmx") as caught:
+        trm_edge.load(path)
+    for isa in core.supported_isas().split(","):
+        assert isa in str(caught.value)
+
+
+def test_the_best_instruction_set_is_the_default(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trm_edge.load(path).isa == core.supported_isas().split(",")[0]
+    monkeypatch.setenv("TRM_EDGE_ISA", "")
+    assert trm_edge.load(path).isa == core.supported_isas().split(",")[0]
+
+
+# ---- Clones, threads, fork, pickle -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("runner", STEPPING)
+def test_stepping_a_clone_disturbs_nobody(runner: str, open_refiner: Open) -> None:
+    one = open_refiner(runner, BUNDLE)
+    other_call = random_inputs(BUNDLE.spec, np.random.default_rng(1))
+    one.begin(**CALL)
+    alone = [one.step().y.tobytes() for _ in range(3)]
+    one.begin(**other_call)
+    other_alone = [one.step().y.tobytes() for _ in range(3)]
+    assert alone != other_alone
+    one.begin(**CALL)
+    other = one.clone()
+    other.begin(**other_call)
+    for first, second in zip(alone, other_alone, strict=True):
+        assert one.step().y.tobytes() == first
+        assert other.step().y.tobytes() == second
+    assert (other.backend, other.precision, other.isa, other.spec) == (one.backend, one.precision, one.isa, one.spec)
+
+
+@pytest.mark.parametrize("runner", STEPPING)
+def test_a_clone_has_not_begun_and_outlives_its_origin(runner: str, open_refiner: Open) -> None:
+    one = open_refiner(runner, BUNDLE)
+    expected = answer(one)
+    one.begin(**CALL)
+    other = one.clone()
+    with pytest.raises(trm_edge.TrmNotBegunError):
+        other.step()
+    del one
+    assert answer(other) == expected
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_clones_in_four_threads_give_the_answers_of_one(runner: str, open_refiner: Open) -> None:
+    origin = open_refiner(runner, BUNDLE)
+    rng = np.random.default_rng(2)
+    calls = [random_inputs(BUNDLE.spec, rng) for _ in range(6)]
+    expected = [answer(origin, call) for call in calls]
+    start = threading.Barrier(4)
+
+    def work(own: Refiner) -> list[list[bytes]]:
+        start.wait(timeout=30)
+        return [[answer(own, call) for call in calls] for _ in range(5)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for rounds in pool.map(work, [origin, *(origin.clone() for _ in range(3))]):
+            assert all(answers == expected for answers in rounds)
+
+
+def _long_head() -> tuple[Bundle, dict[str, Any]]:
+    """Return a head and a call that takes tens of milliseconds at the least on any backend."""
+    bundle = plain_bundle("actions", hidden_size=64, num_heads=2, inner_size=192)
+    return bundle, random_inputs(bundle.spec, np.random.default_rng(3))
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_second_thread_is_told_that_the_session_is_busy(runner: str, open_refiner: Open) -> None:
+    bundle, call = _long_head()
+    shared = open_refiner(runner, bundle)
+    steps = {"reference": 200, "onnxruntime-step": 400}.get(runner, 1024)
+    long, short = (answer(shared, call, steps=n) for n in (steps, 1))
+    results: list[bytes] = []
+
+    def work() -> None:
+        while not results:
+            with contextlib.suppress(TrmBusyError):
+                results.append(answer(shared, call, steps=steps))
+
+    worker = threading.Thread(target=work)
+    refused = 0
+    worker.start()
+    while worker.is_alive():
+        try:
+            assert answer(shared, call, steps=1) == short, "a wrong answer is worse than none"
+        except TrmBusyError as error:
+            refused += 1
+            assert "clone" in str(error) or "session of its own" in str(error)
+            time.sleep(0.001)
+    worker.join()
+    assert results == [long]
+    assert refused, "the long call was over before a short one could meet it"
+    assert answer(shared, call, steps=1) == short
+
+
+def in_child(work: Callable[[], bytes], timeout: float = 30.0) -> bytes:
+    """Return what ``work`` returns in a forked child; a child that hangs is killed and fails the test."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, work())
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    try:
+        ready, _, _ = select.select([reading], [], [], timeout)
+        data = os.read(reading, 1 << 16) if ready else b""
+        deadline = time.monotonic() + timeout
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            if not ready or time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                pytest.fail("the child hung")
+            time.sleep(0.005)
+        return data
+    finally:
+        os.close(reading)
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_forked_child_computes_the_same(runner: str, open_refiner: Open) -> None:
+    parent = open_refiner(runner, BUNDLE)
+    expected = answer(parent)
+    assert in_child(lambda: answer(parent)) == expected
+    assert answer(parent) == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_child_forked_in_the_middle_of_a_call_computes_the_same(runner: str, open_refiner: Open) -> None:
+    bundle, call = _long_head()
+    shared = open_refiner(runner, bundle)
+    expected = answer(shared, call)
+    stop = threading.Event()
+
+    def keep_busy() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(TrmBusyError):
+                shared.refine(**call, steps=50)
+
+    worker = threading.Thread(target=keep_busy)
+    worker.start()
+    try:
+        caught_busy = False
+        deadline = time.monotonic() + 30
+        while not caught_busy and time.monotonic() < deadline:
+            try:
+                shared.begin(**call) if runner in STEPPING else shared.refine(**call, steps=0)
+            except TrmBusyError:
+                caught_busy = True
+            except TrmError as error:
+                pytest.fail(str(error))
+        assert caught_busy, "the worker never held the session, so this test shows nothing"
+        assert in_child(lambda: answer(shared, call) + answer(shared.clone(), call)) == 2 * expected
+    finally:
+        stop.set()
+        worker.join()
+
+
+def test_the_cache_works_in_a_forked_child(path: Path) -> None:
+    expected = trm_edge.refine(**CALL, model=path).y.tobytes()
+    assert in_child(lambda: trm_edge.refine(**CALL, model=path).y.tobytes()) == expected
+
+
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+def test_a_refiner_can_be_pickled(backend: str, path: Path) -> None:
+    for source in (path, path.read_bytes()):
+        original = trm_edge.load(source, backend=backend)
+        original.begin(**CALL)
+        copy = pickle.loads(pickle.dumps(original))
+        assert (copy.backend, copy.spec) == (backend, BUNDLE.spec)
+        assert answer(copy) == answer(original)
+        with pytest.raises(trm_edge.TrmNotBegunError):
+            copy.step()
+
+
+def test_a_relative_path_survives_a_change_of_directory(
+    path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(path.parent)
+    original = trm_edge.load(path.name)
+    data = pickle.dumps(original)
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert answer(pickle.loads(data)) == answer(original)
+
+
+def test_a_pickled_refiner_whose_file_is_gone_says_so(path: Path) -> None:
+    data = pickle.dumps(trm_edge.load(path))
+    path.unlink()
+    with pytest.raises(TrmIOError, match=re.escape(path.name)):
+        pickle.loads(data)
+
+
+def test_a_pickled_graph_runs_again(open_refiner: Open) -> None:
+    original = open_refiner("onnxruntime-step", BUNDLE)
+    assert answer(pickle.loads(pickle.dumps(original))) == answer(original)
+
+
+def test_a_refinement_can_be_pickled(path: Path) -> None:
+    out = trm_edge.load(path).refine(**CALL, trajectory=True)
+    copy = pickle.loads(pickle.dumps(out))
+    for field in dataclasses.fields(out):
+        np.testing.assert_equal(getattr(copy, field.name), getattr(out, field.name))
+
+
+# ---- trm_edge.refine -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return the list of sources that ``trm_edge.refine`` loads from here on."""
+    seen: list[Any] = []
+    original = refiner.load
+
+    def load(source: Any, **options: Any) -> Refiner:
+        seen.append(source)
+        return original(source, **options)
+
+    monkeypatch.setattr(refiner, "load", load)
+    return seen
+
+
+def test_refine_takes_what_a_refiner_takes(path: Path) -> None:
+    options = {"halt": 0.0, "trajectory": True, "last_action": np.zeros(3, np.float32)}
+    expected = trm_edge.load(path).refine(**CALL, **options)
+    out = trm_edge.refine(CALL["x"], CALL["y0"], 4, model=path, backend="fused", precision="fp32", **options)
+    assert (out.status, out.y.tobytes()) == (expected.status, expected.y.tobytes())
+    with pytest.raises(TypeError, match="model"):
+        trm_edge.refine(**CALL)
+    with pytest.raises(TypeError, match="bogus"):
+        trm_edge.refine(**CALL, model=path, bogus=1)
+
+
+def test_refine_loads_a_model_once(path: Path, loads: list[Any]) -> None:
+    answers = {trm_edge.refine(**CALL, model=model).y.tobytes() for model in [path, str(path), path, path]}
+    assert len(answers) == 1 and len(loads) == 1
+
+
+def test_refine_loads_bytes_once(path: Path, loads: list[Any]) -> None:
+    data = bundle_bytes(plain_bundle("actions", seed=77))
+    for _ in range(3):
+        trm_edge.refine(**CALL, model=bytes(bytearray(data)))
+    assert len(loads) == 1
+
+
+def test_refine_tells_options_apart(path: Path, loads: list[Any]) -> None:
+    for backend in ("fused", "reference", "fused", "auto"):
+        trm_edge.refine(**CALL, model=path, backend=backend)
+    assert len(loads) == 3
+    with pytest.raises(TrmUnsupportedError, match="precision"):
+        trm_edge.refine(**CALL, model=path, precision="int8")
+
+
+def test_refine_loads_a_changed_file_again(path: Path, loads: list[Any]) -> None:
+    before = trm_edge.refine(**CALL, model=path).y.tobytes()
+    write_bundle(path, plain_bundle("actions", seed=5))  # of the same size
+    after = trm_edge.refine(**CALL, model=path).y.tobytes()
+    assert before != after == answer(trm_edge.load(path))
+    path.unlink()
+    with pytest.raises(TrmIOError):
+        trm_edge.refine(**CALL, model=path)
+
+
+def test_refine_keeps_a_few_models(tmp_path: Path, loads: list[Any]) -> None:
+    paths = [tmp_path / f"{seed}.trm" for seed in range(6)]
+    for seed, each in enumerate(paths):
+        write_bundle(each, plain_bundle("actions", seed=seed))
+        trm_edge.refine(**CALL, model=each)
+    assert len(loads) == 6
+    trm_edge.refine(**CALL, model=paths[-1])
+    assert len(loads) == 6, "the newest is kept"
+    trm_edge.refine(**CALL, model=paths[0])
+    assert len(loads) == 7, "the oldest is not"
+
+
+def test_refine_gives_each_thread_a_session_of_one_model(path: Path, loads: list[Any]) -> None:
+    expected = trm_edge.refine(**CALL, model=path).y.tobytes()
+    start = threading.Barrier(4)
+
+    def work(_: int) -> set[bytes]:
+        start.wait(timeout=30)
+        return {trm_edge.refine(**CALL, model=path).y.tobytes() for _ in range(50)}
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(4))) == [{expected}] * 4
+    assert len(loads) == 1
+
+
+# ---- Imports and names -----------------------------------------------------------------------------------------------
+
+
+def run_python(code: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *options, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+def test_a_missing_library_leaves_the_rest_and_names_the_extra(path: Path) -> None:
+    done = run_python(f"""
+        import sys
+        sys.modules["onnxruntime"] = None
+        import trm_edge
+        assert trm_edge.available_backends() == ["fused", "reference"], trm_edge.available_backends()
+        assert trm_edge.load({str(path)!r}).backend == "fused"
+        for source in ({str(path.with_suffix(".onnx"))!r}, b"graph"):
+            try:
+                if source != b"graph":
+                    open(source, "wb").write(b"graph")
+                trm_edge.load(source, backend="onnxruntime")
+            except trm_edge.TrmUnsupportedError as error:
+                assert "pip install 'trm-edge[onnxruntime]'" in str(error), error
+            else:
+                raise SystemExit("loaded")
+        """)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_installed_backends_are_available() -> None:
+    pytest.importorskip("onnxruntime")
+    assert trm_edge.available_backends() == ["fused", "onnxruntime", "reference"]
+
+
+def test_import_pulls_in_numpy_alone() -> None:
+    done = run_python("""
+        import sys
+        import trm_edge
+        heavy = ("torch", "onnx", "onnxruntime", "yaml", "safetensors", "hypothesis", "tensorrt", "pycuda", "argparse")
+        print([name for name in heavy if name in sys.modules])
+        """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def _best_seconds(code: str) -> float:
+    return min(float(run_python(code).stdout) for _ in range(5))
+
+
+def test_import_costs_less_than_150_ms_over_numpy() -> None:
+    seconds = _best_seconds("""
+        import time, numpy
+        start = time.perf_counter()
+        import trm_edge
+        print(time.perf_counter() - start)
+        """)
+    assert seconds < 0.150
+
+
+@pytest.mark.slow
+def test_import_costs_less_than_150_ms_with_numpy() -> None:
+    seconds = _best_seconds("""
+        import time
+        start = time.perf_counter()
+        import trm_edge
+        print(time.perf_counter() - start)
+        """)
+    assert seconds < 0.150
+
+
+def test_a_missing_engine_names_the_command_that_builds_it(top: Path, tmp_path: Path) -> None:
+    shutil.copytree(top / "trm_edge", tmp_path / "trm_edge", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    packages = Path(np.__file__).parents[1]
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(packages)!r}]; import trm_edge"
+    done = run_python(code, "-S")  # without site, so that no installed copy is found
+    assert done.returncode == 1
+    assert "ImportError: trm_edge's compiled engine" in done.stderr
+    assert "pip install -e ." in done.stderr
+
+
+def test_statuses_are_those_of_the_c_header(top: Path) -> None:
+    header = (top / "csrc/include/trm_edge/trm_edge.h").read_text()
+    block = re.search(r"typedef int32_t trm_status;\s*enum \{(.*?)\};", header, re.S)
+    assert block is not None
+    entries = {name: int(value) for name, value in re.findall(r"TRM_(\w+) = (-?\d+)", block[1])}
+    assert entries == {status.name: int(status) for status in Status}
+    for status in Status:
+        assert core.status_name(int(status)) == f"TRM_{status.name}"
+    for unknown in (4, -10, 2**31 - 1):
+        assert core.status_name(unknown) == "TRM_?"
+
+
+def test_every_negative_status_has_an_error_of_its_own() -> None:
+    from trm_edge.errors import error_from_status
+
+    own = [type(error_from_status(status, "text")) for status in Status if status < 0]
+    assert len(set(own)) == len(own)
+    for status in Status:
+        if status < 0:
+            error = error_from_status(status, "text")
+            assert isinstance(error, TrmError) and error.status == status and str(error) == "text"
+    assert type(error_from_status(-99, "text")) is TrmError
+
+
+def test_every_public_name_exists_and_is_documented() -> None:
+    for name in trm_edge.__all__:
+        value = getattr(trm_edge, name)
+        if name == "__version__":
+            assert re.fullmatch(r"\d+\.\d+\.\d+", value)
+            continue
+        assert value.__doc__ and not value.__doc__.startswith(f"{name}("), name
+        if isinstance(value, type):
+            for key, member in vars(value).items():
+                if not key.startswith("_") and (callable(member) or isinstance(member, property)):
+                    assert member.__doc__, f"{name}.{key}"
+
+
+@pytest.mark.parametrize("runner", FLOAT32)
+def test_answers_do_not_depend_on_the_calls_before(runner: str, open_refiner: Open) -> None:
+    bundle = plain_bundle("slots")
+    used, fresh = open_refiner(runner, bundle), open_refiner(runner, bundle)
+    rng = np.random.default_rng(4)
+    call = random_inputs(bundle.spec, rng, answer_rows=2, context_rows=1, candidates=3)
+    for _ in range(3):
+        used.refine(**random_inputs(bundle.spec, rng))
+    first, second = (r.refine(**call, trajectory=True) for r in (used, fresh))
+    assert first.y.tobytes() == second.y.tobytes()
+    assert first.logits.tobytes() == second.logits.tobytes()
