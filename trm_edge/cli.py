@@ -9,6 +9,7 @@ import argparse
 import io
 import json
 import math
+import os
 import sys
 import zipfile
 import zlib
@@ -37,15 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()  # a full disk or a closed pipe is met here, not at exit
+        return code
     except TrmError as error:
         print(f"trm-edge {arguments.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"trm-edge {arguments.command}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
+    except OSError as error:  # of standard output: a file's is a TrmIOError
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in the buffer
+        if not isinstance(error, BrokenPipeError):
+            print(f"trm-edge {arguments.command}: {error}", file=sys.stderr)
         return 2
 
 
@@ -248,7 +253,7 @@ def _brief(values: Array) -> str:
 
 
 def _first_golden(path: Path) -> dict[str, Any]:
-    bundle: Bundle | None = read_bundle(path) if path.suffix == ".trm" else None
+    bundle: Bundle | None = None if path.suffix == ".onnx" else read_bundle(path)
     if bundle is None or not bundle.golden:
         raise TrmInputError(f"{path}: holds no golden vectors; name the arrays of a call with --input FILE.npz")
     return golden_arguments(bundle.golden[0])

@@ -5,6 +5,7 @@ The numbers are frozen. ``csrc/include/trm_edge/trm_edge.h`` is their other home
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
 
 
@@ -95,6 +96,6 @@ _BY_STATUS: dict[int, type[TrmError]] = {
 }
 
 
-def error_from_status(status: int, message: str) -> TrmError:
-    """Return the exception that stands for a negative status."""
-    return _BY_STATUS.get(status, TrmError)(message)
+def error_from_status(status: int, message: str | bytes) -> TrmError:
+    """Return the exception that stands for a negative status; a path in its message may be any bytes."""
+    return _BY_STATUS.get(status, TrmError)(os.fsdecode(message))

@@ -13,18 +13,26 @@ from .errors import TrmIOError
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """Return the content of ``path`` or raise :class:`TrmIOError`."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise TrmIOError(f"{os.fspath(path)}: cannot be read: not a regular file")
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise TrmIOError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from None
+        regular = stat.S_ISREG(os.stat(path).st_mode)
+        data = Path(path).read_bytes() if regular else b""
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise TrmIOError(f"{os.fspath(path)}: cannot be read: {reason or error}") from None
+    if not regular:
+        raise TrmIOError(f"{os.fspath(path)}: cannot be read: not a regular file")
+    return data
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part of either."""
-    target = Path(path)
+    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part of either.
+
+    A symbolic link is followed. What is there and is not a regular file, a device say, is refused rather than replaced.
+    """
+    target = Path(os.path.realpath(path))
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise TrmIOError(f"{os.fspath(path)}: cannot be written: not a regular file")
     try:
-        handle, beside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        handle, beside = tempfile.mkstemp(prefix=".trm-edge.", dir=target.parent)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)

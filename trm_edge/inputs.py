@@ -90,7 +90,7 @@ def _from_dlpack(name: str, value: Any) -> Array:
     try:
         return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise TrmInputError(f"{name}: cannot be taken by DLPack ({error}); move it to the CPU first") from None
+        raise TrmInputError(f"{name}: cannot be taken by DLPack ({error}); expected a dense array on the CPU") from None
 
 
 def check_steps(steps: object, answer: str) -> int:
@@ -113,12 +113,13 @@ def check_puzzle_id(spec: TrmSpec, puzzle_id: object) -> int:
 
 
 def check_halt(halt: object) -> float | None:
-    """Return ``halt`` as a float in [0, 1], or None."""
+    """Return ``halt`` as a float in [0, 1], rounded to float32 as the engine compares it, or None."""
     if halt is None:
         return None
-    if not isinstance(halt, (int, float, np.floating)) or not 0.0 <= float(halt) <= 1.0:
+    number = isinstance(halt, (int, float, np.integer, np.floating)) and not isinstance(halt, bool)
+    if not number or not 0.0 <= float(halt) <= 1.0:  # type: ignore[arg-type]
         raise TrmInputError(f"halt: expected None or a confidence in 0..1, got {halt!r}")
-    return float(halt)
+    return float(np.float32(halt))  # type: ignore[arg-type]
 
 
 def check_inputs(

@@ -66,7 +66,13 @@ class Refiner:
         self._backend = backend
         self._source = source
         self._options = options
+        self._forked = False
         _LIVE.add(self)
+
+    def _session(self) -> Backend:
+        if self._forked:
+            self._backend, self._forked = self._backend.clone(), False
+        return self._backend
 
     @property
     def spec(self) -> TrmSpec:
@@ -152,7 +158,7 @@ class Refiner:
             "puzzle_id": puzzle_id,
         }
         start = time.perf_counter()
-        return _refinement(self._backend.refine(arguments, steps, halt, last_action, trajectory), start)
+        return _refinement(self._session().refine(arguments, steps, halt, last_action, trajectory), start)
 
     def begin(
         self,
@@ -176,7 +182,7 @@ class Refiner:
             "mask": mask,
             "puzzle_id": puzzle_id,
         }
-        self._backend.begin(arguments, last_action)
+        self._session().begin(arguments, last_action)
 
     def step(self, x: object = None, features: object = None, *, last_action: object = None) -> Refinement:
         """Run one more step of the recursion that :meth:`begin` started, keeping its state.
@@ -186,7 +192,7 @@ class Refiner:
         status is NONFINITE, the answer is the draft, and the recursion stands as it was.
         """
         start = time.perf_counter()
-        return _refinement(self._backend.step(x, features, last_action), start)
+        return _refinement(self._session().step(x, features, last_action), start)
 
     def clone(self) -> Refiner:
         """Return another session on the same weights, for another thread."""
@@ -275,7 +281,8 @@ _sessions = threading.local()
 
 
 def _thread_refiner(model: Source, backend: str, precision: str | None) -> Refiner:
-    key = (_identity(model), backend, precision)
+    chosen = tuple(os.environ.get(name) for name in ("TRM_EDGE_BACKEND", "TRM_EDGE_ISA"))
+    key = (_identity(model), backend, precision, chosen)
     own: OrderedDict[Any, Refiner] = _sessions.__dict__.setdefault("refiners", OrderedDict())
     if key not in own:
         with _models_lock:
@@ -312,7 +319,8 @@ def _identity(model: Source) -> object:
     return path, stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-# A child of fork may inherit a session in the middle of another thread's call: it gets fresh ones.
+# A child of fork may inherit a session in the middle of another thread's call: a refiner takes a fresh one there, when
+# it is next used.
 _LIVE: weakref.WeakSet[Refiner] = weakref.WeakSet()
 
 
@@ -320,7 +328,7 @@ def _renew_after_fork() -> None:
     global _models_lock
     _models_lock = threading.Lock()
     for refiner in list(_LIVE):
-        refiner._backend = refiner._backend.clone()
+        refiner._forked = True
 
 
 os.register_at_fork(after_in_child=_renew_after_fork)

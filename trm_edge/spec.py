@@ -22,7 +22,9 @@ MAX_STEPS = 1024
 
 _MAX_SIZE = 1 << 20  # of any single spec field
 _MAX_ROWS = 1 << 14  # of L
+_MAX_BLOCKS = 4096  # evaluations of a block in one step, so that a hostile file cannot make a call endless
 _MAX_TENSOR = 1 << 34  # elements of one tensor
+_MAX_CALL = 1 << 29  # floats that a session holds for its calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,8 @@ class TrmSpec:
             _positive(self, name)
         for name, most in (("num_layers", 64), ("l_cycles", 256), ("h_cycles", 256)):
             _require(getattr(self, name) <= most, name, f"at most {most}", getattr(self, name))
+        blocks = self.h_cycles * (self.l_cycles + 1) * self.num_layers
+        _require(blocks <= _MAX_BLOCKS, "h_cycles * (l_cycles + 1) * num_layers", f"at most {_MAX_BLOCKS}", blocks)
         _require(1 <= self.rope_theta <= 1e12, "rope_theta", "1 to 1e12", self.rope_theta)
         _require(1e-12 <= self.norm_eps <= 1, "norm_eps", "1e-12 to 1", self.norm_eps)
         self._check_mixer()
@@ -77,6 +81,8 @@ class TrmSpec:
         _require(self.max_rows <= _MAX_ROWS, "registers + answer_rows + max_context", f"<= {_MAX_ROWS}", self.max_rows)
         for name, shape in self.tensor_shapes().items():
             _require(math.prod(shape) <= _MAX_TENSOR, name, f"at most {_MAX_TENSOR} elements", list(shape))
+        floats, sizes = self._call_floats(), "max_context, answer_rows, max_candidates"
+        _require(floats <= _MAX_CALL, sizes, f"sizes of a call that fit into {_MAX_CALL} floats", floats)
 
     def _check_mixer(self) -> None:
         if self.mixer == "attention":
@@ -126,6 +132,17 @@ class TrmSpec:
             "context_size",
             "positive exactly where max_context is",
             self.context_size,
+        )
+
+    def _call_floats(self) -> int:
+        """Floats of a call at the maxima: the rows inside ``net``, and the arrays that come in and go out."""
+        d = self.hidden_size
+        answer = d + 2 * self.dof + self.feature_size + self.slot_size + max(self.max_candidates, self.vocab_size)
+        return (
+            self.max_rows * (8 * d + self.inner_size)
+            + self.max_context * self.context_size
+            + self.answer_rows * answer
+            + self.max_candidates * (2 * d + self.candidate_size)
         )
 
     @property

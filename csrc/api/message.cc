@@ -26,7 +26,7 @@ static_assert(is(Status::kBusy, TRM_BUSY));
 static_assert(is(Status::kNotBegun, TRM_NOT_BEGUN));
 static_assert(is(Status::kInternal, TRM_INTERNAL));
 
-thread_local char last_message[1024] = "";
+thread_local char last_message[5120] = "";  // a path of PATH_MAX bytes, and what is wrong with it
 
 }  // namespace
 

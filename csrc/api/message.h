@@ -1,4 +1,5 @@
-// The message of a thread's last failed call, in a fixed buffer: an error allocates nothing either.
+// The message of a thread's last failed call, in a fixed buffer: all that an error may allocate is the
+// thread-local storage of a library that was opened by dlopen, at the thread's first one.
 #ifndef TRM_EDGE_API_MESSAGE_H
 #define TRM_EDGE_API_MESSAGE_H
 

@@ -46,9 +46,15 @@ const char* answer_name(Answer answer) {
 
 bool absent(const trm_tensor& tensor) { return tensor.dtype == TRM_ABSENT; }
 
+trm_status check_aligned(const char* name, const void* data, size_t alignment) {
+    if (reinterpret_cast<uintptr_t>(data) % alignment == 0) return TRM_OK;
+    return fail(TRM_INVALID_ARGUMENT, "%s: expected data aligned to %zu bytes", name, alignment);
+}
+
 trm_status check(const char* name, const trm_tensor& tensor, trm_dtype dtype, const Shape& want) {
     if (absent(tensor)) {
-        return fail(TRM_INVALID_ARGUMENT, "%s: expected %s %s, got None", name, ShapeText(want).text, dtype_name(dtype));
+        return fail(TRM_INVALID_ARGUMENT, "%s: expected %s %s, got None", name, ShapeText(want).text,
+                    dtype_name(dtype));
     }
     if (tensor.dtype != static_cast<int32_t>(dtype)) {
         return fail(TRM_INVALID_ARGUMENT, "%s: expected dtype %s, got %s", name, dtype_name(dtype),
@@ -66,7 +72,7 @@ trm_status check(const char* name, const trm_tensor& tensor, trm_dtype dtype, co
                     ShapeText(given).text);
     }
     if (tensor.data == nullptr && !empty) return fail(TRM_INVALID_ARGUMENT, "%s: data is null", name);
-    return TRM_OK;
+    return check_aligned(name, tensor.data, dtype == TRM_BOOL ? 1 : 4);
 }
 
 trm_status check_finite(const char* name, const float* values, size_t count) {
@@ -210,7 +216,7 @@ trm_status check_buffer(const char* name, const void* data, size_t bytes, size_t
         return required && need ? fail(TRM_INVALID_ARGUMENT, "%s: expected a buffer of %zu bytes, got null", name, need)
                                 : TRM_OK;
     }
-    if (bytes >= need) return TRM_OK;
+    if (bytes >= need) return check_aligned(name, data, 4);
     return fail(TRM_INVALID_ARGUMENT, "%s: expected at least %zu bytes, got %zu", name, need, bytes);
 }
 

@@ -105,7 +105,9 @@ void Session::encode(const Encoder& encoder, const float* values, int count, flo
     linear(encoder.linear, staged_, count, out);
 }
 
-// Keep the draft, and add its encoding to the answer rows of y.
+// Keep the draft, and add its encoding to the answer rows of y. Indices were checked in the caller's array, which
+// another thread may have changed since: the copies are clamped, so that such a race gives a wrong answer and not a
+// wild read.
 void Session::encode_draft(const Call& call) {
     const Model& m = *model_;
     const Spec& spec = m.spec;
@@ -113,11 +115,13 @@ void Session::encode_draft(const Call& call) {
         const int D = spec.hidden_size;
         std::copy_n(call.tokens, answer_rows_, choices_);
         for (int s = 0; s < answer_rows_; ++s) {
-            std::copy_n(m.token_embedding.data() + area(call.tokens[s], D), D, answer_rows_of(e_) + area(s, D));
+            choices_[s] = std::clamp(choices_[s], 0, spec.vocab_size - 1);
+            std::copy_n(m.token_embedding.data() + area(choices_[s], D), D, answer_rows_of(e_) + area(s, D));
         }
         add_learned_positions(answer_rows_of(e_), spec.registers, answer_rows_);
     } else if (spec.answer == Answer::kSlots) {
         for (int s = 0; s < answer_rows_; ++s) choices_[s] = call.choices ? call.choices[s] : -1;
+        for (int s = 0; s < answer_rows_; ++s) choices_[s] = std::clamp(choices_[s], -1, num_candidates_ - 1);
     } else {  // without a draft the mean action stands for it, and is encoded as 0
         for (int t = 0; t < answer_rows_; ++t) {
             const float* action = call.y0 ? call.y0 + area(t, spec.dof) : m.draft.mean.data();

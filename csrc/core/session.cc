@@ -58,6 +58,7 @@ bool Session::step(const float* x, const float* features, const float* last_acti
 
 bool Session::write_answer(void* y, bool draft) const {
     const Model& m = *model_;
+    if (answer_rows_ == 0) return false;  // y may be null
     if (m.spec.answer != Answer::kActions) {
         std::memcpy(y, draft ? choices_ : chosen_, answer_bytes());
         return false;

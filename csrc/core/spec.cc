@@ -4,7 +4,9 @@
 #include <charconv>
 #include <cmath>
 #include <iterator>
+#include <locale>
 #include <set>
+#include <sstream>
 #include <string_view>
 #include <utility>
 
@@ -16,8 +18,10 @@ namespace {
 constexpr int kMaxSize = 1 << 20;                 // of any single spec field
 constexpr int kMaxRows = 1 << 14;                 // of L
 constexpr int kMaxLayers = 64;                    // of num_layers
+constexpr int kMaxBlocks = 4096;                  // evaluations of a block in one step
 constexpr int kMaxCycles = 256;                   // of l_cycles and of h_cycles
 constexpr int64_t kMaxTensor = int64_t{1} << 34;  // elements of one tensor
+constexpr int64_t kMaxCall = int64_t{1} << 29;    // floats that a session holds for its calls
 
 using Metadata = std::map<std::string, std::string>;
 
@@ -102,9 +106,9 @@ bool is_plain_float(std::string_view text) {
 
 double parse_float(const std::string& name, const std::string& text) {
     double value = 0;
-    const char* end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, value);
-    const bool ok = is_plain_float(text) && error == std::errc() && stop == end && std::isfinite(value);
+    std::istringstream stream(text);  // std::from_chars reads no floats before GCC 11
+    stream.imbue(std::locale::classic());
+    const bool ok = is_plain_float(text) && stream >> value && std::isfinite(value);
     require(ok, name, "a plain decimal number", text);
     return value;
 }
@@ -191,6 +195,16 @@ void check_answer(const Spec& spec) {
             spec.context_size);
 }
 
+// Floats of a call at the maxima: the rows inside `net`, and the arrays that come in and go out.
+int64_t call_floats(const Spec& spec) {
+    const int64_t D = spec.hidden_size;
+    const int64_t row = 8 * D + spec.inner_size;
+    const int64_t answer =
+        D + 2 * spec.dof + spec.feature_size + spec.slot_size + std::max(spec.max_candidates, spec.vocab_size);
+    return spec.max_rows() * row + int64_t{spec.max_context} * spec.context_size + spec.answer_rows * answer +
+           spec.max_candidates * (2 * D + spec.candidate_size);
+}
+
 void check_spec(const Spec& spec) {
     require_positive("hidden_size", spec.hidden_size);
     require_positive("inner_size", spec.inner_size);
@@ -201,6 +215,9 @@ void check_spec(const Spec& spec) {
     require(spec.num_layers <= kMaxLayers, "num_layers", "at most " + std::to_string(kMaxLayers), spec.num_layers);
     require(spec.l_cycles <= kMaxCycles, "l_cycles", "at most " + std::to_string(kMaxCycles), spec.l_cycles);
     require(spec.h_cycles <= kMaxCycles, "h_cycles", "at most " + std::to_string(kMaxCycles), spec.h_cycles);
+    const int blocks = spec.h_cycles * (spec.l_cycles + 1) * spec.num_layers;  // at most 256 * 257 * 64
+    require(blocks <= kMaxBlocks, "h_cycles * (l_cycles + 1) * num_layers", "at most " + std::to_string(kMaxBlocks),
+            blocks);
     require(1 <= spec.rope_theta && spec.rope_theta <= 1e12, "rope_theta", "1 to 1e12",
             std::to_string(spec.rope_theta));
     require(1e-12 <= spec.norm_eps && spec.norm_eps <= 1, "norm_eps", "1e-12 to 1", std::to_string(spec.norm_eps));
@@ -213,6 +230,8 @@ void check_spec(const Spec& spec) {
         for (const int64_t n : tensor.dims) elements *= n;
         require(elements <= kMaxTensor, tensor.name, "at most " + std::to_string(kMaxTensor) + " elements", elements);
     }
+    require(call_floats(spec) <= kMaxCall, "max_context, answer_rows, max_candidates",
+            "sizes of a call that fit into " + std::to_string(kMaxCall) + " floats", call_floats(spec));
 }
 
 class ShapeList {

@@ -20,7 +20,7 @@ namespace {
 trm_status checked(trm_status status) {
     if (status >= 0) return status;
     const py::object error =
-        py::module_::import("trm_edge.errors").attr("error_from_status")(status, trm_last_message());
+        py::module_::import("trm_edge.errors").attr("error_from_status")(status, py::bytes(trm_last_message()));
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
     throw py::error_already_set();
 }
@@ -84,7 +84,7 @@ class Session {
     explicit Session(const Model& model) {
         trm_session* session = nullptr;
         checked(trm_model_info(model.handle.get(), &info_));
-        checked(trm_session_create(model.handle.get(), &session));
+        checked(unlocked([&] { return trm_session_create(model.handle.get(), &session); }));
         session_.reset(session, trm_session_free);
     }
 
@@ -100,7 +100,7 @@ class Session {
     void begin(const py::dict& arguments) {
         Arrays arrays;
         const trm_inputs in = inputs(arrays, arguments);
-        checked(trm_begin(session_.get(), &in));
+        checked(unlocked([&] { return trm_begin(session_.get(), &in); }));
         begun_ = sizes_of(in);
     }
 

@@ -1,7 +1,7 @@
 // Proves that refine, begin and step allocate nothing and make no system call, from the first call on.
 //
 // Allocation: malloc and its kin are interposed and counted. System calls: a child process installs a seccomp filter
-// that kills it at any call but exit_group and write, runs the engine, and says by its exit that it came back. That the
+// that kills it at any call but exit_group, runs the engine, and says by its exit that it came back. That the
 // filter bites is checked first, with a child that makes a harmless call. Reading the clock goes through the vDSO.
 #include <dlfcn.h>
 #include <linux/filter.h>

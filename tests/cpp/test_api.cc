@@ -154,6 +154,8 @@ TEST_CASE("wrong arguments write nothing") {
     };
     f.in.x.shape[1] += 1;
     CHECK(refused("x: expected shape [any, 7], got"));
+    f.in.x.data = static_cast<const char*>(f.in.x.data) + 1;
+    CHECK(refused("x: expected data aligned to 4 bytes"));
     f.in.x.shape[0] = 1000;
     CHECK(refused("max_context"));
     f.in.x.shape[0] = -1;

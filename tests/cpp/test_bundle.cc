@@ -359,6 +359,16 @@ TEST_CASE("bundle: a spec that is not valid") {
     CHECK_REFUSED(edited("tokens_attention", "\"spec.dof\"", "\"provenance.d\""), kInvalidBundle, "lacks field(s) dof");
 }
 
+TEST_CASE("bundle: a small file cannot ask for a huge session") {
+    const trm::Header header = trm::parse_header(split_bundle(load("slots_attention")).header);
+    std::map<std::string, std::string> metadata = header.metadata;
+    metadata["spec.max_candidates"] = "1048576";  // in no tensor's shape
+    CHECK(trm::parse_spec(metadata).max_candidates == 1 << 20);
+    metadata["spec.answer_rows"] = "1000";
+    CHECK_THROWS_WITH_AS(trm::parse_spec(metadata), doctest::Contains("sizes of a call that fit into 536870912 floats"),
+                         trm::Error);
+}
+
 TEST_CASE("bundle: values that no model has") {
     const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
     const std::string name = "actions_attention";

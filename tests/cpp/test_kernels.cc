@@ -368,6 +368,19 @@ TEST_CASE("net with token mixing: odd shapes") {
     });
 }
 
+TEST_CASE("net: squares that overflow give NaN, not a row of zeros") {
+    for_each_supported([](const Kernels& kernels) {
+        std::mt19937 rng(5);
+        for (const NetShape& shape : {attention_shape(24, 3, 20, 2, true), mixing_shape(24, 20, 2, 12, 9)}) {
+            const Net net(shape, rng);
+            Floats h = normal(rng, 9 * 24, 1);
+            for (float& value : h) value *= 1e19f;  // finite, but their squares are not
+            net.run(kernels, h, 9, 9, gapped_positions(9));
+            for (const float value : h) CHECK(std::isnan(value));
+        }
+    });
+}
+
 TEST_CASE("net: one NaN in the input reaches the output") {
     for_each_supported([](const Kernels& kernels) {
         std::mt19937 rng(4);

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# The matrices are tiny: BLAS threads that wait for each other cost more than they bring. Read when NumPy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from pathlib import Path
 

@@ -454,7 +454,7 @@ def test_torch_tensors_of_another_dtype_are_refused(dtype: str) -> None:
 
 def test_a_tensor_elsewhere_is_refused() -> None:
     torch = pytest.importorskip("torch")
-    with pytest.raises(TrmInputError, match=r"^x: .*move it to the CPU"):
+    with pytest.raises(TrmInputError, match=r"^x: .*dense array on the CPU"):
         as_array("x", torch.zeros(2, 3, device="meta"), np.float32)
 
 

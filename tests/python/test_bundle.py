@@ -368,6 +368,8 @@ def test_both_readers_agree_on_specs(tmp_path: Path, bundle_check: str) -> None:
         "rope_theta": [1.0, 0.999, 0.0, -1.0, 1e12, 1e22],
         "norm_eps": [1e-5, 1e-12, 1e-13, 0.0, 1.0, 1.001],
         "num_layers": [0, 1, 64, 65],
+        "l_cycles": [0, 1, 31, 256, 257],
+        "h_cycles": [0, 1, 2, 256, 257],
         "max_context": [0, 1, 16380, 16384],
         "num_puzzles": [0, 1, 1 << 20],
     }

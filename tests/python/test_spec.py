@@ -36,6 +36,7 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("actions", "rope", {"rope_theta": 1e13}, "rope_theta"),
     ("actions", "rope", {"l_cycles": 257}, "l_cycles"),
     ("actions", "rope", {"h_cycles": 257}, "h_cycles"),
+    ("actions", "rope", {"h_cycles": 32, "l_cycles": 64}, "h_cycles * (l_cycles + 1) * num_layers"),
     ("actions", "rope", {"norm_eps": 0.0}, "norm_eps"),
     ("actions", "rope", {"norm_eps": 1.5}, "norm_eps"),
     ("actions", "rope", {"context_size": 0}, "context_size"),
@@ -162,9 +163,10 @@ def specs(draw: st.DrawFn) -> TrmSpec:
     heads = draw(st.integers(1, 6))
     hidden = 2 * heads * draw(st.integers(1, 8)) if mixer == "attention" else draw(sizes)
     registers = draw(st.integers(0 if kind == "tokens" else 1, 5))
-    fields: dict[str, Any] = {name: draw(sizes) for name in ("inner_size", "l_cycles", "h_cycles", "answer_rows")}
+    fields: dict[str, Any] = {name: draw(sizes) for name in ("inner_size", "answer_rows")}
+    fields |= {"l_cycles": draw(st.integers(1, 16)), "h_cycles": draw(st.integers(1, 8))}
     fields |= {"answer": kind, "mixer": mixer, "hidden_size": hidden, "registers": registers}
-    fields |= {"num_layers": draw(st.integers(1, 64)), "rope_theta": draw(st.floats(1, 1e12))}
+    fields |= {"num_layers": draw(st.integers(1, 16)), "rope_theta": draw(st.floats(1, 1e12))}
     fields |= {"norm_eps": draw(st.floats(1e-12, 1))}
     fields["positions"] = draw(st.sampled_from(["learned", "none"] + ["rope"] * (mixer == "attention")))
     fields |= {"num_heads": heads} if mixer == "attention" else {"token_inner_size": draw(sizes)}

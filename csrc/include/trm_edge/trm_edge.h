@@ -22,7 +22,8 @@
  *     trm_model_free(model);
  *
  * SYMBOLS  P context rows, Dx context width, T action steps, dof action width, S slots or tokens, M candidates,
- *          V vocabulary, K refinement steps. Arrays are dense and row-major.
+ *          V vocabulary, K refinement steps. Arrays are dense, row-major, and aligned to their elements. Outputs may
+ *          overlap inputs, but not each other.
  *
  * THREADS  A model is immutable: any number of threads and sessions may share it. A session serves one call at a
  *          time; a call that finds it in use returns TRM_BUSY and touches nothing. Freeing a model that sessions still
@@ -30,7 +31,8 @@
  *
  * REAL TIME  trm_session_create allocates and touches all memory that the session will ever use. From the first call
  *          on, trm_refine, trm_begin and trm_step allocate nothing, take no lock and make no system call (reading
- *          the clock goes through the vDSO). The library never prints, throws or aborts.
+ *          the clock goes through the vDSO). Where the library was opened by dlopen, a thread's first failing call may
+ *          allocate the room for its message. The library never prints, throws or aborts.
  *
  * LIMITS   For actions, `y` lies inside the bounds and moves at most `velocity` per tick, from `last_action` on where
  *          it is given. That is a projection after the last step, not something learned.

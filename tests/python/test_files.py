@@ -1,0 +1,81 @@
+"""Files: whole or absent, only regular ones, and output that nobody reads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trm_edge
+from trm_edge.cli import EXAMPLE, main
+from trm_edge.errors import TrmIOError
+from trm_edge.files import read_file, write_atomically
+
+
+def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(TrmIOError, match="not a regular file"):
+        write_atomically(pipe, b"x")
+    assert pipe.is_fifo()
+    assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_symlink_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real.trm").write_bytes(b"old")
+    (tmp_path / "link.trm").symlink_to("real.trm")
+    write_atomically(tmp_path / "link.trm", b"new")
+    assert (tmp_path / "link.trm").is_symlink()
+    assert (tmp_path / "real.trm").read_bytes() == b"new"
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 255)
+    write_atomically(path, b"content")
+    assert read_file(path) == b"content"
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "file", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.trm", b"\xff" * 40, "ü".encode() * 120])
+def test_a_path_of_any_bytes_gives_a_plain_error(name: bytes, tmp_path: Path) -> None:
+    with pytest.raises(TrmIOError, match="No such file"):
+        trm_edge.load(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+
+
+def test_a_bundle_at_a_path_that_is_not_utf8_loads(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/h\xe9ad.trm"
+    with open(path, "wb") as stream:
+        stream.write(EXAMPLE.read_bytes())
+    assert trm_edge.load(os.fsdecode(path)).spec.answer == "actions"
+
+
+@pytest.mark.parametrize(("target", "message"), [("/dev/full", b"No space left"), ("closed pipe", b"")])
+def test_output_that_cannot_be_written_is_exit_code_2(target: str, message: bytes) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    if target == "closed pipe":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open(target, os.O_WRONLY)
+    command = [sys.executable, "-m", "trm_edge.cli", "inspect"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, timeout=60)
+    os.close(writer)
+    assert done.returncode == 2
+    assert message in done.stderr and b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr
+
+
+def test_refine_takes_a_bundle_of_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "head.bin").write_bytes(EXAMPLE.read_bytes())
+    assert main(["refine", str(tmp_path / "head.bin"), "--repeat", "1"]) == 0
+    assert "step 4" in capsys.readouterr().out
