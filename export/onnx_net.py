@@ -69,6 +69,8 @@ def _add_and_norm(scope: Scope, spec: TrmSpec, h: str, branch: str, axis: int) -
     square = scope.add("Mul", total, total)
     mean = scope.add("ReduceMean", square, scope.ints(axis), keepdims=1)
     root = scope.add("Sqrt", scope.add("Add", mean, scope.scalar(spec.norm_eps)))
+    # NaN where the squares overflowed: a division by infinity would give zeros, an answer that looks sound.
+    root = scope.add("Add", root, scope.add("Sub", mean, mean))
     return scope.add("Div", total, root)
 
 

@@ -461,7 +461,8 @@ def test_engines_agree_on_what_overflows(name: str, open_refiner: Open) -> None:
         call["x"] *= np.float32(10.0**exponent)
         outcomes = {(out.status, out.steps_run) for out in (r.refine(**call) for r in refiners.values())}
         assert len(outcomes) == 1, f"1e{exponent}: {outcomes}"
-        assert outcomes == ({(Status.OK, STEPS)} if exponent < 18 else {(Status.NONFINITE, 0)}), f"1e{exponent}"
+        if not 9 <= exponent <= 18:  # between, a product of gate and up may overflow, or not
+            assert outcomes == ({(Status.OK, STEPS)} if exponent < 9 else {(Status.NONFINITE, 0)}), f"1e{exponent}"
 
 
 def _overflowing_later() -> tuple[Bundle, dict[str, Any], int]:
