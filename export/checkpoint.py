@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from trm_edge.errors import TrmBundleError, TrmVersionError
+from trm_edge.extras import import_extra
 from trm_edge.files import read_file, write_atomically
 from trm_edge.inputs import Array
 from trm_edge.spec import TrmSpec, check_statistics, identity_statistics
-
-from .extras import import_extra
 
 FORMAT = "trm_edge.checkpoint"
 VERSION = 1
@@ -67,7 +66,7 @@ def save_checkpoint(path: Path, spec: TrmSpec, tensors: Mapping[str, Any]) -> No
         Float torch tensors or NumPy arrays by the names of ``spec.tensor_shapes()``; ``normalization.*`` and
         ``limits.*`` may be left out. They are stored as float32.
     """
-    torch = import_extra("torch", "writing a checkpoint")
+    torch = import_extra("torch", "writing a checkpoint", "export")
     given = {name: value if torch.is_tensor(value) else torch.from_numpy(value) for name, value in tensors.items()}
     arrays = _checked(spec, given)
     state = {name: torch.from_numpy(arrays[name].copy()) for name in given}
@@ -78,7 +77,7 @@ def save_checkpoint(path: Path, spec: TrmSpec, tensors: Mapping[str, Any]) -> No
 
 def read_torch(path: Path) -> tuple[Any, str]:
     """Return what ``torch.save`` wrote to ``path`` and the file's SHA-256; only tensors and plain containers."""
-    torch = import_extra("torch", "reading a checkpoint")
+    torch = import_extra("torch", "reading a checkpoint", "export")
     data = read_file(path)
     try:
         content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
@@ -105,7 +104,7 @@ def parse_checkpoint(content: Any, name: str) -> tuple[TrmSpec, dict[str, Array]
 
 def to_float32(name: str, tensor: Any, shape: tuple[int, ...]) -> Array:
     """Return ``tensor`` as a float32 array of ``shape``, converted in torch, as NumPy knows no bfloat16."""
-    torch = import_extra("torch", "reading a checkpoint")
+    torch = import_extra("torch", "reading a checkpoint", "export")
     if not torch.is_tensor(tensor):
         raise TrmBundleError(f"tensor {name}: expected a tensor, got {type(tensor).__name__}")
     if tuple(tensor.shape) != shape:

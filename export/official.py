@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from trm_edge.errors import TrmBundleError
+from trm_edge.extras import import_extra
 from trm_edge.files import read_file
 from trm_edge.inputs import Array
 from trm_edge.spec import TrmSpec, check_statistics
 
 from .checkpoint import Path, read_torch, to_float32
-from .extras import import_extra
 
 ARCH = "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1"
 PREFIXES = ("_orig_mod.model.inner.", "model.inner.")  # with and without torch.compile's wrapper
@@ -100,7 +100,7 @@ def _within(path: Path, read: Any) -> Any:
 
 
 def _read_yaml(path: Path) -> Any:
-    yaml = import_extra("yaml", "reading all_config.yaml")
+    yaml = import_extra("yaml", "reading all_config.yaml", "export")
     try:
         return yaml.safe_load(read_file(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:

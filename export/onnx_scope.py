@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trm_edge.extras import import_extra
 from trm_edge.inputs import Array
-
-from .extras import import_extra
 
 if TYPE_CHECKING:
     import onnx as onnx  # the other files of this folder take it from here
     from onnx import NodeProto, TensorProto
 else:
-    onnx = import_extra("onnx", "exporting an ONNX graph")
+    onnx = import_extra("onnx", "exporting an ONNX graph", "export")
 
 DOMAIN = "trm_edge"
 OPSET = 19  # the newest that ONNX Runtime, OpenVINO and TensorRT of the last two years all read

@@ -7,6 +7,7 @@
 
 from ._native import core as _core_module
 from .backends import available_backends
+from .context import stack_context
 from .errors import (
     Status,
     TrmBundleError,
@@ -45,4 +46,5 @@ __all__ = [
     "load",
     "project_limits",
     "refine",
+    "stack_context",
 ]

@@ -40,7 +40,7 @@ def imports(file: Path) -> Iterator[tuple[str, bool, int]]:
             base = "." * node.level + (node.module or "")
             dot = "" if base.endswith(".") else "."
             names = [base, *(base + dot + alias.name for alias in node.names)]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("__import__", "importlib.import_module"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("__import__", "importlib.import_module", "import_extra"):
             names = [a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         for name in names:
             yield name, id(node) not in inside, getattr(node, "lineno", 0)
@@ -200,6 +200,8 @@ RULES: list[tuple[Rule, list[tuple[str, str]]]] = [
             ("trm_edge/a.py", "def f():\n    import matplotlib"),
             ("trm_edge/demo_plot.py", "import matplotlib"),
             ("trm_edge/demo_plot.py", "def f():\n    import torch"),
+            ("trm_edge/demo.py", "def f():\n    import matplotlib"),
+            ("trm_edge/demo_plot.py", "import matplotlib"),
             ("trm_edge/backends/a.py", "import onnxruntime"),
             ("trm_edge/backends/a.py", "class A:\n    import tensorrt"),
         ],
@@ -217,7 +219,7 @@ RULES: list[tuple[Rule, list[tuple[str, str]]]] = [
         folders_import_themselves_relatively,
         [
             ("trm_edge/a.py", "from trm_edge.spec import TrmSpec"),
-            ("export/a.py", "from trm_edge.export.extras import need"),
+            ("export/a.py", "from trm_edge.export.official import load"),
             ("export/a.py", "import export.extras"),
         ],
     ),
@@ -264,7 +266,7 @@ def test_the_rule_finds_a_planted_violation(rule: Rule, name: str, text: str, tm
     clean = {
         "trm_edge/ok.py": "import json\n\nimport numpy as np\n\nfrom .spec import TrmSpec\n",
         "trm_edge/backends/ok.py": "from ..inputs import Array\n\n\ndef f():\n    import onnxruntime\n",
-        "export/ok.py": "import torch\n\nfrom trm_edge.bundle import Bundle\n\nfrom .extras import need\n",
+        "export/ok.py": "import torch\n\nfrom trm_edge.bundle import Bundle\n\nfrom .official import load\n",
         "calib/ok.py": "from trm_edge import load\n",
         "csrc/core/ok.cc": '#include "core/kernels.h"\n#include <vector>\n',
         "csrc/cpu/ok.cc": '#include "core/kernels.h"\n#include <immintrin.h>\n',

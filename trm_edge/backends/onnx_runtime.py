@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TrmBundleError, TrmInputError, TrmUnsupportedError
+from ..extras import import_extra
 from ..files import read_file
 from ..graph import GraphInfo, Signature, input_signature, output_signature, read_metadata
 from ..inputs import Array, Inputs, check_steps
@@ -193,13 +194,7 @@ class _Graph:
 
 
 def _create_session(data: bytes, threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise TrmUnsupportedError(
-            f"backend onnxruntime: the Python package onnxruntime cannot be imported ({error}); "
-            "install it with: pip install 'trm-edge[onnxruntime]'"
-        ) from error
+    onnxruntime = import_extra("onnxruntime", "backend onnxruntime", "onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -1,0 +1,399 @@
+"""Whole runs on tiny problems: they learn, they export, and no death of the process changes their result."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from train_cases import as_toml, make_config
+
+import trm_edge
+from trm_edge.cli import main
+from trm_edge.golden import verify
+
+torch = pytest.importorskip("torch")
+
+from trm_edge.bundle import read_bundle  # noqa: E402
+from trm_edge.export import export_bundle  # noqa: E402
+from trm_edge.train import Trainer, parse_config  # noqa: E402
+from trm_edge.train.log import Progress, read_log  # noqa: E402
+from trm_edge.train.model import TrmHead, load_weights  # noqa: E402
+from trm_edge.train.optimizer import learning_rate, update_average  # noqa: E402
+from trm_edge.train.state import read_state  # noqa: E402
+from trm_edge.train.trainer import load_data  # noqa: E402
+
+# Runs that are killed: short intervals, so that a death loses something and hits a write now and then.
+LIVELY = {"max_updates": 120, "checkpoint_every": 4, "log_every": 4, "eval_every": 20, "eval_steps": 2}
+
+
+def train(config: dict, out: Path, **options):
+    """Run a configuration in this process."""
+    return Trainer(parse_config(config), out, quiet=True, **options).run()
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Compare weights, averages, optimiser and log, bit for bit."""
+    states = [read_state(folder / "state.pt") for folder in (one, other)]
+    for part in ("head", "averaged"):
+        assert all(torch.equal(states[0][part][name], states[1][part][name]) for name in states[0][part])
+    moments = [state["optimizer"]["state"] for state in states]
+    assert all(torch.equal(moments[0][i][n], moments[1][i][n]) for i in moments[0] for n in moments[0][i])
+    assert (one / "log.jsonl").read_bytes() == (other / "log.jsonl").read_bytes()
+    models = [torch.load(folder / "model.pt", weights_only=True)["state_dict"] for folder in (one, other)]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+@pytest.mark.parametrize(("kind", "at_least"), [("tokens", 0.9), ("slots", 0.8)])
+def test_learns_to_answer_exactly(tmp_path, kind, at_least):
+    config = make_config(kind, tmp_path, train={"max_updates": 400})
+    result = train(config, tmp_path / "run")
+    assert result.evaluation.metric == "exact rate"
+    assert result.evaluation.by_step[1] >= at_least
+    first, *_, last = (r for r in read_log(tmp_path / "run" / "log.jsonl") if r["kind"] == "train")
+    assert last["terms"]["answer"][-1] < first["terms"]["answer"][-1] / 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"train": {"update": "sum", "max_updates": 200}},
+        {"loss": {"targets": "schedule"}},
+        {"data": {"features_fn": "train_cases:nearest_target", "augment": "train_cases:flip_signs"}},
+    ],
+    ids=["plain", "sum", "schedule", "hooks"],
+)
+def test_learns_a_correction(tmp_path, changes):
+    result = train(make_config("actions", tmp_path, **changes), tmp_path / "run")
+    assert result.evaluation.draft > 0.6
+    assert result.evaluation.by_step[1] < 0.2 * result.evaluation.draft
+
+
+def test_a_schedule_makes_the_answer_better_step_by_step(tmp_path):
+    changes = {"steps": 4, "update": "sum", "max_updates": 200, "checkpoint_every": 200}
+    config = make_config("actions", tmp_path, train=changes, loss={"targets": "schedule"})
+    by_step = train(config, tmp_path / "run").evaluation
+    errors = [by_step.draft, *by_step.by_step]
+    shares = [error / errors[0] for error in errors]
+    assert shares == pytest.approx([1, 0.75, 0.5, 0.25, 0], abs=0.2)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "actions", "slots"])
+def test_trained_head_runs_in_the_engine(tmp_path, kind):
+    config = make_config(kind, tmp_path, train={"max_updates": 60})
+    if kind == "actions":
+        config["limits"] = {"lower": [-9.0, -9.0], "upper": [9.0, 9.0], "velocity": [20.0, 20.0]}
+    result = train(config, tmp_path / "run")
+    export_bundle(result.model, tmp_path / "head.trm")
+    bundle = read_bundle(tmp_path / "head.trm")
+    refiner = trm_edge.load(tmp_path / "head.trm", backend="fused")
+    assert all(check.passed for check in verify(refiner, bundle))
+    head = load_weights(TrmHead(bundle.spec), bundle.tensors)
+    examples, _ = load_data(parse_config(config))
+    for number in range(4):
+        arrays = examples.take(np.array([number]))
+        with torch.no_grad():
+            outs = head.refine({name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}, 3)
+        call = {n: arrays[n][0] for n in ("x", "y0", "features", "slots", "candidates", "mask") if n in arrays}
+        got = refiner.refine(**({"y0": None} | call), steps=3, trajectory=True)
+        for k, out in enumerate(outs):
+            np.testing.assert_allclose(got.halt_logits[k], out.halt_logit[0], rtol=1e-3, atol=1e-3)
+            if kind == "actions":
+                np.testing.assert_allclose(got.trajectory[k], out.y[0], rtol=1e-4, atol=1e-4)
+            else:
+                np.testing.assert_allclose(got.logits[k], out.logits[0], rtol=1e-3, atol=1e-3)
+
+
+def test_learns_without_drafts(tmp_path):
+    config = make_config("actions", tmp_path, data={"draft_dropout": 0.5})
+    config["spec"] = config["spec"] | {"draft": "optional"}
+    assert train(config, tmp_path / "mixed").evaluation.by_step[1] < 0.6
+    with np.load(config["data"]["train"]) as stored:
+        absent = {n: stored[n] for n in stored.files if n != "y0"} | {"target": stored["x"][:, [0, 0, 0, 0]] + 5}
+    np.savez(config["data"]["train"], **absent)
+    evaluation = train(config, tmp_path / "absent").evaluation
+    assert evaluation.by_step[1] < 0.2 * evaluation.draft
+
+
+def test_left_out_slots_are_punished_where_the_data_say_how(tmp_path):
+    config = make_config("slots", tmp_path, train={"max_updates": 20}, loss={"left_out": 1.0})
+    with pytest.raises(trm_edge.TrmInputError, match="omit"):
+        train(config, tmp_path / "run")
+    with np.load(config["data"]["train"]) as stored:
+        arrays = dict(stored)
+    omit = np.zeros(arrays["candidates"].shape[:2], bool)
+    omit[:, 0] = True
+    np.savez(config["data"]["train"], **arrays, omit=omit)
+    train(config, tmp_path / "run")
+    first, *_ = read_log(tmp_path / "run" / "log.jsonl")
+    assert first["terms"]["left_out"][0] > 0
+
+
+def test_bfloat16_and_last_cycle_learn_too(tmp_path):
+    config = make_config("actions", tmp_path, train={"precision": "bfloat16", "grad_cycles": "last"})
+    config["spec"] = config["spec"] | {"h_cycles": 2}
+    result = train(config, tmp_path / "run")
+    assert result.evaluation.by_step[1] < 0.2 * result.evaluation.draft
+
+
+@pytest.mark.parametrize("update", ["step", "sum"])
+def test_resume_is_bit_exact(tmp_path, update):
+    changes = {**LIVELY, "max_updates": 48, "update": update, "schedule": "constant"}
+    config = make_config("slots", tmp_path, data={"draft_dropout": 0.3}, train=changes, loss={"targets": "schedule"})
+    train(config, tmp_path / "straight")
+    for part in (20, 40, 48):
+        train(config | {"train": config["train"] | {"max_updates": part}}, tmp_path / "parts", resume=True)
+    assert_same_run(tmp_path / "straight", tmp_path / "parts")
+
+
+def test_time_limit_ends_a_run_that_can_go_on(tmp_path):
+    config = make_config("tokens", tmp_path, train={**LIVELY, "max_updates": 40})
+    train(config, tmp_path / "straight")
+    short = config | {"train": config["train"] | {"max_seconds": 1e-9}}
+    assert train(short, tmp_path / "short").updates < 40
+    trainer = Trainer(parse_config(config), tmp_path / "short", resume=True, quiet=True)
+    assert trainer.run().updates == 40
+
+
+def test_a_run_is_not_overwritten_nor_continued_as_another(tmp_path):
+    config = make_config("tokens", tmp_path, train={**LIVELY, "max_updates": 8})
+    train(config, tmp_path / "run")
+    with pytest.raises(trm_edge.TrmInputError, match=r"holds a run.*--resume.*--out"):
+        train(config, tmp_path / "run")
+    other = config | {"train": config["train"] | {"learning_rate": 0.5}}
+    with pytest.raises(trm_edge.TrmInputError, match=r"train\.learning_rate.*started with 0\.004, now it is 0\.5"):
+        train(other, tmp_path / "run", resume=True)
+    make_config("tokens", tmp_path, examples=1001)
+    with pytest.raises(trm_edge.TrmInputError, match="not those the run was started on"):
+        train(config, tmp_path / "run", resume=True)
+
+
+def test_divergence_is_an_error_and_keeps_the_checkpoint(tmp_path):
+    config = make_config("actions", tmp_path, train={"max_updates": 8, "checkpoint_every": 2})
+    train(config, tmp_path / "run")
+    trainer = Trainer(
+        parse_config(config | {"train": config["train"] | {"max_updates": 16}}),
+        tmp_path / "run",
+        resume=True,
+        quiet=True,
+    )
+    before = (tmp_path / "run" / "state.pt").read_bytes()
+    trainer.head.w("y_init").data[:] = float("nan")
+    with pytest.raises(trm_edge.TrmError, match=r"diverged.*update 8.*learning_rate"):
+        trainer.run()
+    assert (tmp_path / "run" / "state.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("hook", "name", "message"),
+    [
+        ("augment", "bad_augment", r"data\.augment.*x: expected float32, got float64"),
+        ("features_fn", "bad_features", r"data\.features_fn: expected features \[32, 4, 2\], got \[32, 1, 2\]"),
+    ],
+)
+def test_hooks_that_return_nonsense_are_named(tmp_path, hook, name, message):
+    config = make_config("actions", tmp_path, data={hook: f"train_cases:{name}"})
+    with pytest.raises(trm_edge.TrmInputError, match=message):
+        train(config, tmp_path / "run")
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(capsys, monkeypatch):
+    plain = Progress(10, 0, quiet=False)
+    plain.advance(4)
+    plain.say("a line")
+    plain.close()
+    assert capsys.readouterr().err == "a line\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    bar = Progress(10, 2, quiet=False)
+    bar.advance(4)
+    bar.say("a line")
+    bar.close()
+    shown = capsys.readouterr().err
+    assert "a line" in shown
+    assert "6/10" in shown
+
+
+def test_learning_rate_warms_up_and_follows_the_cosine():
+    train_config = parse_config({"spec": {**SPEC}, "data": {"train": "no.npz"}}).train
+    cosine = replace(train_config, warmup_updates=10, max_updates=110, schedule="cosine", learning_rate=1.0)
+    assert [learning_rate(cosine, u) for u in (0, 4, 10, 60, 110)] == pytest.approx([0.1, 0.5, 1, 0.5, 0])
+    assert learning_rate(replace(cosine, schedule="constant"), 90) == 1.0
+
+
+def test_the_average_forgets_the_random_start():
+    spec = parse_config({"spec": SPEC, "data": {"train": "no.npz"}}).spec
+    head, averaged = TrmHead(spec), TrmHead(spec).requires_grad_(False)
+    start = averaged.w("y_init").clone()
+    update_average(averaged, head, 0.9, updates=1)
+    torch.testing.assert_close(averaged.w("y_init"), start * 2 / 11 + head.w("y_init").detach() * 9 / 11)
+    for updates in range(200, 204):
+        update_average(averaged, head, 0.9, updates)
+    far = (averaged.w("y_init") - head.w("y_init")).abs() / (start - head.w("y_init")).abs()
+    torch.testing.assert_close(far.detach(), torch.full((8,), 2 / 11 * 0.9**4), rtol=1e-3, atol=1e-4)
+
+
+SPEC = {
+    **{"answer": "tokens", "hidden_size": 8, "inner_size": 8, "l_cycles": 1, "h_cycles": 1, "registers": 1},
+    **{"answer_rows": 2, "vocab_size": 3, "num_puzzles": 1, "puzzle_size": 8, "num_heads": 2},
+}
+BAD_CONFIGS = [
+    ("[spec]\n", r"lacks the table \[data\]"),
+    ("[data]\ntrain = 'x'\n", r"lacks the table \[spec\]"),
+    ("[extra]\n", r"unknown table \[extra\]"),
+    ("train = 3\n", r"train: expected a table"),
+    ("[spec]\nanswer = 'tokens'\nsize = 3\n[data]\ntrain = 'x'\n", "unknown field.* size"),
+    ("SPEC[data]\n", r"\[data\] is incomplete.*train"),
+    ("SPEC[data]\ntrain = 'x'\nvalid = 'y'\n", r"data\.valid: unknown field"),
+    ("SPEC[data]\ntrain = 3\n", r"data\.train: expected str, got 3"),
+    ("SPEC[data]\ntrain = 'x'\n[train]\nsteps = 0\n", r"train\.steps: expected 1\.\.1024, got 0"),
+    ("SPEC[data]\ntrain = 'x'\n[train]\nsteps = true\n", r"train\.steps: expected int, got True"),
+    ("SPEC[data]\ntrain = 'x'\n[train]\nupdate = 'all'\n", r"train\.update: expected one of step, sum, got 'all'"),
+    ("SPEC[data]\ntrain = 'x'\n[train]\nlearning_rate = 0\n", r"train\.learning_rate: expected > 0"),
+    ("SPEC[data]\ntrain = 'x'\n[train]\nema = nan\n", r"train\.ema: expected 0"),
+    ("SPEC[data]\ntrain = 'x'\n[loss]\nlimits = 1\n", r"loss\.limits: only for actions"),
+    ("SPEC[data]\ntrain = 'x'\n[loss]\nstep_weights = [1]\n", r"loss\.step_weights: expected train\.steps = 8"),
+    ("SPEC[data]\ntrain = 'x'\n[limits]\nlower = [1]\n", r"limits\.lower: expected spec\.dof = 0"),
+    ("SPEC[data]\ntrain = 'x'\nfeatures_fn = 'a:b'\n", r"data\.features_fn: this head has no features"),
+    ("SPEC[data]\ntrain = 'x'\nvalidation = 'y'\nvalidation_share = 0.1\n", r"data\.validation_share"),
+    ("SPEC[data]\ntrain = 'x.npz'\n", r"x\.npz: not a readable"),
+    ("SPEC[data]\ntrain = 'ok.npz'\naugment = 'nowhere:f'\n", r"data\.augment: nowhere cannot be imported"),
+    ("SPEC[data]\ntrain = 'ok.npz'\naugment = 'json:f'\n", r"data\.augment: json has no function 'f'"),
+    ("SPEC[data]\ntrain = 'ok.npz'\naugment = 'json'\n", r"data\.augment: expected 'module:function'"),
+    ("SPEC[data]\ntrain = 'ok.npz'\n", r"train\.batch_size: expected.*at most the 3 training examples, got 128"),
+    ("not toml", "not a TOML file"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_CONFIGS)
+def test_wrong_configurations_are_refused_by_name(tmp_path, capsys, text, message):
+    np.savez(tmp_path / "ok.npz", x=np.zeros((3, 2), np.int32), target=np.zeros((3, 2), np.int32))
+    path = tmp_path / "bad.toml"
+    path.write_text(text.replace("SPEC", as_toml({"spec": SPEC}) + "\n"))
+    assert main(["train", str(path), "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert pytest.importorskip("re").search(message, error), error
+    assert str(path) in error or "ok.npz" in text or "x.npz" in text
+
+
+def test_command_leaves_model_log_state_and_curve(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = make_config("tokens", tmp_path, train={**LIVELY, "max_updates": 10, "steps": 3})
+    Path("push.toml").write_text(as_toml(config))
+    assert main(["train", "push.toml", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["model"] == "runs/push/model.pt"
+    assert result["updates"] == 12  # the batch that reaches max_updates is finished
+    assert len(result["evaluation"]["by_step"]) == 2
+    assert sorted(os.listdir("runs/push")) == ["curve.png", "log.jsonl", "model.pt", "state.pt"]
+    assert Path("runs/push/curve.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["train", "push.toml", "--resume"]) == 0
+    assert "k = 1..2" in capsys.readouterr().out
+    assert main(["train", "push.toml"]) == 2
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[Path, Path]:
+    """Return a configuration file and the folder of its undisturbed run."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    config = make_config("actions", folder, train=LIVELY)
+    path = folder / "run.toml"
+    path.write_text(as_toml(config))
+    train(config, folder / "run")
+    return path, folder / "run"
+
+
+def start(config: Path, out: Path, *launcher: str) -> subprocess.Popen:
+    """Start a training process."""
+    command = [sys.executable, *(launcher or ("-m", "trm_edge.train")), str(config), "--out", str(out), "--resume"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_training(process: subprocess.Popen, out: Path, limit: float = 120) -> None:
+    """Wait until the process logs something new, or ends."""
+    log = out / "log.jsonl"
+    begun = log.stat().st_mtime_ns if log.exists() else 0
+    end = time.monotonic() + limit
+    while process.poll() is None and time.monotonic() < end:
+        if log.exists() and log.stat().st_size and log.stat().st_mtime_ns != begun:
+            return
+        time.sleep(0.005)
+
+
+def kill_and_resume(config: Path, out: Path, kills: int, seed: int) -> int:
+    """Kill a run ``kills`` times at random moments, checking its files each time; returns how many kills hit."""
+    rng, hits = random.Random(seed), 0
+    for _ in range(kills):
+        process = start(config, out)
+        wait_for_training(process, out)
+        time.sleep(rng.random() * 0.5)
+        process.kill()
+        process.communicate()
+        hits += process.returncode == -signal.SIGKILL
+        if (out / "state.pt").exists():
+            read_state(out / "state.pt")
+        if (out / "model.pt").exists():
+            torch.load(out / "model.pt", weights_only=True)
+    process = start(config, out)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    return hits
+
+
+def test_killed_runs_resume_to_the_same_bits(undisturbed, tmp_path):
+    config, whole = undisturbed
+    assert kill_and_resume(config, tmp_path / "run", kills=3, seed=0) >= 1
+    assert_same_run(whole, tmp_path / "run")
+    assert sorted(os.listdir(tmp_path / "run")) == ["curve.png", "log.jsonl", "model.pt", "state.pt"]
+
+
+@pytest.mark.slow
+def test_twenty_kills_resume_to_the_same_bits(tmp_path):
+    config = make_config("actions", tmp_path, train={**LIVELY, "max_updates": 3000, "checkpoint_every": 10})
+    (tmp_path / "run.toml").write_text(as_toml(config))
+    train(config, tmp_path / "whole")
+    assert kill_and_resume(tmp_path / "run.toml", tmp_path / "run", kills=20, seed=1) >= 15
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_and_leave(undisturbed, tmp_path, number):
+    config, whole = undisturbed
+    process = start(config, tmp_path / "run")
+    wait_for_training(process, tmp_path / "run")
+    process.send_signal(number)
+    out, error = process.communicate(timeout=120)
+    if process.returncode == 0:
+        pytest.skip("the run ended before the signal arrived")
+    assert process.returncode == 130, error
+    assert "interrupted, go on with --resume" in out
+    done = read_state(tmp_path / "run" / "state.pt")["updates"]
+    assert 0 < done < LIVELY["max_updates"]
+    assert main(["train", str(config), "--out", str(tmp_path / "run"), "--resume"]) == 0
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_two_processes_give_the_result_of_one(tmp_path):
+    config = make_config("actions", tmp_path, train={**LIVELY, "max_updates": 20}, loss={"targets": "schedule"})
+    (tmp_path / "run.toml").write_text(as_toml(config))
+    whole = tmp_path / "whole"
+    train(config, whole)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trm_edge.train")
+    process = start(tmp_path / "run.toml", tmp_path / "run", *launcher)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    one, two = (read_state(folder / "state.pt") for folder in (whole, tmp_path / "run"))
+    assert two["updates"] == one["updates"]
+    for name, values in one["averaged"].items():
+        torch.testing.assert_close(two["averaged"][name], values, rtol=1e-3, atol=1e-5)
+    logs = [read_log(folder / "log.jsonl") for folder in (whole, tmp_path / "run")]
+    assert [r["update"] for r in logs[0]] == [r["update"] for r in logs[1]]
+    assert logs[1][-1]["by_step"] == pytest.approx(logs[0][-1]["by_step"], rel=1e-4)

@@ -1,0 +1,304 @@
+"""Training examples: read, checked against the spec, measured, and cut into batches.
+
+One ``.npz`` file, or a folder of ``.safetensors`` shards that are joined along N. Arrays by kind, where ``[]`` is
+optional:
+
+==========  =========================================================================================================
+actions     ``x [N, P, Dx]``, ``[x_len [N]]``, ``y0 [N, T, dof]``, ``target [N, T, dof]``, ``features [N, T, Df]``
+            where the head has features; ``y0`` may be missing where the spec says that a draft is optional
+slots       ``x``, ``[x_len]``, ``slots [N, S, Ds]``, ``candidates [N, M, Dc]``, ``mask [N, S, M]`` bool,
+            ``target [N, S]``, ``[y0 [N, S]]``, ``[s_len]``, ``[m_len]``, ``[omit [N, M]]`` bool: candidates that
+            leave a slot out, ``[required [N, S]]`` bool. Target -1 supervises nothing
+tokens      ``x [N, S]``, ``target [N, S]`` (-100 is ignored), ``[puzzle_id [N]]``
+==========  =========================================================================================================
+
+Floats are float32, indices int32 or int64. Rows beyond a length are padding, whatever they hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trm_edge.errors import TrmInputError
+from trm_edge.extras import import_extra
+from trm_edge.inputs import Array
+from trm_edge.spec import TrmSpec
+
+IGNORED = -100
+"""Target of a token that nothing is asked of."""
+
+Arrays = dict[str, Array]
+
+_SHAPES: dict[str, dict[str, tuple[str, str]]] = {  # name -> dtype kind, dimensions
+    "actions": {
+        **{"x": ("f", "N P context_size"), "x_len": ("i", "N"), "y0": ("f", "N answer_rows dof")},
+        **{"target": ("f", "N answer_rows dof"), "features": ("f", "N answer_rows feature_size")},
+    },
+    "slots": {
+        **{"x": ("f", "N P context_size"), "x_len": ("i", "N"), "y0": ("i", "N S"), "target": ("i", "N S")},
+        **{"slots": ("f", "N S slot_size"), "candidates": ("f", "N M candidate_size"), "mask": ("b", "N S M")},
+        **{"s_len": ("i", "N"), "m_len": ("i", "N"), "omit": ("b", "N M"), "required": ("b", "N S")},
+    },
+    "tokens": {"x": ("i", "N answer_rows"), "target": ("i", "N answer_rows"), "puzzle_id": ("i", "N")},
+}
+_OPTIONAL = {"x_len", "s_len", "m_len", "omit", "required", "puzzle_id"}
+_PADDED = {"x": ("x_len", 1), "slots": ("s_len", 1), "candidates": ("m_len", 1)}
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Checked arrays, all with the same first dimension."""
+
+    spec: TrmSpec
+    arrays: Arrays
+
+    def __len__(self) -> int:
+        return len(self.arrays["x"])
+
+    def take(self, index: Array) -> Arrays:
+        """Return examples by number, without the padding that none of them needs."""
+        picked = {name: array[index] for name, array in self.arrays.items()}
+        if self.spec.mixer == "mlp_t":
+            return picked
+        for part, dims in (("x", {"x": 1}), ("s", _SLOT_DIMS), ("m", _CANDIDATE_DIMS)):
+            if f"{part}_len" in picked:
+                most = int(picked[f"{part}_len"].max(initial=0))
+                for name, dim in dims.items():
+                    if name in picked:
+                        picked[name] = picked[name].take(range(most), axis=dim)
+        return picked
+
+    def digest(self) -> str:
+        """SHA-256 of everything, so that a resumed run notices other data."""
+        total = hashlib.sha256()
+        for name in sorted(self.arrays):
+            array = np.ascontiguousarray(self.arrays[name])
+            total.update(f"{name} {array.dtype} {array.shape}".encode())
+            total.update(array.data)
+        return total.hexdigest()
+
+
+_SLOT_DIMS = {"slots": 1, "mask": 1, "y0": 1, "target": 1, "required": 1}
+_CANDIDATE_DIMS = {"candidates": 1, "mask": 2, "omit": 1}
+
+
+def load_examples(path: Path, spec: TrmSpec) -> Examples:
+    """Read ``path`` and check it, or raise :class:`TrmInputError` that names file, array and example."""
+    if path.is_dir():
+        arrays = _read_shards(path)
+    elif path.suffix == ".npz":
+        arrays = _read_npz(path)
+    else:
+        raise TrmInputError(f"{path}: expected an .npz file or a folder of .safetensors shards, and found neither")
+    try:
+        return Examples(spec, check_arrays(spec, arrays))
+    except TrmInputError as error:
+        raise TrmInputError(f"{path}: {error}") from None
+
+
+def split(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
+    """Hold out ``share`` of the examples, drawn by ``seed``; returns what is left and what was held out."""
+    order = np.random.default_rng([seed, 2]).permutation(len(examples))
+    count = round(share * len(examples))
+    held, left = np.sort(order[:count]), np.sort(order[count:])
+    parts = [{name: a[i] for name, a in examples.arrays.items()} for i in (left, held)]
+    return Examples(examples.spec, parts[0]), Examples(examples.spec, parts[1])
+
+
+def batch_index(size: int, batch_size: int, number: int, seed: int) -> Array:
+    """Return the example numbers of training batch ``number``: every epoch is a fresh order, its odd rest left out.
+
+    A function of its arguments alone, so that a run can be resumed anywhere.
+    """
+    per_epoch = size // batch_size
+    epoch, place = divmod(number, per_epoch)
+    order = np.random.default_rng([seed, 0, epoch]).permutation(size)
+    picked: Array = order[place * batch_size : (place + 1) * batch_size]
+    return picked
+
+
+def batches(examples: Examples, batch_size: int) -> Iterator[Arrays]:
+    """Yield all examples in order."""
+    for start in range(0, len(examples), batch_size):
+        yield examples.take(np.arange(start, min(start + batch_size, len(examples))))
+
+
+def to_tensors(arrays: Mapping[str, Array], device: str = "cpu") -> dict[str, Tensor]:
+    """Return the arrays as tensors; integers become int64, as torch indexes by it."""
+    tensors = {}
+    for name, array in arrays.items():
+        wide = array.astype(np.int64) if array.dtype.kind in "iu" else np.ascontiguousarray(array)
+        tensors[name] = torch.from_numpy(wide).to(device)
+    return tensors
+
+
+def statistics(examples: Examples) -> Arrays:
+    """Return mean and std of the float inputs over real rows, by the names of the spec.
+
+    Those of ``y0`` are over drafts and targets, as both the draft and the correction are scaled by them. A column
+    that never changes keeps std 1.
+    """
+    spec, found = examples.spec, {}
+    for name in ("x", "features", "slots", "candidates", "y0"):
+        if f"normalization.{name}.mean" not in spec.tensor_shapes():
+            continue
+        sources = [n for n in ((name, "target") if name == "y0" else (name,)) if n in examples.arrays]
+        rows = np.concatenate([_real_rows(examples.arrays, source) for source in sources])
+        mean, std = (rows.mean(0), rows.std(0)) if len(rows) else (np.zeros(1), np.ones(1))
+        still = std <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
+        found[f"normalization.{name}.mean"] = np.broadcast_to(mean, rows.shape[1:]).astype(np.float32)
+        found[f"normalization.{name}.std"] = np.broadcast_to(np.where(still, 1, std), rows.shape[1:]).astype(np.float32)
+    return found
+
+
+def _real_rows(arrays: Arrays, name: str) -> Array:
+    """Return ``[rows, width]`` float64 without padding."""
+    values = arrays[name]
+    length, _ = _PADDED.get(name, ("", 0))
+    if length in arrays:
+        values = values[np.arange(values.shape[1]) < arrays[length][:, None]]
+    rows: Array = values.reshape(-1, values.shape[-1]).astype(np.float64)
+    return rows
+
+
+def _read_npz(path: Path) -> Arrays:
+    try:
+        with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise TrmInputError(f"{path}: not a readable .npz file: {error}") from None
+
+
+def _read_shards(folder: Path) -> Arrays:
+    load = import_extra("safetensors.numpy", "reading .safetensors shards", "train").load_file
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise TrmInputError(f"{folder}: holds no .safetensors shard")
+    shards = []
+    for path in paths:
+        try:
+            shards.append(load(path))
+        except Exception as error:  # safetensors has an exception type of its own, and raises OSError too
+            raise TrmInputError(f"{path}: not a readable shard: {error}") from None
+        if set(shards[-1]) != set(shards[0]):
+            raise TrmInputError(f"{path}: expected the arrays of {paths[0].name}, got {sorted(shards[-1])}")
+    try:
+        return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
+    except ValueError as error:
+        raise TrmInputError(f"{folder}: shards do not fit together: {error}") from None
+
+
+def check_arrays(spec: TrmSpec, arrays: Mapping[str, Array]) -> Arrays:
+    """Check names, dtypes, shapes and values, and return what was given. Raises :class:`TrmInputError`."""
+    shapes = {n: s for n, s in _SHAPES[spec.answer].items() if n != "features" or spec.feature_size}
+    unknown = sorted(set(arrays) - set(shapes))
+    if unknown:
+        raise TrmInputError(f"{unknown[0]}: unknown for a {spec.answer} head; known: {', '.join(shapes)}")
+    checked = dict(arrays)
+    optional = _OPTIONAL | ({"y0"} if spec.answer == "slots" or spec.draft == "optional" else set())
+    for name in shapes:
+        if name not in checked and name not in optional:
+            raise TrmInputError(f"{name}: missing; a {spec.answer} head needs it")
+    sizes: dict[str, int] = {}
+    for name, (kind, dims) in shapes.items():
+        if name in checked:
+            _check_dtype(name, checked[name], kind)
+            _check_shape(spec, name, checked[name], dims.split(), sizes)
+    _check_sizes(spec, checked, sizes)
+    _check_values(spec, checked)
+    return checked
+
+
+def _check_dtype(name: str, array: Array, kind: str) -> None:
+    ok = {"f": (np.float32,), "i": (np.int32, np.int64), "b": (np.bool_,)}[kind]
+    if array.dtype not in ok:
+        expected = " or ".join(np.dtype(t).name for t in ok)
+        raise TrmInputError(f"{name}: expected {expected}, got {array.dtype}")
+
+
+def _check_shape(spec: TrmSpec, name: str, array: Array, dims: list[str], sizes: dict[str, int]) -> None:
+    """Compare with spec fields and with the sizes N, P, S and M seen so far."""
+    known = spec.to_dict() | sizes
+    expected = [known.get(dim, dim) for dim in dims]
+    shape = array.shape
+    fits = len(shape) == len(dims) and all(isinstance(e, str) or e == g for e, g in zip(expected, shape, strict=True))
+    if not fits:
+        raise TrmInputError(f"{name}: expected shape [{', '.join(map(str, expected))}], got {list(shape)}")
+    sizes.update({dim: size for dim, size in zip(dims, shape, strict=True) if len(dim) == 1})
+
+
+def _check_sizes(spec: TrmSpec, arrays: Arrays, sizes: dict[str, int]) -> None:
+    if sizes["N"] == 0:
+        raise TrmInputError("x: holds no example")
+    for size, most, name in (("P", "max_context", "x"), ("S", "answer_rows", "slots"), ("M", "max_candidates", "mask")):
+        if sizes.get(size, 0) > getattr(spec, most):
+            raise TrmInputError(f"{name}: expected at most spec.{most} = {getattr(spec, most)}, got {sizes[size]}")
+    for name, size in (("x_len", "P"), ("s_len", "S"), ("m_len", "M")):
+        if name in arrays:
+            _range(name, arrays[name], 0, sizes[size])
+    if spec.mixer == "mlp_t" and "P" in sizes:
+        short = "x_len" in arrays and bool((arrays["x_len"] != spec.max_context).any())
+        if short or sizes["P"] != spec.max_context:
+            raise TrmInputError(f"x: mlp_t weights fix the context at {spec.max_context} rows, in every example")
+
+
+def _check_values(spec: TrmSpec, arrays: Arrays) -> None:
+    for name in ("x", "features", "slots", "candidates", "y0", "target"):
+        if name in arrays and arrays[name].dtype == np.float32:
+            bad = ~np.isfinite(_masked_padding(arrays, name))
+            if bad.any():
+                where = int(np.argwhere(bad)[0][0])
+                raise TrmInputError(f"{name}: expected finite values, found NaN or Inf in example {where}")
+    if spec.answer == "tokens":
+        _range("x", arrays["x"], 0, spec.vocab_size - 1)
+        _range("target", np.where(arrays["target"] == IGNORED, 0, arrays["target"]), 0, spec.vocab_size - 1)
+        if "puzzle_id" in arrays:
+            _range("puzzle_id", arrays["puzzle_id"], 0, spec.num_puzzles - 1)
+    if spec.answer == "slots":
+        _check_choices(arrays)
+
+
+def _masked_padding(arrays: Arrays, name: str) -> Array:
+    """Return the values with padded rows as 0."""
+    length, _ = _PADDED.get(name, ("", 0))
+    if length not in arrays:
+        return arrays[name]
+    real = np.arange(arrays[name].shape[1]) < arrays[length][:, None]
+    values: Array = np.where(real[..., None], arrays[name], 0)
+    return values
+
+
+def _check_choices(arrays: Arrays) -> None:
+    """Drafts and targets of slots are -1 or allowed by the mask, which is False in the padding."""
+    mask = arrays["mask"].copy()
+    for length, dim in (("s_len", 1), ("m_len", 2)):
+        if length in arrays:
+            padded = np.arange(mask.shape[dim]) >= arrays[length][:, None]
+            outside = mask & np.expand_dims(padded, 3 - dim)
+            if outside.any():
+                raise TrmInputError(f"mask: example {np.argwhere(outside)[0][0]}: True beyond {length}")
+    for name in arrays.keys() & {"y0", "target"}:
+        _range(name, arrays[name], -1, mask.shape[2] - 1)
+        chosen = arrays[name] >= 0
+        allowed = np.take_along_axis(mask, np.maximum(arrays[name], 0)[..., None].astype(np.int64), 2)[..., 0]
+        wrong = chosen & ~allowed
+        if wrong.any():
+            example, slot = np.argwhere(wrong)[0]
+            raise TrmInputError(
+                f"{name}: example {example}, slot {slot}: candidate {arrays[name][example, slot]} is outside its mask"
+            )
+
+
+def _range(name: str, values: Array, least: int, most: int) -> None:
+    wrong = (values < least) | (values > most)
+    if wrong.any():
+        where = np.argwhere(wrong)[0]
+        raise TrmInputError(f"{name}: expected {least}..{most}, got {values[tuple(where)]} in example {where[0]}")

@@ -1,0 +1,51 @@
+"""Functions that a configuration names as ``module:function``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from trm_edge.errors import TrmInputError
+
+from .model import Batch
+
+FeaturesFn = Callable[[Tensor, Batch], Tensor]
+
+
+def find_hook(field: str, name: str, folder: Path) -> Callable[..., Any] | None:
+    """Import what ``name`` says; modules are also looked for in the current folder and in the configuration's.
+
+    Returns None where ``name`` is empty, and raises :class:`TrmInputError` where it cannot be found.
+    """
+    if not name:
+        return None
+    module_name, _, function_name = name.partition(":")
+    if not module_name or not function_name:
+        raise TrmInputError(f"{field}: expected 'module:function', got {name!r}")
+    places = [str(Path.cwd()), str(folder.resolve())]
+    sys.path[:0] = places
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise TrmInputError(f"{field}: {module_name} cannot be imported: {error}") from None
+    finally:
+        for place in places:
+            sys.path.remove(place)
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise TrmInputError(f"{field}: {module_name} has no function {function_name!r}")
+    return function  # type: ignore[no-any-return]
+
+
+def fresh_features(features_fn: FeaturesFn, y_hat: Tensor, batch: Batch) -> Tensor:
+    """Return what ``features_fn`` makes of the answer ``y_hat [B, T, dof]``, after checking its shape."""
+    features = features_fn(y_hat, batch)
+    expected = batch["features"].shape
+    if features.shape != expected:
+        raise TrmInputError(f"data.features_fn: expected features {list(expected)}, got {list(features.shape)}")
+    return features.detach().to(batch["features"])

@@ -1,0 +1,297 @@
+"""The loop: deep supervision with a detached carry, averaged weights, and a state that survives any death."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trm_edge.errors import TrmError, TrmInputError, TrmIOError
+from trm_edge.export.checkpoint import save_checkpoint
+from trm_edge.inputs import Array
+from trm_edge.spec import check_statistics
+
+from .config import RunConfig
+from .data import Arrays, Examples, batch_index, check_arrays, load_examples, split, statistics, to_tensors
+from .evaluate import Evaluation, evaluate, summary
+from .hooks import find_hook, fresh_features
+from .log import JsonLines, LogSums, Progress, describe, plot_curve
+from .losses import step_loss
+from .model import Batch, Carry, StepOutput, TrmHead
+from .optimizer import learning_rate, make_optimizer, update_average
+from .parallel import Group
+from .signals import StopRequest
+from .state import check_same_run, read_state, remove_leftovers, restore_random, seed_everything, write_state
+from .targets import reveal_order, step_target
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended. ``evaluation`` is of the averaged weights that ``model`` holds, None without validation."""
+
+    model: Path
+    updates: int
+    seconds: float
+    interrupted: bool
+    evaluation: Evaluation | None
+
+
+class Trainer:
+    """One run in a folder: ``state.pt`` (to resume), ``model.pt`` (to export), ``log.jsonl``, ``curve.png``.
+
+    Parameters
+    ----------
+    config
+        What to train, on what, and how.
+    out
+        The run's folder; made where it does not exist.
+    resume
+        Go on from ``state.pt``, or start where there is none yet. Without it a folder that holds a run is refused.
+    group
+        The processes that train together.
+    quiet
+        Print nothing.
+    """
+
+    def __init__(
+        self, config: RunConfig, out: Path, *, resume: bool = False, group: Group | None = None, quiet: bool = False
+    ) -> None:
+        self.config, self.out, self.group = config, out, group or Group()
+        self.quiet = quiet or not self.group.leads
+        torch.set_num_threads(config.train.threads)
+        seed_everything(config.train.seed)
+        self.augment = find_hook("data.augment", config.data.augment, config.folder)
+        self.features_fn = find_hook("data.features_fn", config.data.features_fn, config.folder)
+        self.train_set, self.validation_set = load_data(config)
+        if config.train.batch_size % self.group.size or config.train.batch_size > len(self.train_set):
+            raise TrmInputError(
+                f"train.batch_size: expected a multiple of {self.group.size} process(es) and at most the "
+                f"{len(self.train_set)} training examples, got {config.train.batch_size}"
+            )
+        self.head = new_head(config, self.train_set).to(config.train.device)
+        self.averaged = copy.deepcopy(self.head).requires_grad_(False)
+        self.optimizer = make_optimizer(self.head, config.train)
+        self.updates = self.batches = 0
+        self.seconds = 0.0
+        self.evaluation: Evaluation | None = None
+        self._sums = LogSums()
+        self._evaluated_at = -1
+        self._data_digest = self.train_set.digest()
+        self._log = self._open(resume)
+
+    def run(self) -> RunResult:
+        """Train until ``max_updates``, ``max_seconds``, SIGINT or SIGTERM; the batch at hand is finished and saved."""
+        train, progress = self.config.train, Progress(self.config.train.max_updates, self.updates, self.quiet)
+        interrupted = False
+        saved_at = -1
+        with StopRequest() as stop:
+            started = time.monotonic() - self.seconds
+            while self.updates < train.max_updates and not self.group.any(self.seconds >= train.max_seconds):
+                before = self.updates
+                self._train_batch()
+                self.seconds = time.monotonic() - started
+                progress.advance(self.updates - before)
+                self._report(before, progress)
+                if crossed(before, self.updates, train.checkpoint_every):
+                    self.save()
+                    saved_at = self.updates
+                if self.group.any(stop.requested):
+                    interrupted = True
+                    break
+            if not interrupted and self._evaluated_at != self.updates:
+                self._validate(progress)
+            if saved_at != self.updates:
+                self.save()
+        progress.close()
+        if self._log is not None:
+            self._log.close()
+            plot_curve(self.out / "log.jsonl", self.out / "curve.png")
+        return RunResult(self.out / "model.pt", self.updates, self.seconds, interrupted, self.evaluation)
+
+    def save(self) -> None:
+        """Write state and model. The state comes first: a model is never ahead of what can be resumed."""
+        if self._log is None:
+            return
+        state = {
+            "config": self.config.to_dict(),
+            "data": self._data_digest,
+            "head": self.head.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+            "batches": self.batches,
+            "seconds": self.seconds,
+            "evaluated_at": self._evaluated_at,
+            "evaluation": None if self.evaluation is None else asdict(self.evaluation),
+            "log_sums": self._sums.state(),
+            "log_length": self._log.length(),
+        }
+        write_state(self.out / "state.pt", state)
+        save_checkpoint(self.out / "model.pt", self.config.spec, self.averaged.state_dict())
+
+    def _open(self, resume: bool) -> JsonLines | None:
+        """Prepare the folder, take up the state where there is one, and open the log; only one process has a log."""
+        path = self.out / "state.pt"
+        if path.exists() and not resume:
+            raise TrmInputError(f"{self.out}: holds a run; go on with --resume, or name another folder with --out")
+        length = 0
+        if path.exists():
+            length = self._restore(read_state(path))
+        if not self.group.leads:
+            return None
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrmIOError(f"{self.out}: cannot be made: {error.strerror or error}") from None
+        remove_leftovers(self.out)
+        return JsonLines(self.out / "log.jsonl", length)
+
+    def _restore(self, state: dict[str, Any]) -> int:
+        """Take up ``state`` and return the length that the log had."""
+        check_same_run(state["config"], self.config.to_dict())
+        if state["data"] != self._data_digest:
+            raise TrmInputError(f"{self.config.data.train}: the training examples are not those the run was started on")
+        self.head.load_state_dict(state["head"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates, self.batches, self.seconds = state["updates"], state["batches"], state["seconds"]
+        self._evaluated_at = state["evaluated_at"]
+        self.evaluation = None if state["evaluation"] is None else Evaluation(**state["evaluation"])
+        self._sums = LogSums(state["log_sums"])
+        restore_random(state["random"])
+        return int(state["log_length"])
+
+    def _train_batch(self) -> None:
+        """Supervise K steps of one batch; the carry is detached between them (TRM, section 4.1)."""
+        train = self.config.train
+        batch = self._next_batch()
+        weights = self.config.loss.step_weights or (1.0,) * train.steps
+        carry, losses, norm = self.head.begin(batch), [], 0.0
+        for k in range(train.steps):
+            carry, out = self._step(carry, batch)
+            target = step_target(self.head, batch, k + 1, train.steps, batch.get("order"))
+            loss = step_loss(self.head, out, target, batch, self.config.loss)
+            share = weights[k] / sum(weights)
+            torch.autograd.backward(loss.total * (weights[k] if train.update == "step" else share))
+            losses.append(loss)
+            if train.update == "step" or k == train.steps - 1:
+                norm += self._update()
+            carry = carry.detach()
+            if self.features_fn is not None and k < train.steps - 1:
+                with torch.no_grad():
+                    batch["features"] = fresh_features(self.features_fn, out.y.detach(), batch)
+        self.batches += 1
+        self._sums.add(losses, norm / (train.steps if train.update == "step" else 1))
+
+    def _step(self, carry: Carry, batch: Batch) -> tuple[Carry, StepOutput]:
+        train = self.config.train
+        with torch.autocast(train.device.split(":")[0], torch.bfloat16, enabled=train.precision == "bfloat16"):
+            return self.head.step(carry, batch, train.grad_cycles)
+
+    def _next_batch(self) -> dict[str, Tensor]:
+        """Return this process's share of the next batch: augmented, with what the loss draws at random."""
+        train, seed = self.config.train, self.config.train.seed
+        index = batch_index(len(self.train_set), train.batch_size, self.batches, seed)
+        rng = np.random.default_rng([seed, 1, self.batches])
+        arrays = self.train_set.take(index)
+        if self.augment is not None:
+            arrays = self._augmented(arrays, rng)
+        if self.config.data.draft_dropout and "y0" in arrays:
+            arrays["y0"] = self._drop_drafts(arrays["y0"], rng)
+        if self.config.loss.targets == "schedule":
+            arrays["order"] = reveal_order(arrays, rng)
+        return to_tensors(self.group.slice(arrays), train.device)
+
+    def _augmented(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
+        assert self.augment is not None
+        try:
+            return check_arrays(self.config.spec, self.augment(arrays, rng))
+        except TrmInputError as error:
+            raise TrmInputError(f"data.augment: {self.config.data.augment} returned a wrong batch: {error}") from None
+
+    def _drop_drafts(self, y0: Array, rng: np.random.Generator) -> Array:
+        """Take away some drafts: slots then start empty, actions at the mean."""
+        absent = rng.random(len(y0)) < self.config.data.draft_dropout
+        if self.config.spec.answer == "slots":
+            return np.where(absent[:, None], y0.dtype.type(-1), y0)
+        mean = self.head.w("normalization.y0.mean").cpu().numpy()
+        return np.where(absent[:, None, None], mean, y0)
+
+    def _update(self) -> float:
+        """Apply the gradients once; returns their norm."""
+        train = self.config.train
+        parameters = list(self.head.parameters())
+        self.group.average(p.grad for p in parameters if p.grad is not None)
+        norm = float(nn.utils.clip_grad_norm_(parameters, train.max_grad_norm))
+        if not math.isfinite(norm):
+            raise TrmError(
+                f"training diverged: the gradient of update {self.updates} is {norm}; {self.out} keeps the last "
+                "checkpoint. Try a lower train.learning_rate, a longer train.warmup_updates, or look at the data"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(train, self.updates)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.updates += 1
+        update_average(self.averaged, self.head, train.ema, self.updates)
+        return norm
+
+    def _report(self, before: int, progress: Progress) -> None:
+        train = self.config.train
+        if crossed(before, self.updates, train.log_every):
+            record = {"kind": "train", "update": self.updates, "batch": self.batches, **self._sums.record(self.group)}
+            record["learning_rate"] = learning_rate(train, self.updates - 1)
+            if self._log is not None:
+                self._log.write(record)
+            progress.say(f"update {self.updates}  {describe(record)}  {self.seconds:.0f} s")
+        if crossed(before, self.updates, train.eval_every):
+            self._validate(progress)
+
+    def _validate(self, progress: Progress) -> None:
+        """Evaluate the averaged weights, in one process, and log it."""
+        self._evaluated_at = self.updates
+        if self.validation_set is None or self._log is None:
+            return
+        steps = self.config.train.eval_steps
+        self.evaluation = evaluate(self.averaged, self.validation_set, steps, features_fn=self.features_fn)
+        self._log.write({"kind": "validation", "update": self.updates, **asdict(self.evaluation)})
+        progress.say(f"update {self.updates}  validation {summary(self.evaluation)}")
+
+
+def load_data(config: RunConfig) -> tuple[Examples, Examples | None]:
+    """Return training and validation examples; None where the configuration names none."""
+    data = config.data
+    examples = load_examples(config.folder / data.train, config.spec)
+    if config.loss.left_out and "omit" not in examples.arrays:
+        raise TrmInputError(
+            f"{data.train}: loss.left_out needs the array omit [N, M]: candidates that leave a slot out"
+        )
+    if data.validation:
+        return examples, load_examples(config.folder / data.validation, config.spec)
+    if data.validation_share:
+        return split(examples, data.validation_share, config.train.seed)
+    return examples, None
+
+
+def new_head(config: RunConfig, examples: Examples) -> TrmHead:
+    """Return a head with random weights, the statistics of ``examples`` and the limits of ``config``."""
+    head = TrmHead(config.spec)
+    found = statistics(examples) if config.data.normalize else {}
+    for name, values in asdict(config.limits).items():
+        if values:
+            found[f"limits.{name}"] = np.asarray(values, np.float32)
+    check_statistics(found)
+    head.load_state_dict({name: torch.from_numpy(value) for name, value in found.items()}, strict=False)
+    return head
+
+
+def crossed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of ``every`` lies in (before, after]."""
+    return after // every > before // every
