@@ -40,7 +40,11 @@ def imports(file: Path) -> Iterator[tuple[str, bool, int]]:
             base = "." * node.level + (node.module or "")
             dot = "" if base.endswith(".") else "."
             names = [base, *(base + dot + alias.name for alias in node.names)]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("__import__", "importlib.import_module", "import_extra"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in (
+            "__import__",
+            "importlib.import_module",
+            "import_extra",
+        ):
             names = [a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         for name in names:
             yield name, id(node) not in inside, getattr(node, "lineno", 0)
