@@ -1,4 +1,4 @@
-"""The command line: ``trm-edge inspect | verify | refine``, and the commands that other folders register.
+"""The command line: ``trm-edge inspect | verify | refine | demo``, and the commands that other folders register.
 
 Exit codes: 0 ok, 1 the check failed, 2 bad usage or input.
 """
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from . import demo
 from .backends import NAMES
 from .bundle import Bundle, read_bundle
 from .errors import TrmError, TrmInputError
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_verify(commands)
     _add_refine(commands)
+    _add_demo(commands)
     for entry in sorted(entry_points(group="trm_edge.commands"), key=lambda e: e.name):
         entry.load()(commands)
     return parser
@@ -221,6 +223,24 @@ def _refine(arguments: argparse.Namespace) -> int:
         f"max {latency['max_us']:.1f} us"
     )
     return 0
+
+
+def _add_demo(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "demo",
+        demo.run,
+        "refine action chunks recorded in a simulator, and measure every step",
+        "Refine stale chunks of a small policy, recorded in Meta-World, with the compiled engine; print error to the\n"
+        "expert's chunk, roughness and limit violations by step, with intervals, and the latency; draw a picture.\n\n"
+        "  trm-edge demo\n"
+        "  trm-edge demo actions --steps 4 --plot demo.png    the picture needs pip install 'trm-edge[demo]'\n"
+        "  trm-edge demo --json                               no picture unless --plot names one",
+    )
+    parser.add_argument("what", nargs="?", default="actions", choices=("actions",), help="kind of answer")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    parser.add_argument("--steps", type=int, default=4, help="refinement steps (default: 4)")
+    parser.add_argument("--plot", type=Path, help=f"picture to write, .png, .svg or .pdf (default: {demo.PLOT})")
 
 
 def _print_steps(draft: Array | None, out: Refinement) -> None:
