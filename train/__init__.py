@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from trm_edge.extras import import_extra
+
 if TYPE_CHECKING:
     from .config import RunConfig as RunConfig
     from .config import load_config as load_config
@@ -39,4 +41,5 @@ def __getattr__(name: str) -> Any:
     """Import a name's module at its first use, so that the command line does not wait for torch."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_extra("torch", "training", "train")
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -17,3 +17,5 @@ cd "$work"
 "$work/venv/bin/trm-edge" verify > verify.txt || { cat verify.txt; exit 1; }
 tail -n 1 verify.txt
 "$work/venv/bin/trm-edge" refine --repeat 50
+"$work/venv/bin/trm-edge" demo > demo.txt || { cat demo.txt; exit 1; }
+grep -A5 "what each step adds" demo.txt
