@@ -18,7 +18,6 @@ Floats are float32, indices int32 or int64. Rows beyond a length are padding, wh
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from torch import Tensor
 
 from trm_edge.errors import TrmInputError
 from trm_edge.extras import import_extra
+from trm_edge.files import read_npz
 from trm_edge.inputs import Array
 from trm_edge.spec import TrmSpec
 
@@ -95,7 +95,7 @@ def load_examples(path: Path, spec: TrmSpec) -> Examples:
     if path.is_dir():
         arrays = _read_shards(path)
     elif path.suffix == ".npz":
-        arrays = _read_npz(path)
+        arrays = read_npz(path)
     else:
         raise TrmInputError(f"{path}: expected an .npz file or a folder of .safetensors shards, and found neither")
     try:
@@ -167,14 +167,6 @@ def _real_rows(arrays: Arrays, name: str) -> Array:
         values = values[np.arange(values.shape[1]) < arrays[length][:, None]]
     rows: Array = values.reshape(-1, values.shape[-1]).astype(np.float64)
     return rows
-
-
-def _read_npz(path: Path) -> Arrays:
-    try:
-        with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise TrmInputError(f"{path}: not a readable .npz file: {error}") from None
 
 
 def _read_shards(folder: Path) -> Arrays:

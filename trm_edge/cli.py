@@ -11,8 +11,6 @@ import json
 import math
 import os
 import sys
-import zipfile
-import zlib
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -24,7 +22,7 @@ from . import demo
 from .backends import NAMES
 from .bundle import Bundle, read_bundle
 from .errors import TrmError, TrmInputError
-from .files import write_atomically
+from .files import read_npz, write_atomically
 from .golden import golden_arguments, verify
 from .inputs import Array
 from .refiner import Refinement, load
@@ -280,11 +278,7 @@ def _first_golden(path: Path) -> dict[str, Any]:
 
 
 def _read_arrays(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise TrmInputError(f"{path}: not a readable .npz file: {error}") from None
+    arrays: dict[str, Any] = dict(read_npz(path))
     unknown = sorted(set(arrays) - set(_ARRAYS))
     if unknown:
         raise TrmInputError(f"{path}: unknown array {unknown[0]!r}; known: {', '.join(_ARRAYS)}")

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+import zipfile
+import zlib
 from pathlib import Path
 
-from .errors import TrmIOError
+import numpy as np
+
+from .errors import TrmInputError, TrmIOError
+from .inputs import Array
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -21,6 +26,15 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     if not regular:
         raise TrmIOError(f"{os.fspath(path)}: cannot be read: not a regular file")
     return data
+
+
+def read_npz(path: Path) -> dict[str, Array]:
+    """Return the arrays of an ``.npz`` file, without pickles, or raise :class:`TrmInputError`."""
+    try:
+        with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise TrmInputError(f"{path}: not a readable .npz file: {error}") from None
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
