@@ -171,7 +171,7 @@ class Trainer:
     def _train_batch(self) -> None:
         """Supervise K steps of one batch; the carry is detached between them (TRM, section 4.1)."""
         train = self.config.train
-        batch = self._next_batch()
+        batch = self.batch(self.batches)
         weights = self.config.loss.step_weights or (1.0,) * train.steps
         carry, losses, norm = self.head.begin(batch), [], 0.0
         for k in range(train.steps):
@@ -195,11 +195,15 @@ class Trainer:
         with torch.autocast(train.device.split(":")[0], torch.bfloat16, enabled=train.precision == "bfloat16"):
             return self.head.step(carry, batch, train.grad_cycles)
 
-    def _next_batch(self) -> dict[str, Tensor]:
-        """Return this process's share of the next batch: augmented, with what the loss draws at random."""
+    def batch(self, number: int) -> dict[str, Tensor]:
+        """Return this process's share of batch ``number``: augmented, with what the loss draws at random.
+
+        It is a function of the seed and of ``number`` alone, so that a run goes on after any death as it would have.
+        A subclass that keeps to this may draw its batches in another order.
+        """
         train, seed = self.config.train, self.config.train.seed
-        index = batch_index(len(self.train_set), train.batch_size, self.batches, seed)
-        rng = np.random.default_rng([seed, 1, self.batches])
+        index = batch_index(len(self.train_set), train.batch_size, number, seed)
+        rng = np.random.default_rng([seed, 1, number])
         arrays = self.train_set.take(index)
         if self.augment is not None:
             arrays = self._augmented(arrays, rng)

@@ -117,14 +117,11 @@ class SamePuzzles(Trainer):
         super().__init__(*arguments, **options)
         self.different = -(-self.config.train.max_updates // passes)
 
-    def _next_batch(self) -> dict[str, torch.Tensor]:
-        number = self.batches
+    def batch(self, number: int) -> dict[str, torch.Tensor]:
+        """Return batch ``number`` of the passes: one that a run of one pass would see, its augmentation included."""
         turn, place = divmod(number, self.different)
         order = np.random.default_rng([self.config.train.seed, 3, turn]).permutation(self.different)
-        self.batches = int(order[place])  # the batch, its augmentation included, is a function of this number
-        batch = super()._next_batch()
-        self.batches = number
-        return batch
+        return super().batch(int(order[place]))
 
 
 def solve(bundle: Path, x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, int]:
