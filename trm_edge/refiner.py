@@ -8,12 +8,12 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .backends import Answer, Backend, Source, open_backend
-from .errors import Status, TrmInputError, TrmUnsupportedError
+from .backends import Answer, Backend, Options, Source, open_backend
+from .errors import Status, TrmInputError
 from .inputs import Array
 from .spec import TrmSpec
 
@@ -62,7 +62,7 @@ class Refiner:
     kept) and used in a forked child (which gets a fresh session).
     """
 
-    def __init__(self, backend: Backend, source: Source, options: tuple[str, str | None, int]) -> None:
+    def __init__(self, backend: Backend, source: Source, options: tuple[str, Options]) -> None:
         self._backend = backend
         self._source = source
         self._options = options
@@ -206,7 +206,15 @@ class Refiner:
         return f"<trm_edge.Refiner {self.spec.answer} from {source}, backend {self.backend}, {self.precision}>"
 
 
-def load(source: Source, *, backend: str = "auto", precision: str | None = None, threads: int = 1) -> Refiner:
+def load(
+    source: Source,
+    *,
+    backend: str = "auto",
+    precision: str | None = None,
+    threads: int = 1,
+    pin: bool = False,
+    park_after_us: int | None = None,
+) -> Refiner:
     """Load a bundle (or an exported ONNX graph) and return a :class:`Refiner`.
 
     Parameters
@@ -217,9 +225,16 @@ def load(source: Source, *, backend: str = "auto", precision: str | None = None,
         ``fused``, ``onnxruntime``, ``reference``, or ``auto``: the environment variable TRM_EDGE_BACKEND where set,
         else ``fused`` (``onnxruntime`` for ``.onnx``).
     precision
-        None or the backend's own precision: ``fp32`` (``fp64`` for ``reference``).
+        ``fused``: ``fp32``, ``bf16``, ``int8`` (as calibrated, else with a scale per token), or None: as calibrated,
+        else ``fp32``. Other backends: None or their own, ``fp32`` (``fp64`` for ``reference``).
     threads
-        Threads of one session.
+        Threads of one session. Those of ``fused`` spin between calls and keep their processors busy; a session with
+        more threads than free processors is slower than one with fewer.
+    pin
+        ``fused``: bind each worker to a processor.
+    park_after_us
+        ``fused``: microseconds that an idle worker spins before it sleeps, which makes the next call start later. None:
+        it never sleeps.
 
     Raises
     ------
@@ -231,10 +246,8 @@ def load(source: Source, *, backend: str = "auto", precision: str | None = None,
     if not isinstance(source, (str, bytes, os.PathLike)):
         raise TrmInputError(f"source: expected a path or bytes, got {type(source).__name__}")
     source = source if isinstance(source, bytes) else _absolute("source", source)
-    opened = open_backend(source, backend, threads)
-    if precision not in (None, opened.precision):
-        raise TrmUnsupportedError(f"precision: backend {opened.name} runs {opened.precision}, got {precision!r}")
-    return Refiner(opened, source, (backend, precision, threads))
+    options = Options(precision, threads, pin, park_after_us)
+    return Refiner(open_backend(source, backend, options), source, (backend, options))
 
 
 def refine(
@@ -254,8 +267,8 @@ def refine(
     return _thread_refiner(model, backend, precision).refine(x, y0, steps, **arguments)
 
 
-def _reopen(source: Source, backend: str, precision: str | None, threads: int) -> Refiner:
-    return load(source, backend=backend, precision=precision, threads=threads)
+def _reopen(source: Source, backend: str, options: Options) -> Refiner:
+    return load(source, backend=backend, **asdict(options))
 
 
 def _refinement(answer: Answer, start: float) -> Refinement:

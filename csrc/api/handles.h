@@ -14,7 +14,8 @@ struct trm_model {
 };
 
 struct trm_session {
-    explicit trm_session(std::shared_ptr<const trm::Model> model) : core(std::move(model)) {}
+    trm_session(std::shared_ptr<const trm::Model> model, const trm::SessionOptions& options)
+        : core(std::move(model), options) {}
 
     trm::Session core;
     std::atomic_flag busy = ATOMIC_FLAG_INIT;

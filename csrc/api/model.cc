@@ -1,7 +1,9 @@
 // Loading a model, asking about it, creating a session.
+#include <chrono>
 #include <cstdlib>
 #include <new>
 #include <string>
+#include <system_error>
 
 #include "api/handles.h"
 #include "api/message.h"
@@ -12,11 +14,17 @@
 namespace trm::api {
 namespace {
 
+constexpr int64_t kLongestSpinUs = 1'000'000'000;  // far from where clock arithmetic overflows
+
 const Kernels& kernels_for_this_machine() {
     std::string error;
     const Kernels* kernels = select_kernels(std::getenv("TRM_EDGE_ISA"), &error);
     if (kernels == nullptr) throw Error(Status::kUnsupported, error);
     return *kernels;
+}
+
+trm_model* new_model(Bundle bundle, PrecisionChoice precision) {
+    return new trm_model{std::make_shared<const Model>(std::move(bundle), kernels_for_this_machine(), precision)};
 }
 
 std::string supported_names() {
@@ -29,9 +37,36 @@ std::string supported_names() {
     return names;
 }
 
-trm_status publish(Bundle bundle, trm_model** out) {
-    *out = new trm_model{std::make_shared<const Model>(std::move(bundle), kernels_for_this_machine())};
-    return TRM_OK;
+PrecisionChoice precision_of(const trm_load_options* options) {
+    if (options == nullptr) return PrecisionChoice::kAuto;
+    if (options->struct_size != sizeof(trm_load_options))
+        throw Error(Status::kInvalidArgument,
+                    "options: struct_size: expected " + std::to_string(sizeof(trm_load_options)) + ", got " +
+                        std::to_string(options->struct_size) + "; start from TRM_LOAD_OPTIONS_INIT");
+    if (options->precision < TRM_PRECISION_AUTO || options->precision > TRM_PRECISION_INT8)
+        throw Error(Status::kInvalidArgument,
+                    "precision: expected a trm_precision, got " + std::to_string(options->precision));
+    return static_cast<PrecisionChoice>(options->precision);
+}
+
+SessionOptions session_options(const trm_session_options* options) {
+    SessionOptions result;
+    if (options == nullptr) return result;
+    if (options->struct_size != sizeof(trm_session_options))
+        throw Error(Status::kInvalidArgument,
+                    "options: struct_size: expected " + std::to_string(sizeof(trm_session_options)) + ", got " +
+                        std::to_string(options->struct_size) + "; start from TRM_SESSION_OPTIONS_INIT");
+    if (options->threads < 1 || options->threads > TRM_MAX_THREADS)
+        throw Error(Status::kInvalidArgument, "threads: expected 1.." + std::to_string(TRM_MAX_THREADS) + ", got " +
+                                                  std::to_string(options->threads));
+    if (options->park_after_us < TRM_NEVER_PARK || options->park_after_us > kLongestSpinUs)
+        throw Error(Status::kInvalidArgument, "park_after_us: expected TRM_NEVER_PARK or 0.." +
+                                                  std::to_string(kLongestSpinUs) + ", got " +
+                                                  std::to_string(options->park_after_us));
+    result.threads = options->threads;
+    result.pin = options->pin != 0;
+    result.park_after_us = options->park_after_us;
+    return result;
 }
 
 }  // namespace
@@ -42,18 +77,26 @@ using trm::api::guarded;
 
 extern "C" {
 
-trm_status trm_model_load_file(const char* path, trm_model** out) {
+trm_status trm_model_load_file(const char* path, const trm_load_options* options, trm_model** out) {
     if (path == nullptr || out == nullptr)
         return fail(TRM_INVALID_ARGUMENT, "path and out: expected non-null pointers");
     *out = nullptr;
-    return guarded([&] { return trm::api::publish(trm::read_bundle_file(path), out); });
+    return guarded([&] {
+        const trm::PrecisionChoice precision = trm::api::precision_of(options);
+        *out = trm::api::new_model(trm::read_bundle_file(path), precision);
+        return TRM_OK;
+    });
 }
 
-trm_status trm_model_load_memory(const void* data, size_t size, trm_model** out) {
+trm_status trm_model_load_memory(const void* data, size_t size, const trm_load_options* options, trm_model** out) {
     if (data == nullptr || out == nullptr)
         return fail(TRM_INVALID_ARGUMENT, "data and out: expected non-null pointers");
     *out = nullptr;
-    return guarded([&] { return trm::api::publish(trm::read_bundle(static_cast<const uint8_t*>(data), size), out); });
+    return guarded([&] {
+        const trm::PrecisionChoice precision = trm::api::precision_of(options);
+        *out = trm::api::new_model(trm::read_bundle(static_cast<const uint8_t*>(data), size), precision);
+        return TRM_OK;
+    });
 }
 
 void trm_model_free(trm_model* model) { delete model; }
@@ -96,13 +139,37 @@ const char* trm_supported_isas(void) {
     }
 }
 
-trm_status trm_session_create(const trm_model* model, trm_session** out) {
+const char* trm_model_precision(const trm_model* model) {
+    return model == nullptr ? "" : model->model->precision_name();
+}
+
+trm_status trm_register_loop(int32_t precision, int64_t iterations, double* operations, double* seconds) {
+    if (operations == nullptr || seconds == nullptr)
+        return fail(TRM_INVALID_ARGUMENT, "operations and seconds: expected non-null pointers");
+    if (precision < TRM_PRECISION_FP32 || precision > TRM_PRECISION_INT8)
+        return fail(TRM_INVALID_ARGUMENT, "precision: expected fp32, bf16 or int8, got %d", precision);
+    if (iterations < 1) return fail(TRM_INVALID_ARGUMENT, "iterations: expected at least 1");
+    return guarded([&] {
+        using Clock = std::chrono::steady_clock;
+        const trm::Kernels& kernels = trm::api::kernels_for_this_machine();
+        const Clock::time_point start = Clock::now();
+        *operations = kernels.register_loop(static_cast<trm::Precision>(precision - TRM_PRECISION_FP32), iterations);
+        *seconds = std::chrono::duration<double>(Clock::now() - start).count();
+        return TRM_OK;
+    });
+}
+
+trm_status trm_session_create(const trm_model* model, const trm_session_options* options, trm_session** out) {
     if (model == nullptr || out == nullptr)
         return fail(TRM_INVALID_ARGUMENT, "model and out: expected non-null pointers");
     *out = nullptr;
     return guarded([&] {
-        *out = new trm_session(model->model);
-        return TRM_OK;
+        try {
+            *out = new trm_session(model->model, trm::api::session_options(options));
+        } catch (const std::system_error&) {
+            return fail(TRM_OUT_OF_MEMORY, "threads: the system grants no more threads; ask for fewer");
+        }
+        return trm_status{TRM_OK};
     });
 }
 

@@ -34,6 +34,9 @@ constexpr size_t kMaxCaseDigits = 5;                // of a golden case's number
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::string_view kHashKey = "\"sha256\":\"";
 constexpr std::string_view kGolden = "golden.";
+constexpr std::string_view kQuantization = "quantization.";
+constexpr std::string_view kInputScale = "quantization.input_scale.";
+constexpr int kMaxScaledSteps = 1024;
 
 using Metadata = std::map<std::string, std::string>;
 
@@ -92,7 +95,8 @@ void check_metadata(const Metadata& metadata) {
     }
     const std::set<std::string_view> known = {"format", "format_version", "sha256", "golden.cases"};
     for (const auto& [key, text] : metadata) {
-        if (known.count(key) == 0 && !starts_with(key, "spec.") && !starts_with(key, "provenance.")) {
+        if (known.count(key) == 0 && !starts_with(key, "spec.") && !starts_with(key, "provenance.") &&
+            !starts_with(key, kQuantization)) {
             fail("metadata has an unknown key '" + shown(key) + "'");
         }
     }
@@ -243,7 +247,7 @@ std::string list(const std::vector<int64_t>& dims) {
 std::map<std::string, std::vector<float>> read_weights(const Spec& spec, const std::vector<Tensor>& tensors) {
     std::map<std::string_view, const Tensor*> given;
     for (const Tensor& tensor : tensors) {
-        if (!starts_with(tensor.name, kGolden)) given[tensor.name] = &tensor;
+        if (!starts_with(tensor.name, kGolden) && !starts_with(tensor.name, kInputScale)) given[tensor.name] = &tensor;
     }
     std::map<std::string, std::vector<float>> weights;
     for (const TensorShape& shape : tensor_shapes(spec)) {
@@ -298,6 +302,93 @@ void check_statistics(const std::map<std::string, std::vector<float>>& weights) 
     if (!all(upper->second, [](float v) { return v > -kInfinity; })) {
         fail_tensor("limits.upper", "-inf leaves no room to move");
     }
+}
+
+// ---- Calibration ---------------------------------------------------------------------------------------------------
+
+// Name of a block's matrix, as its weight's without ".weight".
+std::string matrix_name(const Spec& spec, int layer, int kind) {
+    static const char* const attention[] = {"attention.qkv", "attention.out", "mlp.gate_up", "mlp.down"};
+    static const char* const mixing[] = {"token_mixer.gate_up", "token_mixer.down", "mlp.gate_up", "mlp.down"};
+    return "blocks." + std::to_string(layer) + "." + (spec.mixer == Mixer::kMlpT ? mixing : attention)[kind];
+}
+
+Precision precision_named(const std::string& key, const std::string& text) {
+    if (text == "fp32") return Precision::kFp32;
+    if (text == "bf16") return Precision::kBf16;
+    if (text == "int8") return Precision::kInt8;
+    fail("metadata " + key + ": expected int8, bf16 or fp32, got '" + shown(text) + "'");
+}
+
+int scaled_steps(const std::string& scheme, const std::string& text) {
+    const int steps = case_number(text);
+    const bool fits = (scheme == "dynamic" && steps == 0) || (scheme == "static" && steps == 1) ||
+                      (scheme == "static-per-step" && steps >= 1 && steps <= kMaxScaledSteps);
+    if (!fits) {
+        fail(
+            "metadata quantization.scheme and quantization.steps: expected dynamic with 0, static with 1, or "
+            "static-per-step with 1.." +
+            std::to_string(kMaxScaledSteps) + ", got '" + shown(scheme) + "' with '" + shown(text) + "'");
+    }
+    return steps;
+}
+
+// Reads the scales of one matrix's input and takes their name out of `given`.
+void read_input_scale(const std::string& name, std::map<std::string_view, const Tensor*>& given, int steps,
+                      size_t stride, float* to) {
+    const auto found = given.find(name);
+    if (found == given.end()) fail_tensor(name, "missing; its matrix is int8");
+    const Tensor& tensor = *found->second;
+    if (tensor.entry->dtype != "F32" || tensor.entry->shape != std::vector<uint64_t>{static_cast<uint64_t>(steps)}) {
+        fail_tensor(name, "expected F32 [" + std::to_string(steps) + "]");
+    }
+    for (int step = 0; step < steps; ++step) {
+        float scale = 0;
+        std::memcpy(&scale, tensor.data + static_cast<size_t>(step) * sizeof scale, sizeof scale);
+        if (!(scale > 0 && std::isfinite(scale))) fail_tensor(name, "expected finite values > 0");
+        to[static_cast<size_t>(step) * stride] = scale;
+    }
+    given.erase(found);
+}
+
+// All of the section or none of it: scheme, steps, a precision for every matrix, and scales for those that need them.
+Quantization read_quantization(const Spec& spec, Metadata metadata, const std::vector<Tensor>& tensors) {
+    std::map<std::string_view, const Tensor*> given;
+    for (const Tensor& tensor : tensors) {
+        if (starts_with(tensor.name, kInputScale)) given[tensor.name] = &tensor;
+    }
+    const auto take = [&](const std::string& key) {
+        const auto found = metadata.find(key);
+        if (found == metadata.end()) fail("metadata lacks " + key + ", though the bundle is calibrated");
+        std::string text = std::move(found->second);
+        metadata.erase(found);
+        return text;
+    };
+    const auto left = [&] { return metadata.lower_bound(std::string(kQuantization)); };
+    const auto any_left = [&] { return left() != metadata.end() && starts_with(left()->first, kQuantization); };
+
+    Quantization quantization;
+    if (any_left()) {
+        const std::string scheme = take("quantization.scheme");
+        quantization.steps = scaled_steps(scheme, take("quantization.steps"));
+        const size_t layers = static_cast<size_t>(spec.num_layers), stride = layers * kMatricesPerBlock;
+        quantization.precision.resize(layers);
+        quantization.input_scale.resize(static_cast<size_t>(quantization.steps) * stride);
+        for (size_t i = 0; i < stride; ++i) {
+            const size_t layer = i / kMatricesPerBlock, kind = i % kMatricesPerBlock;
+            const std::string name = matrix_name(spec, static_cast<int>(layer), static_cast<int>(kind));
+            const std::string key = "quantization.precision." + name;
+            const Precision precision = precision_named(key, take(key));
+            quantization.precision[layer].of[kind] = precision;
+            if (precision == Precision::kInt8 && quantization.steps > 0) {
+                read_input_scale(std::string(kInputScale) + name, given, quantization.steps, stride,
+                                 quantization.input_scale.data() + i);
+            }
+        }
+        if (any_left()) fail("metadata has an unknown key '" + shown(left()->first) + "'");
+    }
+    if (!given.empty()) fail_tensor(given.begin()->first, "unknown; the calibration has no place for it");
+    return quantization;
 }
 
 // ---- Files ---------------------------------------------------------------------------------------------------------
@@ -367,6 +458,7 @@ Bundle read_bundle(const uint8_t* data, size_t size) {
     check_golden(tensors, header.metadata["golden.cases"]);
     bundle.weights = read_weights(bundle.spec, tensors);
     check_statistics(bundle.weights);
+    bundle.quantization = read_quantization(bundle.spec, header.metadata, tensors);
     bundle.sha256 = header.metadata["sha256"];
     bundle.metadata = std::move(header.metadata);
     return bundle;

@@ -9,11 +9,19 @@
 #include <string>
 #include <vector>
 
+#include "core/kernels.h"
 #include "core/spec.h"
 
 namespace trm {
 
 constexpr int kFormatVersion = 1;
+
+// How a bundle was calibrated; empty where it was not.
+struct Quantization {
+    int steps = 0;                          // refinement steps with scales of their own; 0: every row has its own
+    std::vector<BlockPrecision> precision;  // [num_layers]
+    std::vector<float> input_scale;         // [steps][num_layers][kMatricesPerBlock], 0 where a matrix is not int8
+};
 
 // A bundle that passed every check. Golden vectors have been checked for their layout and are not kept.
 struct Bundle {
@@ -21,6 +29,7 @@ struct Bundle {
     std::map<std::string, std::string> metadata;
     std::string sha256;                                 // 64 hexadecimal characters
     std::map<std::string, std::vector<float>> weights;  // exactly the names and sizes of tensor_shapes(spec)
+    Quantization quantization;
 };
 
 // Reads a bundle from memory, of which nothing is kept. Nothing in it is trusted, and what is allocated is bounded by

@@ -11,17 +11,32 @@
 
 namespace trm {
 
+// Packed weights are arrays of 32-bit words: a float, two bfloat16 or four bytes each.
+typedef uint32_t Word;
+
+// What a matrix of a block is multiplied in. Sums are float32, for int8 exact int32; all else stays float32.
+enum class Precision : uint8_t { kFp32, kBf16, kInt8 };
+
+// The matrices of a block, in the order of their use. mix_in is attention's qkv or the token mixer's gate_up, mix_out
+// attention's out or the token mixer's down.
+enum MatrixKind { kMixIn, kMixOut, kGateUp, kDown, kMatricesPerBlock };
+
+struct BlockPrecision {
+    Precision of[kMatricesPerBlock];
+};
+
 // The part of the spec that `net` depends on. All sizes are element counts.
 struct NetShape {
-    int hidden_size;       // D, a multiple of num_heads
-    int num_heads;         // H; D / H is even
-    int inner_size;        // I, SwiGLU inner width
-    int num_layers;        // blocks in `net`
-    bool token_mixing;     // true: token-mixing SwiGLU (`mlp_t`) instead of attention
-    int token_inner_size;  // inner width of the token-mixing SwiGLU, else 0
-    int token_rows;        // L fixed by the token-mixing weights, else 0
-    bool rope;             // rotary positions (attention only)
-    float norm_eps;        // RMSNorm epsilon
+    int hidden_size;                  // D, a multiple of num_heads
+    int num_heads;                    // H; D / H is even
+    int inner_size;                   // I, SwiGLU inner width
+    int num_layers;                   // blocks in `net`
+    bool token_mixing;                // true: token-mixing SwiGLU (`mlp_t`) instead of attention
+    int token_inner_size;             // inner width of the token-mixing SwiGLU, else 0
+    int token_rows;                   // L fixed by the token-mixing weights, else 0
+    bool rope;                        // rotary positions (attention only)
+    float norm_eps;                   // RMSNorm epsilon
+    const BlockPrecision* precision;  // [num_layers]
 };
 
 // The weights of one block, row-major [out, in] as the bundle stores them. Those of the other mixer are null.
@@ -34,28 +49,44 @@ struct BlockWeights {
     const float* down;           // [D, I]
 };
 
-struct Kernels {
-    const char* isa;  // "scalar", "avx2", "avx512", "neon"
+// Where the threads of a team meet; core/team.h waits on it.
+struct Barrier;
 
-    // A plain linear layer, out[rows, n] = in[rows, k] * w[n, k]^T. `packed` holds linear_floats(n, k) floats.
+// One evaluation of `net` by one thread of a team; the others make the same call with their own number.
+struct NetCall {
+    const Word* packed;
+    const float* rope_table;
+    const int32_t* position;   // [rows], indexes the rope table
+    int rows;                  // 1..max_rows
+    const float* input_scale;  // [num_layers][kMatricesPerBlock]: scale of an int8 matrix's input; null: one per row
+    float* h;                  // [rows, D], in place
+    float* scratch;            // scratch_floats(shape, max_rows, threads)
+    Barrier* barrier;          // null for one thread
+    int thread, threads;
+};
+
+struct Kernels {
+    const char* isa;  // "scalar", "avx2", "avx512", "neon", ...
+
+    // A plain linear layer, out[rows, n] = in[rows, k] * w[n, k]^T. `packed` holds linear_words(n, k) words.
     // Row r of `out` starts at out + r * out_stride and is written for exactly n columns.
-    size_t (*linear_floats)(int n, int k);
-    void (*pack_linear)(const float* w, int n, int k, float* packed);
-    void (*linear)(const float* packed, int n, int k, const float* in, size_t in_stride, int rows, float* out,
+    size_t (*linear_words)(int n, int k);
+    void (*pack_linear)(const float* w, int n, int k, Word* packed);
+    void (*linear)(const Word* packed, int n, int k, const float* in, size_t in_stride, int rows, float* out,
                    size_t out_stride);
 
-    // The network. `packed` holds net_floats(shape) floats; rope tables for `positions` positions live inside
-    // rope_floats(shape, positions) floats.
-    size_t (*net_floats)(const NetShape& shape);
-    void (*pack_net)(const NetShape& shape, const BlockWeights* blocks, float* packed);
+    // The network, h = net(h). `packed` holds net_words(shape) words; rope tables for `positions` positions live
+    // inside rope_floats(shape, positions) floats.
+    size_t (*net_words)(const NetShape& shape);
+    void (*pack_net)(const NetShape& shape, const BlockWeights* blocks, Word* packed);
     size_t (*rope_floats)(const NetShape& shape, int positions);
     void (*pack_rope)(const NetShape& shape, int positions, float theta, float* table);
+    size_t (*scratch_floats)(const NetShape& shape, int max_rows, int threads);
+    void (*net)(const NetShape& shape, const NetCall& call);
 
-    // h = net(h), in place. h is [rows, D] with row stride D; position[r] indexes the rope table.
-    // `scratch` holds scratch_floats(shape, max_rows) floats, max_rows >= rows >= 1.
-    size_t (*scratch_floats)(const NetShape& shape, int max_rows);
-    void (*net)(const NetShape& shape, const float* packed, const float* rope_table, const int32_t* position, int rows,
-                float* h, float* scratch);
+    // The multiply-adds of a full tile, `iterations` times in registers: what no kernel of this precision can exceed.
+    // Returns the number of multiplications and additions.
+    double (*register_loop)(Precision precision, int64_t iterations);
 };
 
 }  // namespace trm

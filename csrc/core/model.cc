@@ -1,6 +1,9 @@
 #include "core/model.h"
 
+#include <algorithm>
 #include <utility>
+
+#include "core/status.h"
 
 namespace trm {
 namespace {
@@ -14,7 +17,7 @@ class Weights {
     const float* data(const std::string& name) const { return tensors_.at(name).data(); }
 
     Linear linear(const Kernels& kernels, const std::string& name, int n, int k) {
-        Linear layer{n, k, make_buffer<float>(kernels.linear_floats(n, k))};
+        Linear layer{n, k, make_buffer<Word>(kernels.linear_words(n, k))};
         kernels.pack_linear(take(name).data(), n, k, layer.packed.get());
         return layer;
     }
@@ -28,7 +31,47 @@ class Weights {
     std::map<std::string, std::vector<float>>& tensors_;
 };
 
-NetShape net_shape(const Spec& spec) {
+constexpr int kMaxInt8Columns = 1 << 17;  // products of bytes, and their sums of this length, fit into 32 bits
+
+Quantization uniform(const Spec& spec, Precision precision) {
+    Quantization quantization;
+    quantization.precision.assign(static_cast<size_t>(spec.num_layers),
+                                  BlockPrecision{{precision, precision, precision, precision}});
+    return quantization;
+}
+
+Quantization chosen(const Spec& spec, const Quantization& calibrated, PrecisionChoice choice) {
+    const bool is_calibrated = !calibrated.precision.empty();
+    switch (choice) {
+        case PrecisionChoice::kAuto:
+            return is_calibrated ? calibrated : uniform(spec, Precision::kFp32);
+        case PrecisionChoice::kInt8:
+            return is_calibrated ? calibrated : uniform(spec, Precision::kInt8);
+        case PrecisionChoice::kBf16:
+            return uniform(spec, Precision::kBf16);
+        case PrecisionChoice::kFp32:
+            break;
+    }
+    return uniform(spec, Precision::kFp32);
+}
+
+Precision lowest(const Quantization& quantization) {
+    Precision precision = Precision::kFp32;
+    for (const BlockPrecision& block : quantization.precision) {
+        for (const Precision of : block.of) precision = std::max(precision, of);
+    }
+    return precision;
+}
+
+void check_int8_sizes(const Spec& spec) {
+    const int longest = std::max({spec.hidden_size, spec.inner_size, spec.token_inner_size, spec.max_rows()});
+    if (longest <= kMaxInt8Columns) return;
+    throw Error(Status::kUnsupported, "precision: int8 takes matrices of at most " + std::to_string(kMaxInt8Columns) +
+                                          " columns, this model has " + std::to_string(longest) +
+                                          "; load it as bf16 or fp32");
+}
+
+NetShape net_shape(const Spec& spec, const Quantization& quantization) {
     NetShape shape{};
     shape.hidden_size = spec.hidden_size;
     shape.num_heads = spec.num_heads;
@@ -39,10 +82,11 @@ NetShape net_shape(const Spec& spec) {
     shape.token_rows = shape.token_mixing ? spec.max_rows() : 0;
     shape.rope = spec.positions == Positions::kRope;
     shape.norm_eps = static_cast<float>(spec.norm_eps);
+    shape.precision = quantization.precision.data();
     return shape;
 }
 
-Buffer<float> pack_net(const Kernels& kernels, const NetShape& shape, const Weights& weights) {
+Buffer<Word> pack_net(const Kernels& kernels, const NetShape& shape, const Weights& weights) {
     std::vector<BlockWeights> blocks(static_cast<size_t>(shape.num_layers));
     for (size_t i = 0; i < blocks.size(); ++i) {
         const std::string name = "blocks." + std::to_string(i) + ".";
@@ -58,15 +102,21 @@ Buffer<float> pack_net(const Kernels& kernels, const NetShape& shape, const Weig
         block.gate_up = weights.data(name + "mlp.gate_up.weight");
         block.down = weights.data(name + "mlp.down.weight");
     }
-    Buffer<float> packed = make_buffer<float>(kernels.net_floats(shape));
+    Buffer<Word> packed = make_buffer<Word>(kernels.net_words(shape));
     kernels.pack_net(shape, blocks.data(), packed.get());
     return packed;
 }
 
 }  // namespace
 
-Model::Model(Bundle bundle, const Kernels& table)
-    : spec(bundle.spec), metadata(std::move(bundle.metadata)), kernels(table), shape(net_shape(spec)) {
+Model::Model(Bundle bundle, const Kernels& table, PrecisionChoice choice)
+    : spec(bundle.spec),
+      metadata(std::move(bundle.metadata)),
+      kernels(table),
+      quantization(chosen(spec, bundle.quantization, choice)),
+      shape(net_shape(spec, quantization)) {
+    precision = lowest(quantization);
+    if (precision == Precision::kInt8) check_int8_sizes(spec);
     Weights weights(bundle.weights);
     const int D = spec.hidden_size;
     net = pack_net(kernels, shape, weights);
@@ -108,6 +158,17 @@ Model::Model(Bundle bundle, const Kernels& table)
             decoder = weights.linear(kernels, "answer_decoder.weight", spec.vocab_size, D);
             break;
     }
+}
+
+const char* Model::precision_name() const {
+    static const char* const names[] = {"fp32", "bf16", "int8"};
+    return names[static_cast<size_t>(precision)];
+}
+
+const float* Model::input_scale(int step) const {
+    if (quantization.steps == 0) return nullptr;
+    const size_t scales = quantization.precision.size() * kMatricesPerBlock;
+    return quantization.input_scale.data() + static_cast<size_t>(std::min(step, quantization.steps - 1)) * scales;
 }
 
 }  // namespace trm

@@ -18,7 +18,7 @@ namespace trm {
 struct Linear {
     int n = 0;
     int k = 0;
-    Buffer<float> packed;
+    Buffer<Word> packed;
 };
 
 // A linear layer behind the normalisation (v - mean) / std of its input.
@@ -28,15 +28,27 @@ struct Encoder {
     std::vector<float> std;
 };
 
+// What the matrices of the blocks are multiplied in, where the caller chooses; kAuto: as calibrated, else float32.
+enum class PrecisionChoice { kAuto, kFp32, kBf16, kInt8 };
+
 struct Model {
-    Model(Bundle bundle, const Kernels& kernels);
+    Model(Bundle bundle, const Kernels& kernels, PrecisionChoice choice);
+    Model(const Model&) = delete;
+    Model& operator=(const Model&) = delete;
+
+    // "fp32", "bf16" or "int8"; a calibrated mixture reads "int8".
+    const char* precision_name() const;
+    // Input scales of refinement step k = 0, 1, ... for NetCall; null where each row has its own.
+    const float* input_scale(int step) const;
 
     Spec spec;
     std::map<std::string, std::string> metadata;
     const Kernels& kernels;
-    NetShape shape;
+    Precision precision;  // the lowest in use
+    Quantization quantization;
+    NetShape shape;  // points into `quantization`
 
-    Buffer<float> net;   // packed blocks
+    Buffer<Word> net;    // packed blocks
     Buffer<float> rope;  // rotary tables of all positions
     std::vector<float> y_init, z_init;
     std::vector<float> registers;           // [R, D], or puzzle embedding [num_puzzles, puzzle_size] for tokens

@@ -4,19 +4,36 @@
 namespace trm {
 
 void Session::recur() {
-    const Model& m = *model_;
-    const size_t count = static_cast<size_t>(rows()) * static_cast<size_t>(m.spec.hidden_size);
-    const auto net = [&](float* h) {
-        m.kernels.net(m.shape, m.net.get(), m.rope.get(), position_, rows(), h, scratch_);
-    };
-    for (int h = 0; h < m.spec.h_cycles; ++h) {
-        for (int l = 0; l < m.spec.l_cycles; ++l) {
+    const Spec& spec = model_->spec;
+    const size_t count = static_cast<size_t>(rows()) * static_cast<size_t>(spec.hidden_size);
+    for (int h = 0; h < spec.h_cycles; ++h) {
+        for (int l = 0; l < spec.l_cycles; ++l) {
             for (size_t i = 0; i < count; ++i) z_[i] += y_[i] + e_[i];
-            net(z_);  // z = net(z + (y + e))
+            evaluate_net(z_);  // z = net(z + (y + e))
         }
         for (size_t i = 0; i < count; ++i) y_[i] += z_[i];
-        net(y_);  // y = net(y + z)
+        evaluate_net(y_);  // y = net(y + z)
     }
+}
+
+// states = net(states), by all threads of the session.
+void Session::evaluate_net(float* states) {
+    struct Work {
+        const Model& model;
+        NetCall call;
+    };
+    const Model& m = *model_;
+    Work work{m,
+              {m.net.get(), m.rope.get(), position_, rows(), m.input_scale(steps_run_), states, scratch_,
+               team_.barrier(), 0, team_.threads()}};
+    team_.run(
+        [](void* context, int thread) {
+            const Work& shared = *static_cast<const Work*>(context);
+            NetCall own = shared.call;
+            own.thread = thread;
+            shared.model.kernels.net(shared.model.shape, own);
+        },
+        &work);
 }
 
 }  // namespace trm

@@ -5,7 +5,8 @@
 
 namespace trm {
 
-Session::Session(std::shared_ptr<const Model> model) : model_(std::move(model)) {
+Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options)
+    : model_(std::move(model)), team_(options.threads, options.park_after_us, options.pin) {
     memory_ = make_buffer<std::byte>(lay_out(nullptr).used());
     lay_out(memory_.get());
 }
@@ -22,13 +23,13 @@ Arena Session::lay_out(std::byte* base) {
     e_ = arena.take<float>(area(L, D));
     y_ = arena.take<float>(area(L, D));
     z_ = arena.take<float>(area(L, D));
-    scratch_ = arena.take<float>(m.kernels.scratch_floats(m.shape, L));
+    scratch_ = arena.take<float>(m.kernels.scratch_floats(m.shape, L, team_.threads()));
     staged_ = arena.take<float>(staged);
     draft_ = arena.take<float>(area(S, spec.dof));
     actions_ = arena.take<float>(area(S, spec.dof));
     last_action_ = arena.take<float>(static_cast<size_t>(spec.dof));
     keys_ = arena.take<float>(area(M, D));
-    packed_keys_ = arena.take<float>(M ? m.kernels.linear_floats(M, D) : 0);
+    packed_keys_ = arena.take<Word>(M ? m.kernels.linear_words(M, D) : 0);
     queries_ = arena.take<float>(M ? area(S, D) : 0);
     logits_ = arena.take<float>(area(S, std::max(M, spec.vocab_size)));
     choices_ = arena.take<int32_t>(static_cast<size_t>(S));

@@ -7,6 +7,7 @@
 
 #include "core/memory.h"
 #include "core/model.h"
+#include "core/team.h"
 
 namespace trm {
 
@@ -27,9 +28,16 @@ struct Call {
     const float* last_action = nullptr;  // actions: [dof] or null
 };
 
+struct SessionOptions {
+    int threads = 1;
+    int64_t park_after_us = Team::kNeverPark;
+    bool pin = false;
+};
+
 class Session {
   public:
-    explicit Session(std::shared_ptr<const Model> model);
+    // Throws std::bad_alloc, or std::system_error where the system grants no more threads.
+    Session(std::shared_ptr<const Model> model, const SessionOptions& options);
 
     const Model& model() const { return *model_; }
 
@@ -81,6 +89,7 @@ class Session {
 
     // recursion.cc: h_cycles x (l_cycles + 1) evaluations of net
     void recur();
+    void evaluate_net(float* states);
 
     // decode.cc: false where a value is not finite
     bool decode();
@@ -90,6 +99,7 @@ class Session {
     bool decode_slots();
 
     std::shared_ptr<const Model> model_;
+    Team team_;
     Buffer<std::byte> memory_;
 
     bool begun_ = false;
@@ -103,7 +113,8 @@ class Session {
     float* staged_;               // one input, normalised
     float *draft_, *actions_;     // actions: y0 and the last step's answer [T, dof]
     float* last_action_;          // actions: [dof]
-    float *keys_, *packed_keys_;  // slots: [M, D]
+    float* keys_;                 // slots: [M, D]
+    Word* packed_keys_;           // slots: the same as a packed matrix
     float* queries_;              // slots: [S, D]
     float* logits_;               // [S, M or V]
     int32_t *choices_, *chosen_;  // slots, tokens: y0 or x, and the last step's answer [S]

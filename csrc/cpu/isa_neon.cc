@@ -3,4 +3,6 @@
 #define TRM_ISA_TABLE kernels_neon
 #define TRM_VECTOR_FLOATS 4
 #define TRM_TILE_ROWS 8  // 16 accumulators of 32 registers
+#define TRM_TILE_ROWS_SPLIT 6
+#define TRM_VECTOR_CONSTRAINT "w"
 #include "cpu/kernels.inc"

@@ -16,20 +16,17 @@ namespace py = pybind11;
 
 namespace {
 
-// Raise the exception of trm_edge.errors that stands for a negative status; else return it.
-trm_status checked(trm_status status) {
+// Call into the C ABI without the GIL. Raises the exception of trm_edge.errors that stands for a negative status.
+template <typename Call>
+trm_status checked(Call&& call) {
+    auto released = PyEval_SaveThread();
+    const trm_status status = call();  // does not throw
+    PyEval_RestoreThread(released);
     if (status >= 0) return status;
     const py::object error =
         py::module_::import("trm_edge.errors").attr("error_from_status")(status, py::bytes(trm_last_message()));
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
     throw py::error_already_set();
-}
-
-// Call into the C ABI without the GIL.
-template <typename Call>
-trm_status unlocked(Call&& call) {
-    const py::gil_scoped_release released;
-    return call();
 }
 
 trm_dtype dtype_of(const py::array& array) {
@@ -59,8 +56,8 @@ class Arrays {
             constexpr int kReady = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
             if ((array.flags() & kReady) == kReady && dtype_of(array) != TRM_ABSENT) return array;
         }
-        static const char* const kNames[] = {"", "float32", "int32", "bool"};
-        return py::module_::import("trm_edge.inputs").attr("as_array")(name, value, py::dtype(kNames[expected]));
+        const py::dtype dtype(expected == TRM_F32 ? "float32" : expected == TRM_I32 ? "int32" : "bool");
+        return py::module_::import("trm_edge.inputs").attr("as_array")(name, value, dtype);
     }
 
     py::array kept_[8];
@@ -68,46 +65,48 @@ class Arrays {
 };
 
 struct Model {
+    // From a file, or from `bytes` where `path` is null.
+    Model(const char* path, std::string_view bytes, int32_t precision) {
+        const trm_load_options options = {sizeof options, precision};
+        trm_model* model = nullptr;
+        checked([&] {
+            return path ? trm_model_load_file(path, &options, &model)
+                        : trm_model_load_memory(bytes.data(), bytes.size(), &options, &model);
+        });
+        handle.reset(model, trm_model_free);
+    }
     std::shared_ptr<trm_model> handle;
 };
 
-Model load(const char* path, std::string_view bytes) {
-    trm_model* model = nullptr;
-    checked(unlocked([&] {
-        return path ? trm_model_load_file(path, &model) : trm_model_load_memory(bytes.data(), bytes.size(), &model);
-    }));
-    return Model{{model, trm_model_free}};
-}
-
 class Session {
   public:
-    explicit Session(const Model& model) {
+    Session(const Model& model, int32_t threads, bool pin, int64_t park_after_us) {
+        const trm_session_options options = {sizeof options, threads, pin, park_after_us};
         trm_session* session = nullptr;
-        checked(trm_model_info(model.handle.get(), &info_));
-        checked(unlocked([&] { return trm_session_create(model.handle.get(), &session); }));
+        checked([&] { return trm_model_info(model.handle.get(), &info_); });
+        checked([&] { return trm_session_create(model.handle.get(), &options, &session); });
         session_.reset(session, trm_session_free);
     }
 
-    // `arguments` holds every input by name, None where absent. Returns (status, y, steps_run, confidence, duration_us,
-    // halt_logits, trajectory or None, logits or None).
-    py::tuple refine(const py::dict& arguments, int32_t steps, float halt, bool trajectory) {
+    // `arguments` are those of inputs(), None where absent. Returns what run() does.
+    py::tuple refine(const py::tuple& arguments, int32_t steps, float halt, bool trajectory) {
         Arrays arrays;
         const trm_inputs in = inputs(arrays, arguments);
         return run(sizes_of(in), std::clamp(steps, 0, TRM_MAX_STEPS), trajectory,
                    [&](trm_outputs* out) { return trm_refine(session_.get(), &in, steps, halt, out); });
     }
 
-    void begin(const py::dict& arguments) {
+    void begin(const py::tuple& arguments) {
         Arrays arrays;
         const trm_inputs in = inputs(arrays, arguments);
-        checked(unlocked([&] { return trm_begin(session_.get(), &in); }));
+        checked([&] { return trm_begin(session_.get(), &in); });
         begun_ = sizes_of(in);
     }
 
     py::tuple step(const py::object& x, const py::object& features, const py::object& last_action) {
-        Arrays arrays;
-        const trm_tensor fresh[3] = {arrays("x", x, x_dtype()), arrays("features", features, TRM_F32),
-                                     arrays("last_action", last_action, TRM_F32)};
+        Arrays in;
+        const trm_tensor fresh[] = {in("x", x, x_dtype()), in("features", features, TRM_F32),
+                                    in("last_action", last_action, TRM_F32)};
         return run(begun_, 1, true,
                    [&](trm_outputs* out) { return trm_step(session_.get(), &fresh[0], &fresh[1], &fresh[2], out); });
     }
@@ -118,12 +117,11 @@ class Session {
 
     trm_dtype x_dtype() const { return info_.answer == TRM_TOKENS ? TRM_I32 : TRM_F32; }
     trm_dtype y_dtype() const { return info_.answer == TRM_ACTIONS ? TRM_F32 : TRM_I32; }
-
-    trm_inputs inputs(Arrays& arrays, const py::dict& arguments) const {
-        const auto array = [&](const char* name, trm_dtype dtype) { return arrays(name, arguments[name], dtype); };
-        return {sizeof(trm_inputs),         array("x", x_dtype()),         array("y0", y_dtype()),
-                array("features", TRM_F32), array("slots", TRM_F32),       array("candidates", TRM_F32),
-                array("mask", TRM_BOOL),    array("last_action", TRM_F32), arguments["puzzle_id"].cast<int32_t>()};
+    trm_inputs inputs(Arrays& arrays, const py::tuple& a) const {
+        static const char* const kNames[] = {"x", "y0", "features", "slots", "candidates", "mask", "last_action"};
+        const auto in = [&](size_t i, trm_dtype dtype) { return arrays(kNames[i], a[i], dtype); };
+        return {sizeof(trm_inputs), in(0, x_dtype()), in(1, y_dtype()), in(2, TRM_F32),      in(3, TRM_F32),
+                in(4, TRM_F32),     in(5, TRM_BOOL),  in(6, TRM_F32),   a[7].cast<int32_t>()};
     }
 
     // Sizes of the outputs; no larger than the spec's maxima, which the engine will refuse to exceed.
@@ -137,30 +135,27 @@ class Session {
     py::tuple run(const Sizes& sizes, py::ssize_t steps, bool trajectory, Call&& call) const {
         const bool actions = info_.answer == TRM_ACTIONS;
         const py::ssize_t width = info_.answer == TRM_TOKENS ? info_.vocab_size : sizes.second;
-        const py::dtype dtype = actions ? py::dtype::of<float>() : py::dtype::of<int32_t>();
+        const py::dtype f32 = py::dtype::of<float>(), dtype = actions ? f32 : py::dtype::of<int32_t>();
         Shape shape{sizes.first};
         if (actions) shape.push_back(info_.dof);
-        py::array y(dtype, shape), halt_logits(py::dtype::of<float>(), Shape{steps}), steps_y, steps_logits;
+        py::object steps_y = py::none(), steps_logits = py::none();
         trm_outputs out = TRM_OUTPUTS_INIT;
-        const auto give = [](py::array& array, auto*& data, size_t& bytes) {
-            data = static_cast<std::remove_reference_t<decltype(data)>>(array.mutable_data());
+        const auto give = [](py::array array, auto*& data, size_t& bytes) {
             bytes = static_cast<size_t>(array.nbytes());
+            data = static_cast<std::remove_reference_t<decltype(data)>>(array.mutable_data());
+            return array;
         };
-        give(y, out.y, out.y_bytes);
-        give(halt_logits, out.halt_logits, out.halt_logits_bytes);
+        const py::array y = give(py::array(dtype, shape), out.y, out.y_bytes);
+        const py::array halt_logits = give(py::array(f32, Shape{steps}), out.halt_logits, out.halt_logits_bytes);
         if (trajectory) {
             shape.insert(shape.begin(), steps);
-            steps_y = py::array(dtype, shape);
-            give(steps_y, out.trajectory, out.trajectory_bytes);
+            steps_y = give(py::array(dtype, shape), out.trajectory, out.trajectory_bytes);
         }
-        if (trajectory && !actions) {
-            steps_logits = py::array(py::dtype::of<float>(), Shape{steps, sizes.first, width});
-            give(steps_logits, out.logits, out.logits_bytes);
-        }
-        const trm_status status = checked(unlocked([&] { return call(&out); }));
-        return py::make_tuple(status, y, out.steps_run, out.confidence, out.duration_us, halt_logits,
-                              trajectory ? py::object(steps_y) : py::none(),
-                              trajectory && !actions ? py::object(steps_logits) : py::none());
+        if (trajectory && !actions)
+            steps_logits = give(py::array(f32, Shape{steps, sizes.first, width}), out.logits, out.logits_bytes);
+        const trm_status status = checked([&] { return call(&out); });
+        return py::make_tuple(status, y, out.steps_run, out.confidence, out.duration_us, halt_logits, steps_y,
+                              steps_logits);
     }
 
     trm_info info_{};
@@ -168,14 +163,14 @@ class Session {
     Sizes begun_{0, 0};
 };
 
-// Project a float32 array [T, dof] in place; limits are float32 [dof] or None.
-trm_status project_limits(py::array_t<float, py::array::c_style> actions, const py::object& lower,
-                          const py::object& upper, const py::object& velocity, const py::object& last_action) {
-    const auto data = [](const py::object& limit) {
-        return limit.is_none() ? nullptr : py::cast<py::array_t<float, py::array::c_style>>(limit).data();
-    };
-    return checked(trm_project_limits(actions.mutable_data(), actions.shape(0), actions.shape(1), data(lower),
-                                      data(upper), data(velocity), data(last_action)));
+// Project a float32 array [T, dof] in place; lower, upper, velocity and last_action are float32 [dof] or None.
+trm_status project_limits(py::array_t<float, py::array::c_style> actions, const py::args& limits) {
+    const float* at[4] = {};
+    for (size_t i = 0; i < 4; ++i)
+        if (!limits[i].is_none()) at[i] = py::cast<py::array_t<float, py::array::c_style>>(limits[i]).data();
+    float* data = actions.mutable_data();
+    const py::ssize_t T = actions.shape(0), dof = actions.shape(1);
+    return checked([&] { return trm_project_limits(data, T, dof, at[0], at[1], at[2], at[3]); });
 }
 
 }  // namespace
@@ -185,14 +180,19 @@ PYBIND11_MODULE(_core, m) {
     m.def("supported_isas", &trm_supported_isas);
     m.def("status_name", &trm_status_name);
     m.def("project_limits", &project_limits);
+    m.def("register_loop", [](int32_t precision, int64_t iterations) {
+        double operations = 0, seconds = 0;
+        checked([&] { return trm_register_loop(precision, iterations, &operations, &seconds); });
+        return py::make_tuple(operations, seconds);
+    });
     py::class_<Model>(m, "Model")
-        .def_static("load_file", [](const std::string& path) { return load(path.c_str(), {}); })
-        .def_static("load_memory", [](std::string_view bytes) { return load(nullptr, bytes); })
+        .def(py::init<const char*, std::string_view, int32_t>())
+        .def_property_readonly("precision", [](const Model& model) { return trm_model_precision(model.handle.get()); })
         .def_property_readonly("isa", [](const Model& model) { return trm_model_isa(model.handle.get()); })
         .def("metadata",
              [](const Model& model, const char* key) { return trm_model_metadata(model.handle.get(), key); });
     py::class_<Session>(m, "Session")
-        .def(py::init<const Model&>())
+        .def(py::init<const Model&, int32_t, bool, int64_t>())
         .def("refine", &Session::refine)
         .def("begin", &Session::begin)
         .def("step", &Session::step);

@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
     float *draft, *chunk;
     trm_status status;
     if (argc != 2) return 2;
-    if (trm_model_load_file(argv[1], &model) < 0 || trm_session_create(model, &session) < 0) {
+    if (trm_model_load_file(argv[1], NULL, &model) < 0 || trm_session_create(model, NULL, &session) < 0) {
         printf("%s\n", trm_last_message());
         return 1;
     }

@@ -111,11 +111,11 @@ int main(int argc, char** argv) {
     out.y_bytes = out.halt_logits_bytes = out.trajectory_bytes = out.logits_bytes = sizeof buffer[0];
 
     trm_model* model = nullptr;
-    if (trm_model_load_file(argv[1], &model) != TRM_OK) return fail("load");
+    if (trm_model_load_file(argv[1], nullptr, &model) != TRM_OK) return fail("load");
     // One session a check, so that each sees a first call.
     trm_session* sessions[2];
     for (trm_session*& session : sessions) {
-        if (trm_session_create(model, &session) != TRM_OK) return fail("session");
+        if (trm_session_create(model, nullptr, &session) != TRM_OK) return fail("session");
     }
     const auto calls = [&](trm_session* session) {
         for (int i = 0; i < 3; ++i) {

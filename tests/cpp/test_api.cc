@@ -23,13 +23,13 @@ std::string path_of(const char* name) { return std::string(TRM_GOLDEN_BUNDLES "/
 
 Model load(const char* name) {
     trm_model* model = nullptr;
-    REQUIRE_MESSAGE(trm_model_load_file(path_of(name).c_str(), &model) == TRM_OK, trm_last_message());
+    REQUIRE_MESSAGE(trm_model_load_file(path_of(name).c_str(), nullptr, &model) == TRM_OK, trm_last_message());
     return Model(model);
 }
 
 Session open(const Model& model) {
     trm_session* session = nullptr;
-    REQUIRE(trm_session_create(model.get(), &session) == TRM_OK);
+    REQUIRE(trm_session_create(model.get(), nullptr, &session) == TRM_OK);
     return Session(session);
 }
 
@@ -89,14 +89,14 @@ const char* const kBundles[] = {"actions_attention", "actions_mlp_t", "slots_att
 
 TEST_CASE("loading says what is wrong") {
     trm_model* model = nullptr;
-    CHECK(trm_model_load_file("/nonexistent.trm", &model) == TRM_IO_ERROR);
+    CHECK(trm_model_load_file("/nonexistent.trm", nullptr, &model) == TRM_IO_ERROR);
     CHECK(message_has("/nonexistent.trm"));
-    CHECK(trm_model_load_file(nullptr, &model) == TRM_INVALID_ARGUMENT);
-    CHECK(trm_model_load_file("x", nullptr) == TRM_INVALID_ARGUMENT);
-    CHECK(trm_model_load_memory("short", 5, &model) == TRM_INVALID_BUNDLE);
+    CHECK(trm_model_load_file(nullptr, nullptr, &model) == TRM_INVALID_ARGUMENT);
+    CHECK(trm_model_load_file("x", nullptr, nullptr) == TRM_INVALID_ARGUMENT);
+    CHECK(trm_model_load_memory("short", 5, nullptr, &model) == TRM_INVALID_BUNDLE);
     CHECK(model == nullptr);
     setenv("TRM_EDGE_ISA", "sse9", 1);
-    const trm_status status = trm_model_load_file(path_of("slots_attention").c_str(), &model);
+    const trm_status status = trm_model_load_file(path_of("slots_attention").c_str(), nullptr, &model);
     unsetenv("TRM_EDGE_ISA");
     CHECK(status == TRM_UNSUPPORTED);
     CHECK(message_has("sse9"));
@@ -330,7 +330,7 @@ TEST_CASE("a session serves one call at a time; a model serves many sessions") {
     for (int t = 0; t < 4; ++t) {
         threads.emplace_back([&] {
             trm_session* session = nullptr;
-            if (trm_session_create(f.model.get(), &session) != TRM_OK) {
+            if (trm_session_create(f.model.get(), nullptr, &session) != TRM_OK) {
                 ++wrong;
                 return;
             }

@@ -33,12 +33,12 @@ void check_bundle(const std::string& name) {
     CAPTURE(name);
     const GoldenFile file(std::string(TRM_GOLDEN_BUNDLES "/") + name);
     trm_model* raw_model = nullptr;
-    REQUIRE_MESSAGE(trm_model_load_memory(file.bytes.data(), file.bytes.size(), &raw_model) == TRM_OK,
+    REQUIRE_MESSAGE(trm_model_load_memory(file.bytes.data(), file.bytes.size(), nullptr, &raw_model) == TRM_OK,
                     trm_last_message());
     const std::unique_ptr<trm_model, Free> model(raw_model);
     if (const char* wanted = std::getenv("TRM_EDGE_ISA")) REQUIRE(std::string(trm_model_isa(model.get())) == wanted);
     trm_session* raw_session = nullptr;
-    REQUIRE(trm_session_create(model.get(), &raw_session) == TRM_OK);
+    REQUIRE(trm_session_create(model.get(), nullptr, &raw_session) == TRM_OK);
     const std::unique_ptr<trm_session, Free> session(raw_session);
     REQUIRE(file.cases > 0);
     for (int number = 0; number < file.cases; ++number) {

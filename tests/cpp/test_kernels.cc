@@ -1,4 +1,4 @@
-// The fp32 kernels of every instruction set against a plain double-precision reference, over odd shapes.
+// The kernels of every instruction set against a plain double-precision reference, over odd shapes.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "core/team.h"
 #include "cpu/dispatch.h"
 
 #ifdef __SANITIZE_ADDRESS__
@@ -25,6 +26,8 @@ namespace {
 using trm::BlockWeights;
 using trm::Kernels;
 using trm::NetShape;
+using trm::Precision;
+using trm::Word;
 
 constexpr double TOLERANCE = 1e-5;  // relative to the largest output; typical is 3e-7
 constexpr float THETA = 10000.0f;
@@ -50,6 +53,7 @@ class Guarded {
     Guarded& operator=(const Guarded&) = delete;
 
     float* data() { return data_; }
+    Word* words() { return reinterpret_cast<Word*>(data_); }
     bool intact() const {
         ASAN_UNPOISON_MEMORY_REGION(room_.data(), bytes(room_.data(), room_.data() + room_.size()));
         const auto is_guard = [](float v) { return v == GUARD; };
@@ -84,6 +88,33 @@ Doubles linear_reference(const Doubles& in, int rows, int k, const float* w, int
     return out;
 }
 
+// Rows of n values as a product of that precision sees them.
+void round_rows(Precision precision, double* values, size_t count, int n) {
+    for (size_t row = 0; row < count; row += n) {
+        double most = 0;
+        for (int i = 0; i < n; ++i) most = std::max(most, std::fabs(values[row + i]));
+        for (int i = 0; i < n; ++i) {
+            double& v = values[row + i];
+            if (precision == Precision::kInt8 && most > 0) v = std::nearbyint(v / (most / 127)) * (most / 127);
+            if (precision == Precision::kBf16 && v != 0) {
+                const int exponent = std::ilogb(v) - 7;  // 8 significant bits
+                v = std::scalbn(std::nearbyint(std::scalbn(v, -exponent)), exponent);
+            }
+        }
+    }
+}
+
+// The same with both operands rounded.
+Doubles linear_reference(Precision precision, Doubles in, int rows, int k, const float* w, int n) {
+    Doubles weights(w, w + static_cast<size_t>(n) * k), out(static_cast<size_t>(rows) * n);
+    round_rows(precision, in.data(), in.size(), k);
+    round_rows(precision, weights.data(), weights.size(), k);
+    for (int r = 0; r < rows; ++r)
+        for (int c = 0; c < n; ++c)
+            for (int i = 0; i < k; ++i) out[size_t(r) * n + c] += in[size_t(r) * k + i] * weights[size_t(c) * k + i];
+    return out;
+}
+
 // rms(x + branch) along rows of length n.
 void residual_norm(Doubles& x, const Doubles& branch, int n, double eps) {
     for (size_t row = 0; row < x.size(); row += n) {
@@ -97,15 +128,16 @@ void residual_norm(Doubles& x, const Doubles& branch, int n, double eps) {
     }
 }
 
-Doubles swiglu_reference(const Doubles& x, int rows, int width, int inner, const float* gate_up, const float* down) {
-    const Doubles both = linear_reference(x, rows, width, gate_up, 2 * inner);
+Doubles swiglu_reference(Precision precision, const Doubles& x, int rows, int width, int inner, const float* gate_up,
+                         const float* down) {
+    const Doubles both = linear_reference(precision, x, rows, width, gate_up, 2 * inner);
     Doubles mid(static_cast<size_t>(rows) * inner);
     for (int r = 0; r < rows; ++r)
         for (int i = 0; i < inner; ++i) {
             const double gate = both[size_t(r) * 2 * inner + i], up = both[size_t(r) * 2 * inner + inner + i];
             mid[size_t(r) * inner + i] = gate / (1 + std::exp(-gate)) * up;
         }
-    return linear_reference(mid, rows, inner, down, width);
+    return linear_reference(precision, mid, rows, inner, down, width);
 }
 
 void rope_reference(double* head, int hd, int position) {
@@ -117,10 +149,10 @@ void rope_reference(double* head, int hd, int position) {
     }
 }
 
-Doubles attention_reference(const NetShape& s, const BlockWeights& w, const Doubles& x, int rows,
+Doubles attention_reference(Precision precision, const NetShape& s, const BlockWeights& w, const Doubles& x, int rows,
                             const std::vector<int32_t>& position) {
     const int D = s.hidden_size, hd = D / s.num_heads;
-    Doubles qkv = linear_reference(x, rows, D, w.qkv, 3 * D);
+    Doubles qkv = linear_reference(precision, x, rows, D, w.qkv, 3 * D);
     Doubles mixed(static_cast<size_t>(rows) * D), weight(rows);
     const auto row = [&](int part, int r, int head) { return qkv.data() + size_t(r) * 3 * D + part * D + head * hd; };
     for (int head = 0; head < s.num_heads; ++head) {
@@ -140,7 +172,7 @@ Doubles attention_reference(const NetShape& s, const BlockWeights& w, const Doub
                     mixed[size_t(query) * D + head * hd + i] += weight[key] / sum * row(2, key, head)[i];
         }
     }
-    return linear_reference(mixed, rows, D, w.out, D);
+    return linear_reference(precision, mixed, rows, D, w.out, D);
 }
 
 Doubles transposed(const Doubles& x, int rows, int columns) {
@@ -153,17 +185,18 @@ Doubles transposed(const Doubles& x, int rows, int columns) {
 Doubles net_reference(const NetShape& s, const std::vector<BlockWeights>& blocks, const Floats& h, int rows,
                       const std::vector<int32_t>& position) {
     const int D = s.hidden_size;
+    const Precision precision = s.precision[0].of[0];
     Doubles x(h.begin(), h.end());
     for (const BlockWeights& w : blocks) {
         if (s.token_mixing) {
             Doubles t = transposed(x, rows, D);
-            residual_norm(t, swiglu_reference(t, D, rows, s.token_inner_size, w.token_gate_up, w.token_down), rows,
-                          s.norm_eps);
+            residual_norm(t, swiglu_reference(precision, t, D, rows, s.token_inner_size, w.token_gate_up, w.token_down),
+                          rows, s.norm_eps);
             x = transposed(t, D, rows);
         } else {
-            residual_norm(x, attention_reference(s, w, x, rows, position), D, s.norm_eps);
+            residual_norm(x, attention_reference(precision, s, w, x, rows, position), D, s.norm_eps);
         }
-        residual_norm(x, swiglu_reference(x, rows, D, s.inner_size, w.gate_up, w.down), D, s.norm_eps);
+        residual_norm(x, swiglu_reference(precision, x, rows, D, s.inner_size, w.gate_up, w.down), D, s.norm_eps);
     }
     return x;
 }
@@ -183,10 +216,13 @@ double relative_error(const float* got, const Doubles& want) {
 // A net with random weights (residual branches small, as trained ones are) and everything that running it takes.
 struct Net {
     NetShape shape;
+    std::vector<trm::BlockPrecision> precision;
     std::vector<Floats> storage;
     std::vector<BlockWeights> blocks;
 
-    Net(const NetShape& s, std::mt19937& rng) : shape(s) {
+    Net(const NetShape& s, std::mt19937& rng, Precision p = Precision::kFp32)
+        : shape(s), precision(static_cast<size_t>(s.num_layers), trm::BlockPrecision{{p, p, p, p}}) {
+        shape.precision = precision.data();
         const int D = s.hidden_size, I = s.inner_size, L = s.token_rows, It = s.token_inner_size;
         for (int i = 0; i < s.num_layers; ++i) {
             BlockWeights w = {};
@@ -208,15 +244,35 @@ struct Net {
         return storage.back().data();  // moving a vector does not move its floats
     }
 
+    Net(const Net&) = delete;
+    Net& operator=(const Net&) = delete;
+
     // h = net(h); `max_rows` sizes the scratch buffer.
-    void run(const Kernels& kernels, Floats& h, int rows, int max_rows, const std::vector<int32_t>& position) const {
+    void run(const Kernels& kernels, Floats& h, int rows, int max_rows, const std::vector<int32_t>& position,
+             int threads = 1) const {
         const int positions = *std::max_element(position.begin(), position.end()) + 1;
-        Guarded packed(kernels.net_floats(shape)), table(kernels.rope_floats(shape, positions));
-        Guarded scratch(kernels.scratch_floats(shape, max_rows)), state(h.size());
-        kernels.pack_net(shape, blocks.data(), packed.data());
+        Guarded packed(kernels.net_words(shape)), table(kernels.rope_floats(shape, positions));
+        Guarded scratch(kernels.scratch_floats(shape, max_rows, threads)), state(h.size());
+        kernels.pack_net(shape, blocks.data(), packed.words());
         kernels.pack_rope(shape, positions, THETA, table.data());
         std::copy(h.begin(), h.end(), state.data());
-        kernels.net(shape, packed.data(), table.data(), position.data(), rows, state.data(), scratch.data());
+        trm::Team team(threads, trm::Team::kNeverPark, false);
+        struct Work {
+            const Kernels& kernels;
+            const NetShape& shape;
+            trm::NetCall call;
+        } work{kernels,
+               shape,
+               {packed.words(), table.data(), position.data(), rows, nullptr, state.data(), scratch.data(),
+                team.barrier(), 0, threads}};
+        team.run(
+            [](void* context, int thread) {
+                const Work& shared = *static_cast<const Work*>(context);
+                trm::NetCall own = shared.call;
+                own.thread = thread;
+                shared.kernels.net(shared.shape, own);
+            },
+            &work);
         std::copy(state.data(), state.data() + h.size(), h.begin());
         CHECK(packed.intact());
         CHECK(table.intact());
@@ -233,26 +289,34 @@ std::vector<int32_t> gapped_positions(int rows) {
 }
 
 NetShape attention_shape(int D, int H, int I, int layers, bool rope) {
-    return NetShape{D, H, I, layers, false, 0, 0, rope, 1e-5f};
+    return NetShape{D, H, I, layers, false, 0, 0, rope, 1e-5f, nullptr};
 }
 
 NetShape mixing_shape(int D, int I, int layers, int It, int L) {
-    return NetShape{D, D % 3 ? 1 : 3, I, layers, true, It, L, false, 1e-5f};
+    return NetShape{D, D % 3 ? 1 : 3, I, layers, true, It, L, false, 1e-5f, nullptr};
 }
 
-void check_net(const Kernels& kernels, const NetShape& shape, int rows, std::mt19937& rng) {
+// A value that float32 rounds to another byte or bfloat16 than float64 does moves the result.
+double tolerance_of(Precision precision) {
+    return precision == Precision::kInt8 ? 8e-3 : precision == Precision::kBf16 ? 3e-3 : TOLERANCE;
+}
+
+void check_net(const Kernels& kernels, const NetShape& shape, int rows, std::mt19937& rng,
+               Precision precision = Precision::kFp32, int threads = 1) {
     CAPTURE(shape.hidden_size);
     CAPTURE(shape.num_heads);
     CAPTURE(shape.inner_size);
     CAPTURE(shape.token_inner_size);
     CAPTURE(shape.rope);
     CAPTURE(rows);
-    const Net net(shape, rng);
+    CAPTURE(int(precision));
+    CAPTURE(threads);
+    const Net net(shape, rng, precision);
     const std::vector<int32_t> position = gapped_positions(rows);
     Floats h = normal(rng, static_cast<size_t>(rows) * shape.hidden_size, 1);
-    const Doubles want = net_reference(shape, net.blocks, h, rows, position);
-    net.run(kernels, h, rows, rows + static_cast<int>(rng() % 4), position);
-    CHECK(relative_error(h.data(), want) <= TOLERANCE);
+    const Doubles want = net_reference(net.shape, net.blocks, h, rows, position);
+    net.run(kernels, h, rows, rows + static_cast<int>(rng() % 4), position, threads);
+    CHECK(relative_error(h.data(), want) <= tolerance_of(precision));
 }
 
 void check_linear(const Kernels& kernels, int n, int k, int rows, std::mt19937& rng) {
@@ -261,15 +325,15 @@ void check_linear(const Kernels& kernels, int n, int k, int rows, std::mt19937& 
     CAPTURE(rows);
     const Floats w = normal(rng, static_cast<size_t>(n) * k, 1 / std::sqrt(k));
     const size_t in_stride = k + rng() % 3, out_stride = n + rng() % 3;
-    Guarded in((rows - 1) * in_stride + k), out((rows - 1) * out_stride + n), packed(kernels.linear_floats(n, k));
+    Guarded in((rows - 1) * in_stride + k), out((rows - 1) * out_stride + n), packed(kernels.linear_words(n, k));
     Doubles exact;
     for (int r = 0; r < rows; ++r) {
         const Floats row = normal(rng, k, 1);
         std::copy(row.begin(), row.end(), in.data() + r * in_stride);
         exact.insert(exact.end(), row.begin(), row.end());
     }
-    kernels.pack_linear(w.data(), n, k, packed.data());
-    kernels.linear(packed.data(), n, k, in.data(), in_stride, rows, out.data(), out_stride);
+    kernels.pack_linear(w.data(), n, k, packed.words());
+    kernels.linear(packed.words(), n, k, in.data(), in_stride, rows, out.data(), out_stride);
     CHECK(packed.intact());
     CHECK(in.intact());
     CHECK(out.intact());
@@ -365,6 +429,61 @@ TEST_CASE("net with token mixing: odd shapes") {
             const int D = 2 * pick(rng, 1, 50), I = pick(rng, 1, 80), It = pick(rng, 1, 70);
             check_net(kernels, mixing_shape(D, I, pick(rng, 1, 2), It, L), L, rng);
         }
+    });
+}
+
+TEST_CASE("net in bf16 and int8, and by several threads") {
+    for_each_supported([](const Kernels& kernels) {
+        for (const Precision precision : {Precision::kFp32, Precision::kBf16, Precision::kInt8})
+            for (const int threads : {1, 2, 3}) {
+                std::mt19937 rng(6);
+                check_net(kernels, attention_shape(64, 2, 96, 2, true), 33, rng, precision, threads);
+                check_net(kernels, attention_shape(26, 1, 37, 2, false), 9, rng, precision, threads);
+                check_net(kernels, attention_shape(130, 5, 67, 1, true), 1, rng, precision, threads);
+                check_net(kernels, mixing_shape(70, 33, 2, 45, 18), 18, rng, precision, threads);
+                check_net(kernels, mixing_shape(24, 21, 2, 6, 1), 1, rng, precision, threads);
+                if (threads > 1) continue;
+                for (int i = 0; i < 10; ++i) {
+                    const int heads = pick(rng, 1, 4), D = heads * 2 * pick(rng, 1, 36), L = pick(rng, 1, 40);
+                    check_net(kernels, attention_shape(D, heads, pick(rng, 1, 100), pick(rng, 1, 2), rng() % 2 == 0), L,
+                              rng, precision);
+                    check_net(kernels, mixing_shape(2 * pick(rng, 1, 50), pick(rng, 1, 80), 1, pick(rng, 1, 70), L), L,
+                              rng, precision);
+                }
+            }
+    });
+}
+
+// Inputs of +-1 have scale 1/127 and are their own norm; gates above 90 leave silu(g) = g. So nothing rounds but the
+// results, and a sum that is off by one shows.
+TEST_CASE("int8: sums of byte products are exact on every instruction set") {
+    for_each_supported([](const Kernels& kernels) {
+        std::mt19937 rng(7);
+        constexpr int D = 32, I = 8, ROWS = 11;
+        NetShape shape = attention_shape(D, 1, I, 1, false);
+        shape.norm_eps = 0;
+        Net net(shape, rng, Precision::kInt8);
+        Floats& out = net.storage[1];
+        Floats& gate_up = net.storage[2];
+        Floats& down = net.storage[3];
+        std::fill(out.begin(), out.end(), 0.0f);  // attention adds nothing
+        const auto byte = [&] { return static_cast<float>(pick(rng, -127, 127)); };
+        for (float& w : gate_up) w = byte();
+        for (float& w : down) w = byte() * 1e-3f;
+        for (int unit = 0; unit < 2 * I; ++unit) gate_up[unit * D] = unit % 2 ? 127.0f : -127.0f;
+        for (int column = 0; column < D; ++column) down[column * I] = 0.127f;
+        Floats h(ROWS * D);
+        for (int row = 0; row < ROWS; ++row)
+            for (int i = 0; i < D; ++i) {
+                const bool extreme = row < 4;  // all products of one sign, where saturating instructions would fail
+                const bool positive = extreme ? (gate_up[(row % 2) * D + i] > 0) == (row < 2) : rng() % 2 == 0;
+                h[row * D + i] = positive ? 1.0f : -1.0f;
+            }
+        for (int unit = 0; unit < I; ++unit)  // the largest gate that -127..127 can make, so that it passes 90
+            for (int i = 0; i < D; ++i) gate_up[unit * D + i] *= 4;
+        const Doubles want = net_reference(net.shape, net.blocks, h, ROWS, gapped_positions(ROWS));
+        net.run(kernels, h, ROWS, ROWS, gapped_positions(ROWS));
+        CHECK(relative_error(h.data(), want) <= 1e-6);
     });
 }
 

@@ -514,9 +514,9 @@ def assert_same_draft(out: Refinement, bundle: Bundle, call: dict[str, Any]) -> 
 
 def test_the_engine_reports_the_confidence_of_the_last_step_that_counts() -> None:
     bundle, call, good = _overflowing_later()
-    session = core.Session(core.Model.load_memory(bundle_bytes(bundle)))
-    absent = dict.fromkeys(("features", "slots", "candidates", "mask", "last_action"))
-    out = session.refine(absent | call | {"puzzle_id": 0}, 5, -1.0, True)
+    session = core.Session(core.Model(None, bundle_bytes(bundle), 0), 1, False, -1)
+    names = ("x", "y0", "features", "slots", "candidates", "mask", "last_action")
+    out = session.refine((*(call.get(name) for name in names), 0), 5, -1.0, True)
     assert (out[0], out[2]) == (Status.NONFINITE, good)
     assert out[3] == pytest.approx(1 / (1 + math.exp(-float(out[5][good - 1]))), rel=1e-6)
 

@@ -129,10 +129,14 @@ def test_a_source_that_is_no_path_is_refused(source: Any) -> None:
         ({"backend": ""}, TrmInputError, ("backend", "''")),
         ({"backend": None}, TrmInputError, ("backend", "None")),
         ({"backend": ["fused"]}, TrmInputError, ("backend", "fused")),
-        ({"precision": "int8"}, TrmUnsupportedError, ("precision", "fused", "fp32", "'int8'")),
+        ({"precision": "int4"}, TrmInputError, ("precision", "'fp32'", "'bf16'", "'int8'", "'int4'")),
+        ({"precision": "int8", "backend": "reference"}, TrmUnsupportedError, ("precision", "fp64", "'int8'")),
         ({"precision": "fp32", "backend": "reference"}, TrmUnsupportedError, ("precision", "fp64", "'fp32'")),
-        ({"precision": 32}, TrmUnsupportedError, ("precision", "32")),
-        ({"threads": 2}, TrmUnsupportedError, ("threads", "2")),
+        ({"precision": 32}, TrmInputError, ("precision", "32")),
+        ({"threads": 65}, TrmInputError, ("threads", "1..64", "65")),
+        ({"park_after_us": -1}, TrmInputError, ("park_after_us", "-1")),
+        ({"park_after_us": "1"}, TrmInputError, ("park_after_us", "'1'")),
+        ({"pin": True, "backend": "reference"}, TrmUnsupportedError, ("pin", "fused", "reference")),
         ({"threads": 2, "backend": "reference"}, TrmUnsupportedError, ("threads", "2")),
         ({"threads": 0}, TrmInputError, ("threads", "0")),
         ({"threads": -1}, TrmInputError, ("threads", "-1")),
@@ -428,8 +432,8 @@ def test_refine_tells_options_apart(path: Path, loads: list[Any]) -> None:
     for backend in ("fused", "reference", "fused", "auto"):
         trm_edge.refine(**CALL, model=path, backend=backend)
     assert len(loads) == 3
-    with pytest.raises(TrmUnsupportedError, match="precision"):
-        trm_edge.refine(**CALL, model=path, precision="int8")
+    trm_edge.refine(**CALL, model=path, precision="int8")
+    assert len(loads) == 4
 
 
 def test_refine_loads_a_changed_file_again(path: Path, loads: list[Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import TrmInputError, TrmUnsupportedError
@@ -15,36 +16,47 @@ from .host import Answer, Backend
 
 Source = str | os.PathLike[str] | bytes
 
-__all__ = ["NAMES", "Answer", "Backend", "Source", "available_backends", "open_backend"]
+__all__ = ["NAMES", "Answer", "Backend", "Options", "Source", "available_backends", "open_backend"]
 
 
-def _fused(source: Source, threads: int) -> Backend:
+@dataclass(frozen=True)
+class Options:
+    """How a model is to be run; see :func:`trm_edge.load`."""
+
+    precision: str | None = None
+    threads: int = 1
+    pin: bool = False
+    park_after_us: int | None = None
+
+
+def _fused(source: Source, options: Options) -> Backend:
     from .fused import FusedBackend
 
-    _require_one_thread("fused", threads)
-    return FusedBackend(source)
+    return FusedBackend(
+        source,
+        precision=options.precision,
+        threads=options.threads,
+        pin=options.pin,
+        park_after_us=options.park_after_us,
+    )
 
 
-def _onnxruntime(source: Source, threads: int) -> Backend:
+def _onnxruntime(source: Source, options: Options) -> Backend:
     from .onnx_runtime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(source, threads=threads)
+    return OnnxRuntimeBackend(source, threads=options.threads)
 
 
-def _reference(source: Source, threads: int) -> Backend:
+def _reference(source: Source, options: Options) -> Backend:
     from ..bundle import read_bundle
     from .reference import ReferenceBackend
 
-    _require_one_thread("reference", threads)
+    if options.threads != 1:
+        raise TrmUnsupportedError(f"threads: the reference backend runs one thread a session, got {options.threads}")
     return ReferenceBackend(read_bundle(source))
 
 
-def _require_one_thread(backend: str, threads: int) -> None:
-    if threads != 1:
-        raise TrmUnsupportedError(f"threads: the {backend} backend runs one thread a session, got {threads}")
-
-
-_OPENERS: dict[str, Callable[[Source, int], Backend]] = {
+_OPENERS: dict[str, Callable[[Source, Options], Backend]] = {
     "fused": _fused,
     "onnxruntime": _onnxruntime,
     "reference": _reference,
@@ -59,13 +71,13 @@ def available_backends() -> list[str]:
     return [name for name in NAMES if name not in _NEEDS or importlib.util.find_spec(_NEEDS[name])]
 
 
-def open_backend(source: Source, backend: str, threads: int) -> Backend:
+def open_backend(source: Source, backend: str, options: Options) -> Backend:
     """Open ``source`` with the backend of that name; ``auto`` takes TRM_EDGE_BACKEND, or what the file asks for.
 
     ``.onnx`` files are for ``onnxruntime``, bundles for the others.
     """
-    if not isinstance(threads, int) or threads < 1:
-        raise TrmInputError(f"threads: expected an int >= 1, got {threads!r}")
+    if not isinstance(options.threads, int) or options.threads < 1:
+        raise TrmInputError(f"threads: expected an int >= 1, got {options.threads!r}")
     name = backend
     if name == "auto":
         name = os.environ.get("TRM_EDGE_BACKEND") or ("onnxruntime" if _is_onnx(source) else "fused")
@@ -79,7 +91,12 @@ def open_backend(source: Source, backend: str, threads: int) -> Backend:
         )
     if name != "onnxruntime" and _is_onnx(source):
         raise TrmInputError(f"{source!r}: backend {name} reads .trm bundles, not ONNX graphs")
-    return _OPENERS[name](source, threads)
+    if name != "fused" and (options.pin or options.park_after_us is not None):
+        raise TrmUnsupportedError(f"pin, park_after_us: for the threads of backend fused, not of {name}")
+    opened = _OPENERS[name](source, options)
+    if name != "fused" and options.precision not in (None, opened.precision):
+        raise TrmUnsupportedError(f"precision: backend {name} runs {opened.precision}, got {options.precision!r}")
+    return opened
 
 
 def _is_onnx(source: Source) -> bool:

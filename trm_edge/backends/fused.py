@@ -10,27 +10,41 @@ from typing import Any
 import numpy as np
 
 from .._native import core
+from ..errors import TrmInputError
 from ..inputs import check_halt, check_puzzle_id, check_steps
 from ..spec import TrmSpec
 from .host import Answer
 
 _NEVER_HALT = -1.0
+_NEVER_PARK = -1
+_PRECISIONS = {None: 0, "fp32": 1, "bf16": 2, "int8": 3}  # enum trm_precision
 
 
 class FusedBackend:
     """The C++ engine on one bundle: a shared immutable model and a session of its own."""
 
     name = "fused"
-    precision = "fp32"
 
-    def __init__(self, source: str | os.PathLike[str] | bytes | core.Model) -> None:
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | bytes | core.Model,
+        *,
+        precision: str | None = None,
+        threads: int = 1,
+        pin: bool = False,
+        park_after_us: int | None = None,
+    ) -> None:
+        if precision not in _PRECISIONS:
+            raise TrmInputError(f"precision: expected None, 'fp32', 'bf16' or 'int8', got {precision!r}")
         if isinstance(source, core.Model):
             self._model = source
         elif isinstance(source, bytes):
-            self._model = core.Model.load_memory(source)
+            self._model = core.Model(None, source, _PRECISIONS[precision])
         else:
-            self._model = core.Model.load_file(os.fsencode(source))
-        self._session = core.Session(self._model)
+            self._model = core.Model(os.fsencode(source), b"", _PRECISIONS[precision])
+        self._threads = (threads, bool(pin), _NEVER_PARK if park_after_us is None else _whole(park_after_us))
+        self._session = core.Session(self._model, *self._threads)
+        self.precision: str = self._model.precision
         keys = [f"spec.{field.name}" for field in fields(TrmSpec)]
         self.spec = TrmSpec.from_metadata({key: self._model.metadata(key) or "" for key in keys})
 
@@ -60,11 +74,23 @@ class FusedBackend:
 
     def clone(self) -> FusedBackend:
         """Return another session on the same weights."""
-        return FusedBackend(self._model)
+        threads, pin, park_after_us = self._threads
+        return FusedBackend(
+            self._model, threads=threads, pin=pin, park_after_us=None if park_after_us == _NEVER_PARK else park_after_us
+        )
 
-    def _arguments(self, arguments: Mapping[str, Any], last_action: object) -> dict[str, Any]:
-        puzzle_id = check_puzzle_id(self.spec, arguments.get("puzzle_id", 0))
-        return {**arguments, "last_action": last_action, "puzzle_id": puzzle_id}
+    def _arguments(self, arguments: Mapping[str, Any], last_action: object) -> tuple[Any, ...]:
+        """Return the inputs in the order of ``struct trm_inputs``."""
+        given = arguments.get
+        puzzle_id = check_puzzle_id(self.spec, given("puzzle_id", 0))
+        arrays = (given("x"), given("y0"), given("features"), given("slots"), given("candidates"), given("mask"))
+        return (*arrays, last_action, puzzle_id)
+
+
+def _whole(park_after_us: object) -> int:
+    if not isinstance(park_after_us, int) or not 0 <= park_after_us <= 10**9:
+        raise TrmInputError(f"park_after_us: expected None or an int in 0..1000000000, got {park_after_us!r}")
+    return park_after_us
 
 
 def _answer(out: tuple[Any, ...], rows: int) -> Answer:

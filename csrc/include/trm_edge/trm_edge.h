@@ -4,8 +4,8 @@
  *
  *     trm_model* model;
  *     trm_session* session;
- *     if (trm_model_load_file("push.trm", &model) < 0) { puts(trm_last_message()); return 1; }
- *     if (trm_session_create(model, &session) < 0) { puts(trm_last_message()); return 1; }
+ *     if (trm_model_load_file("push.trm", NULL, &model) < 0) { puts(trm_last_message()); return 1; }
+ *     if (trm_session_create(model, NULL, &session) < 0) { puts(trm_last_message()); return 1; }
  *
  *     trm_inputs in = TRM_INPUTS_INIT;
  *     trm_outputs out = TRM_OUTPUTS_INIT;
@@ -31,7 +31,8 @@
  *
  * REAL TIME  trm_session_create allocates and touches all memory that the session will ever use. From the first call
  *          on, trm_refine, trm_begin and trm_step allocate nothing, take no lock and make no system call (reading
- *          the clock goes through the vDSO). Where the library was opened by dlopen, a thread's first failing call may
+ *          the clock goes through the vDSO). A session with more threads than one makes none while its workers spin.
+ *          Where the library was opened by dlopen, a thread's first failing call may
  *          allocate the room for its message. The library never prints, throws or aborts.
  *
  * LIMITS   For actions, `y` lies inside the bounds and moves at most `velocity` per tick, from `last_action` on where
@@ -109,13 +110,29 @@ typedef struct trm_info {
     int32_t num_puzzles;    /* tokens: puzzle ids are 0..num_puzzles-1 */
 } trm_info;
 
+/* What the matrices of the blocks are multiplied in; all else is float32. Numbers are frozen. */
+typedef enum trm_precision {
+    TRM_PRECISION_AUTO = 0, /* what the bundle was calibrated to, else float32 */
+    TRM_PRECISION_FP32 = 1,
+    TRM_PRECISION_BF16 = 2, /* bfloat16 weights and inputs, float32 sums */
+    TRM_PRECISION_INT8 = 3  /* as calibrated; else 8-bit weights with a scale a row, inputs with a scale a token */
+} trm_precision;
+
+typedef struct trm_load_options {
+    size_t struct_size; /* sizeof(trm_load_options), set by TRM_LOAD_OPTIONS_INIT */
+    int32_t precision;  /* trm_precision */
+} trm_load_options;
+#define TRM_LOAD_OPTIONS_INIT {sizeof(trm_load_options), TRM_PRECISION_AUTO}
+
 /* Load and check a bundle, pack its weights for this machine's instruction set, and return the model in *out.
+ * Nullable: options, for the defaults of TRM_LOAD_OPTIONS_INIT.
  * The file is read, not mapped. Returns TRM_IO_ERROR, TRM_INVALID_BUNDLE, TRM_UNSUPPORTED_VERSION, TRM_UNSUPPORTED
- * (TRM_EDGE_ISA names an instruction set that is unknown or not supported here) or TRM_OUT_OF_MEMORY. */
-TRM_API trm_status trm_model_load_file(const char* path, trm_model** out);
+ * (TRM_EDGE_ISA names an instruction set that is unknown or not supported here, or matrices too long for int8) or TRM_OUT_OF_MEMORY. */
+TRM_API trm_status trm_model_load_file(const char* path, const trm_load_options* options, trm_model** out);
 
 /* As trm_model_load_file, from `size` bytes at `data`, which may be freed afterwards. */
-TRM_API trm_status trm_model_load_memory(const void* data, size_t size, trm_model** out);
+TRM_API trm_status trm_model_load_memory(const void* data, size_t size, const trm_load_options* options,
+                                         trm_model** out);
 
 /* Release the caller's hold on a model. Nullable: model. */
 TRM_API void trm_model_free(trm_model* model);
@@ -130,12 +147,33 @@ TRM_API const char* trm_model_metadata(const trm_model* model, const char* key);
 /* Name of the instruction set that the model was packed for, e.g. "avx512". */
 TRM_API const char* trm_model_isa(const trm_model* model);
 
+/* What the model multiplies in: "fp32", "bf16" or "int8". A calibrated mixture reads "int8". */
+TRM_API const char* trm_model_precision(const trm_model* model);
+
+/* Run the multiply-adds of a full register tile `iterations` times, with this machine's instruction set and operands in
+ * registers: the ceiling of every kernel of that precision, for rooflines. Writes the number of multiplications and
+ * additions, and the time that they took. */
+TRM_API trm_status trm_register_loop(int32_t precision, int64_t iterations, double* operations, double* seconds);
+
 /* ---- Session ---------------------------------------------------------------------------------------------------- */
 
 typedef struct trm_session trm_session;
 
-/* Create a session on a model: allocates and touches all its memory, sized for the spec's maxima. */
-TRM_API trm_status trm_session_create(const trm_model* model, trm_session** out);
+#define TRM_MAX_THREADS 64
+#define TRM_NEVER_PARK (-1)
+
+typedef struct trm_session_options {
+    size_t struct_size;    /* sizeof(trm_session_options), set by TRM_SESSION_OPTIONS_INIT */
+    int32_t threads;       /* 1..TRM_MAX_THREADS: the caller of trm_refine and threads - 1 workers of the session */
+    int32_t pin;           /* 1: worker i runs on the i-th processor after the first that the creating thread may use */
+    int64_t park_after_us; /* microseconds that an idle worker spins before it sleeps; TRM_NEVER_PARK. A spinning worker
+                              takes a processor; one that sleeps costs a system call and its wake-up time. */
+} trm_session_options;
+#define TRM_SESSION_OPTIONS_INIT {sizeof(trm_session_options), 1, 0, TRM_NEVER_PARK}
+
+/* Create a session on a model: allocates and touches all its memory, sized for the spec's maxima, and starts its
+ * workers. A session with workers does not survive fork. Nullable: options, for one thread. */
+TRM_API trm_status trm_session_create(const trm_model* model, const trm_session_options* options, trm_session** out);
 
 /* Free a session. It must not be in use. Nullable: session. */
 TRM_API void trm_session_free(trm_session* session);
