@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,13 @@ import numpy as np
 from .bundle import Bundle, GoldenCase
 from .errors import TrmBundleError
 from .inputs import Array, Inputs, check_inputs
+from .quantization import Quantization, QuantizedModel, uniform
 from .reference import ReferenceModel, StepOutput, project_limits
 from .spec import TrmSpec
 
 FP32_TOLERANCE = 1e-5
+QUANTIZED_MARGIN = 1.5
+"""How far beyond the fake-quantised oracle's own error a lower precision may be."""
 
 _INPUTS = {"x", "y0", "features", "slots", "candidates", "mask", "puzzle_id"}
 
@@ -95,6 +98,17 @@ def record_golden(
     return cases
 
 
+def record_quantized_error(
+    spec: TrmSpec, tensors: Mapping[str, Array], cases: Sequence[GoldenCase], quantization: Quantization
+) -> list[GoldenCase]:
+    """Return golden cases that carry ``quantized_error [K]``, the error of the fake-quantised oracle by step."""
+    model = QuantizedModel(spec, tensors, quantization)
+    return [
+        replace(case, outputs={**case.outputs, "quantized_error": _quantized_error(model, case, len(case.fp32_error))})
+        for case in cases
+    ]
+
+
 @dataclass(frozen=True)
 class StepCheck:
     """Comparison of one step: largest relative error, what is allowed, and answers that differ beyond a tie.
@@ -134,19 +148,29 @@ def golden_arguments(case: GoldenCase) -> dict[str, Any]:
 def verify(refiner: Any, bundle: Bundle) -> list[StepCheck]:
     """Run every golden case through ``refiner`` (a :class:`~trm_edge.Refiner`) and compare each step with the oracle.
 
-    A step passes in float32 when its relative error is at most ``max(1e-5, 4 * fp32_error[step])``; chosen indices
-    are compared where the oracle's margin between the two best logits exceeds that tolerance.
+    A step passes in float32 when its relative error is at most ``max(1e-5, 4 * fp32_error[step])``. A refiner of lower
+    precision may err by 1.5 times the error of the fake-quantised oracle, where that is more: the recorded one where
+    it runs what the bundle was calibrated to, else that of every matrix in its precision. Projection moves no two
+    answers farther apart, so the projected answer may err by as much, taken absolutely. Chosen indices are compared
+    where the oracle's margin between the two best logits exceeds the tolerance.
     """
     checks = []
     spec = bundle.spec
+    quantization = _quantization_of(refiner.precision, bundle)
+    model = None if quantization is None else QuantizedModel(spec, bundle.tensors, quantization)
     for number, case in enumerate(bundle.golden):
         steps = _golden_steps(spec, number, case)
+        allowed = np.maximum(FP32_TOLERANCE, 4 * case.fp32_error)
+        if model is not None:
+            recorded = case.outputs.get("quantized_error") if quantization is bundle.quantization else None
+            error = _quantized_error(model, case, steps) if recorded is None else recorded
+            allowed = np.maximum(allowed, QUANTIZED_MARGIN * error)
         out = refiner.refine(**golden_arguments(case), steps=steps, trajectory=True)
         got: dict[str, Array] = {"y": out.trajectory, "halt_logits": out.halt_logits}
         if out.logits is not None:
             got["logits"] = out.logits
         for k in range(steps):
-            tolerance = max(FP32_TOLERANCE, 4 * float(case.fp32_error[k]))
+            tolerance = float(allowed[k])
             if out.steps_run != steps:
                 checks.append(StepCheck(number, k + 1, "step", float("inf"), tolerance, 0))
                 continue
@@ -156,8 +180,31 @@ def verify(refiner: Any, bundle: Bundle) -> list[StepCheck]:
             checks.append(StepCheck(number, k + 1, "step", error, tolerance, mismatches))
         if spec.answer == "actions" and out.steps_run == steps:
             error = relative_error(out.y, case.outputs["projected"][-1])
+            if model is not None:
+                tolerance *= _shrinkage(case)
             checks.append(StepCheck(number, steps, "projected", error, tolerance, 0))
     return checks
+
+
+def _quantization_of(precision: str, bundle: Bundle) -> Quantization | None:
+    """Return how a refiner of ``precision`` rounds ``bundle``, or None where it does not."""
+    own = bundle.quantization
+    if own is not None and own.summary == precision:
+        return own
+    return uniform(bundle.spec, precision) if precision in ("int8", "bf16") else None
+
+
+def _shrinkage(case: GoldenCase) -> float:
+    """How much smaller the last answer is inside the limits; what an error is relative to shrinks with it."""
+    before, after = (float(np.abs(case.outputs[name][-1]).max()) for name in ("y", "projected"))
+    return max(1.0, before / after) if after > 0 else 1.0
+
+
+def _quantized_error(model: QuantizedModel, case: GoldenCase, steps: int) -> Array:
+    inputs = check_inputs(model.spec, **golden_arguments(case))
+    got = _stack(run_reference(model, inputs, steps))
+    errors: Array = np.max([_errors(model.spec, got, case.outputs, k) for k in range(steps)], axis=1)
+    return errors
 
 
 def _golden_steps(spec: TrmSpec, number: int, case: GoldenCase) -> int:
@@ -174,8 +221,12 @@ def _golden_steps(spec: TrmSpec, number: int, case: GoldenCase) -> int:
     for name, shape in shapes.items():
         if steps == 0 or name not in case.outputs or case.outputs[name].shape != shape:
             raise TrmBundleError(f"golden case {number}: {name}: expected shape {list(shape)}, with at least one step")
-    if not (np.isfinite(case.fp32_error) & (case.fp32_error >= 0)).all():
-        raise TrmBundleError(f"golden case {number}: fp32_error: expected finite errors, as they set the tolerance")
+    for name in ("fp32_error", "quantized_error"):
+        error = case.outputs.get(name, case.fp32_error)
+        if error.shape != (steps,) or not (np.isfinite(error) & (error >= 0)).all():
+            raise TrmBundleError(
+                f"golden case {number}: {name}: expected {steps} finite errors, as they set the tolerance"
+            )
     return steps
 
 
