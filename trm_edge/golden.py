@@ -163,8 +163,8 @@ def verify(refiner: Any, bundle: Bundle) -> list[StepCheck]:
         allowed = np.maximum(FP32_TOLERANCE, 4 * case.fp32_error)
         if model is not None:
             recorded = case.outputs.get("quantized_error") if quantization is bundle.quantization else None
-            error = _quantized_error(model, case, steps) if recorded is None else recorded
-            allowed = np.maximum(allowed, QUANTIZED_MARGIN * error)
+            rounding = _quantized_error(model, case, steps) if recorded is None else recorded
+            allowed = np.maximum(allowed, QUANTIZED_MARGIN * rounding)
         out = refiner.refine(**golden_arguments(case), steps=steps, trajectory=True)
         got: dict[str, Array] = {"y": out.trajectory, "halt_logits": out.halt_logits}
         if out.logits is not None:

@@ -95,7 +95,7 @@ def test_help_lists_every_command_and_each_shows_an_example(capsys: Capture) -> 
     assert code == 0
     assert {"inspect", "verify", "refine", "export"} <= set(commands())
     for name in commands():
-        assert re.search(rf"^ +{name} +\w", out, re.M), name
+        assert re.search(rf"^ +{name}\s+\w", out, re.M), name
         code, text, _ = run(capsys, name, "--help")
         assert code == 0
         assert re.search(rf"^  trm-edge {name}\b", text, re.M), f"{name} --help shows no example"
