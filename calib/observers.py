@@ -73,7 +73,8 @@ def input_scale(histogram: Histogram, observer: str) -> np.float32:
     """Return the scale that ``observer`` chooses; an input that was always 0 gets one that changes nothing."""
     most = OBSERVERS[observer](histogram) if histogram.largest > 0 else 1.0
     least = 2.0**-126  # the smallest normal float32
-    return np.float32(max(most / LEVELS, least))
+    scale: np.float32 = np.float32(max(most / LEVELS, least))
+    return scale
 
 
 def _minmax(histogram: Histogram) -> float:
