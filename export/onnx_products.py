@@ -2,7 +2,8 @@
 
 int8: ``QuantizeLinear`` and ``DequantizeLinear`` around the input, a per-channel ``DequantizeLinear`` on int8 weights,
 and a ``MatMul`` of both, which is the pattern that engines turn into an integer product. Nothing of it stands in a
-function body, as TensorRT-RTX cannot parse a function with Q/DQ that is called twice. bf16: both operands are rounded, the product is one of floats.
+function body, as TensorRT-RTX cannot parse a function with Q/DQ that is called twice. bf16: both operands
+are rounded, the product is one of floats.
 """
 
 from __future__ import annotations
