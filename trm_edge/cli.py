@@ -152,7 +152,7 @@ def _add_verify(commands: Any) -> None:
         "check this machine against the bundle's golden vectors",
         "Run the recorded inputs through a backend and compare every step with the float64 oracle's outputs that the\n"
         "bundle carries. Exit code 1 where a step is off by more than max(1e-5, 4 x the error of plain float32),\n"
-        "or in int8 and bf16 by more than 1.5 x the error that rounding so causes in the oracle.\n\n"
+        "or in int8 and bf16 by more than 1.5 x the largest error that rounding so causes in the oracle.\n\n"
         "  trm-edge verify push.trm\n"
         "  trm-edge verify push.onnx --golden push.trm     an exported graph against the bundle it came from",
     )

@@ -17,7 +17,7 @@ from .spec import TrmSpec
 
 FP32_TOLERANCE = 1e-5
 QUANTIZED_MARGIN = 1.5
-"""How far beyond the fake-quantised oracle's own error a lower precision may be."""
+"""How far beyond the fake-quantised oracle's own error over the trajectory a lower precision may be."""
 
 _INPUTS = {"x", "y0", "features", "slots", "candidates", "mask", "puzzle_id"}
 
@@ -101,10 +101,14 @@ def record_golden(
 def record_quantized_error(
     spec: TrmSpec, tensors: Mapping[str, Array], cases: Sequence[GoldenCase], quantization: Quantization
 ) -> list[GoldenCase]:
-    """Return golden cases that carry ``quantized_error [K]``, the error of the fake-quantised oracle by step."""
-    model = QuantizedModel(spec, tensors, quantization)
+    """Return golden cases that carry ``quantized_error [K]``, the error of the fake-quantised oracle by step.
+
+    It is the larger one of two runs, in float64 and in float32: where these round a value near a tie apart, the
+    recursion carries that on.
+    """
+    models = _rounded_models(spec, tensors, quantization)
     return [
-        replace(case, outputs={**case.outputs, "quantized_error": _quantized_error(model, case, len(case.fp32_error))})
+        replace(case, outputs={**case.outputs, "quantized_error": _quantized_error(models, case, len(case.fp32_error))})
         for case in cases
     ]
 
@@ -149,22 +153,23 @@ def verify(refiner: Any, bundle: Bundle) -> list[StepCheck]:
     """Run every golden case through ``refiner`` (a :class:`~trm_edge.Refiner`) and compare each step with the oracle.
 
     A step passes in float32 when its relative error is at most ``max(1e-5, 4 * fp32_error[step])``. A refiner of lower
-    precision may err by 1.5 times the error of the fake-quantised oracle, where that is more: the recorded one where
-    it runs what the bundle was calibrated to, else that of every matrix in its precision. Projection moves no two
+    precision may err in any step by 1.5 times the largest error of the fake-quantised oracle over the trajectory, where
+    that is more, since two roundings of one recursion part at a tie and meet again. It is the recorded error where the
+    refiner runs what the bundle was calibrated to, else that of every matrix in its precision. Projection moves no two
     answers farther apart, so the projected answer may err by as much, taken absolutely. Chosen indices are compared
     where the oracle's margin between the two best logits exceeds the tolerance.
     """
     checks = []
     spec = bundle.spec
     quantization = _quantization_of(refiner.precision, bundle)
-    model = None if quantization is None else QuantizedModel(spec, bundle.tensors, quantization)
+    models = [] if quantization is None else _rounded_models(spec, bundle.tensors, quantization)
     for number, case in enumerate(bundle.golden):
         steps = _golden_steps(spec, number, case)
         allowed = np.maximum(FP32_TOLERANCE, 4 * case.fp32_error)
-        if model is not None:
+        if models:
             recorded = case.outputs.get("quantized_error") if quantization is bundle.quantization else None
-            rounding = _quantized_error(model, case, steps) if recorded is None else recorded
-            allowed = np.maximum(allowed, QUANTIZED_MARGIN * rounding)
+            rounding = _quantized_error(models, case, steps) if recorded is None else recorded
+            allowed = np.maximum(allowed, QUANTIZED_MARGIN * rounding.max())
         out = refiner.refine(**golden_arguments(case), steps=steps, trajectory=True)
         got: dict[str, Array] = {"y": out.trajectory, "halt_logits": out.halt_logits}
         if out.logits is not None:
@@ -180,7 +185,7 @@ def verify(refiner: Any, bundle: Bundle) -> list[StepCheck]:
             checks.append(StepCheck(number, k + 1, "step", error, tolerance, mismatches))
         if spec.answer == "actions" and out.steps_run == steps:
             error = relative_error(out.y, case.outputs["projected"][-1])
-            if model is not None:
+            if models:
                 tolerance *= _shrinkage(case)
             checks.append(StepCheck(number, steps, "projected", error, tolerance, 0))
     return checks
@@ -200,10 +205,15 @@ def _shrinkage(case: GoldenCase) -> float:
     return max(1.0, before / after) if after > 0 else 1.0
 
 
-def _quantized_error(model: QuantizedModel, case: GoldenCase, steps: int) -> Array:
-    inputs = check_inputs(model.spec, **golden_arguments(case))
-    got = _stack(run_reference(model, inputs, steps))
-    errors: Array = np.max([_errors(model.spec, got, case.outputs, k) for k in range(steps)], axis=1)
+def _rounded_models(spec: TrmSpec, tensors: Mapping[str, Array], quantization: Quantization) -> list[QuantizedModel]:
+    return [QuantizedModel(spec, tensors, quantization, dtype) for dtype in (np.float64, np.float32)]
+
+
+def _quantized_error(models: Sequence[QuantizedModel], case: GoldenCase, steps: int) -> Array:
+    spec = models[0].spec
+    inputs = check_inputs(spec, **golden_arguments(case))
+    runs = [_stack(run_reference(model, inputs, steps)) for model in models]
+    errors: Array = np.max([[max(_errors(spec, run, case.outputs, k)) for k in range(steps)] for run in runs], axis=0)
     return errors
 
 
