@@ -25,6 +25,8 @@ def register(commands: Any) -> None:
         "  trm-edge export head.trm head.onnx --loop unrolled --steps 4\n"
         "  trm-edge export head.trm head.onnx --loop onnx-loop   the number of steps is an input\n"
         "  trm-edge export head.trm head.onnx --loop step        one step; the host keeps the carry\n\n"
+        "A graph of a calibrated bundle holds its scales as Q/DQ: scheme static in every form, static-per-step in the\n"
+        "unrolled one, dynamic in none. bf16 matrices round their operands and multiply as floats.\n\n"
         "Needs pip install 'trm-edge[export]'.",
     )
     parser.add_argument("src", type=Path, help="a checkpoint (any name) or, for .onnx, a .trm bundle")
@@ -33,6 +35,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--dataset", type=Path, metavar="JSON", help="the official dataset's dataset.json")
     parser.add_argument("--loop", choices=LOOPS, help="form of the ONNX graph (default: unrolled)")
     parser.add_argument("--steps", type=int, default=4, help="steps of an unrolled graph, or of the golden vectors")
+    parser.add_argument("--precision", choices=("fp32",), help="export a calibrated bundle as a float graph")
     parser.add_argument("--seed", type=int, default=0, help="seed of the golden vectors' inputs")
 
 
@@ -41,6 +44,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if suffix == ".trm":
         if arguments.loop:
             raise TrmInputError("--loop: only for .onnx; a bundle has no form")
+        if arguments.precision:
+            raise TrmInputError("--precision: only for .onnx; trm-edge calibrate sets a bundle's precision")
         _export_bundle(arguments)
     elif suffix == ".onnx":
         if arguments.official or arguments.dataset:
@@ -68,7 +73,7 @@ def _export_bundle(arguments: argparse.Namespace) -> None:
 def _export_onnx(arguments: argparse.Namespace) -> None:
     from .onnx_graph import export_onnx
 
-    export_onnx(arguments.src, arguments.dst, arguments.loop or "unrolled", arguments.steps)
+    export_onnx(arguments.src, arguments.dst, arguments.loop or "unrolled", arguments.steps, arguments.precision)
 
 
 def _verify_command(arguments: argparse.Namespace) -> str:

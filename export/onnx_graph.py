@@ -24,12 +24,19 @@ from trm_edge.spec import MAX_STEPS
 
 from .onnx_net import net_function
 from .onnx_parts import Parts, Start, StepNames
+from .onnx_products import check_form
 from .onnx_scope import DOMAIN, IR_VERSION, OPSET, Scope, Weights, onnx
 
 _MAX_BYTES = (1 << 31) - 1  # what one protobuf message may hold
 
 
-def export_onnx(bundle_path: str | os.PathLike[str], dst: str | os.PathLike[str], loop: str, steps: int = 4) -> None:
+def export_onnx(
+    bundle_path: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    loop: str,
+    steps: int = 4,
+    precision: str | None = None,
+) -> None:
     """Write the ONNX graph of a ``.trm`` bundle, atomically.
 
     Parameters
@@ -38,18 +45,18 @@ def export_onnx(bundle_path: str | os.PathLike[str], dst: str | os.PathLike[str]
         The bundle.
     dst
         The ``.onnx`` file.
-    loop, steps
+    loop, steps, precision
         See :func:`build_onnx`.
 
     Raises
     ------
     TrmIOError, TrmBundleError, TrmInputError, TrmUnsupportedError
     """
-    write_atomically(dst, build_onnx(read_bundle(bundle_path), loop, steps).SerializeToString())
+    write_atomically(dst, build_onnx(read_bundle(bundle_path), loop, steps, precision).SerializeToString())
 
 
-def build_onnx(bundle: Bundle, loop: str = "unrolled", steps: int = 4) -> onnx.ModelProto:
-    """Build the ONNX graph of a bundle: opset 19, IR 9, float32.
+def build_onnx(bundle: Bundle, loop: str = "unrolled", steps: int = 4, precision: str | None = None) -> onnx.ModelProto:
+    """Build the ONNX graph of a bundle: opset 19, IR 9, float32 with explicit Q/DQ where the bundle is calibrated.
 
     Parameters
     ----------
@@ -59,6 +66,8 @@ def build_onnx(bundle: Bundle, loop: str = "unrolled", steps: int = 4) -> onnx.M
         ``unrolled``, ``onnx-loop`` or ``step``.
     steps
         K of the unrolled form, 1..1024; the other forms run any number of steps and do not read it.
+    precision
+        None: what the bundle was calibrated to, float32 where it was not; ``fp32``: float32 in any case.
 
     Returns
     -------
@@ -68,16 +77,24 @@ def build_onnx(bundle: Bundle, loop: str = "unrolled", steps: int = 4) -> onnx.M
     Raises
     ------
     TrmInputError
-        ``loop`` or ``steps`` is not one of these.
+        ``loop``, ``steps`` or ``precision`` is not one of these.
     TrmUnsupportedError
-        The ``onnx`` package is missing, or the graph would exceed the 2 GB that one ONNX file can hold.
+        The ``onnx`` package is missing, the form cannot express the bundle's scheme, or the graph would exceed the 2 GB
+        that one ONNX file can hold.
     """
     if loop not in contract.LOOPS:
         raise TrmInputError(f"loop: expected one of {', '.join(contract.LOOPS)}, got {loop!r}")
     if loop == "unrolled" and not 1 <= steps <= MAX_STEPS:
         raise TrmInputError(f"steps: expected 1..{MAX_STEPS} for an unrolled graph, got {steps}")
+    if precision not in (None, "fp32"):
+        raise TrmInputError(
+            f"precision: expected fp32, or nothing for what the bundle was calibrated to, got {precision!r}"
+        )
+    quantization = None if precision == "fp32" else bundle.quantization
+    if quantization is not None:
+        check_form(quantization, loop)
     spec, weights = bundle.spec, Weights(bundle.tensors)
-    parts = Parts(spec, weights)
+    parts = Parts(spec, weights, quantization)
     write = {"unrolled": _write_unrolled, "onnx-loop": _write_loop, "step": _write_step}[loop]
     nodes = write(parts, steps)
     if weights.nbytes() > _MAX_BYTES:
@@ -87,11 +104,12 @@ def build_onnx(bundle: Bundle, loop: str = "unrolled", steps: int = 4) -> onnx.M
         )
     inputs = contract.input_signature(spec, loop)
     outputs = contract.output_signature(spec, loop, steps)
-    info = GraphInfo(spec, loop, steps if loop == "unrolled" else 0, bundle.tensors, bundle.sha256)
+    rounded = "fp32" if quantization is None else quantization.summary
+    info = GraphInfo(spec, loop, steps if loop == "unrolled" else 0, bundle.tensors, bundle.sha256, rounded)
     graph = onnx.helper.make_graph(nodes, "trm_edge", _values(inputs), _values(outputs), weights.initializers())
     model = onnx.helper.make_model(
         graph,
-        functions=[net_function(spec)],
+        functions=[net_function(spec)] if quantization is None else [],
         opset_imports=[onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, 1)],
         ir_version=IR_VERSION,
         producer_name="trm_edge",
@@ -107,8 +125,8 @@ def _write_unrolled(parts: Parts, steps: int) -> Sequence[onnx.NodeProto]:
     start = parts.start(scope)
     done: list[StepNames] = []
     y, z = start.y, start.z
-    for _ in range(steps):
-        done.append(parts.step(scope, start, y, z))
+    for k in range(1, steps + 1):
+        done.append(parts.step(scope, start, y, z, k))
         y, z = done[-1].y, done[-1].z
     scope.add("Identity", done[-1].answer, name="y")
     _stack(scope, [step.answer for step in done], "y_steps")

@@ -1,7 +1,8 @@
-"""``net`` as one model-local function, and its calls.
+"""``net`` as one model-local function and its calls, or written out where it is rounded.
 
 A function body sees no outer scope, so the weights are its inputs, and every call names the same initialisers: the
-recursion costs a node a call, not a copy of the network.
+recursion costs a node a call, not a copy of the network. A rounded ``net`` is written out at every evaluation, as its
+Q/DQ may not stand in a function; it shares the initialisers too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from trm_edge.spec import TrmSpec
 
+from .onnx_products import PlainProducts, Products
 from .onnx_scope import DOMAIN, OPSET, Scope, Weights, onnx
 
 NET = "net"
@@ -23,12 +25,16 @@ def net_function(spec: TrmSpec) -> onnx.FunctionProto:
     scope = Scope()
     names = _weight_names(spec)
     rope = ["cos", "sin"] if spec.positions == "rope" else []
-    h = "h"
-    for i in range(spec.num_layers):
-        h = _block(scope, spec, h, f"blocks.{i}.", rope)
-    scope.add("Identity", h, name="out")
+    scope.add("Identity", write_net(scope, spec, PlainProducts(), "h", rope), name="out")
     opsets = [onnx.helper.make_opsetid("", OPSET)]
     return onnx.helper.make_function(DOMAIN, NET, ["h", *rope, *names], ["out"], scope.nodes, opsets)
+
+
+def write_net(scope: Scope, spec: TrmSpec, products: Products, h: str, rope: Sequence[str]) -> str:
+    """Append the blocks of one evaluation of ``net``, with ``products`` for its matrices."""
+    for i in range(spec.num_layers):
+        h = _block(scope, spec, products, h, f"blocks.{i}.", rope)
+    return h
 
 
 def call_net(scope: Scope, spec: TrmSpec, weights: Weights, h: str, rope: Sequence[str]) -> str:
@@ -55,12 +61,13 @@ def _weight_names(spec: TrmSpec) -> list[str]:
     return [name if ".token_mixer." in name else f"{name}.t" for name in names]
 
 
-def _block(scope: Scope, spec: TrmSpec, h: str, block: str, rope: list[str]) -> str:
+def _block(scope: Scope, spec: TrmSpec, products: Products, h: str, block: str, rope: Sequence[str]) -> str:
     if spec.mixer == "attention":
-        h = _add_and_norm(scope, spec, h, _attention(scope, spec, h, block + "attention.", rope), axis=1)
+        mixed = _attention(scope, spec, products, h, block + "attention.", rope)
+        h = _add_and_norm(scope, spec, h, mixed, axis=1)
     else:
-        h = _add_and_norm(scope, spec, h, _token_mixer(scope, spec, h, block + "token_mixer."), axis=0)
-    return _add_and_norm(scope, spec, h, _swiglu(scope, spec, h, block + "mlp."), axis=1)
+        h = _add_and_norm(scope, spec, h, _token_mixer(scope, spec, products, h, block + "token_mixer."), axis=0)
+    return _add_and_norm(scope, spec, h, _swiglu(scope, spec, products, h, block + "mlp."), axis=1)
 
 
 def _add_and_norm(scope: Scope, spec: TrmSpec, h: str, branch: str, axis: int) -> str:
@@ -74,8 +81,8 @@ def _add_and_norm(scope: Scope, spec: TrmSpec, h: str, branch: str, axis: int) -
     return scope.add("Div", total, root)
 
 
-def _attention(scope: Scope, spec: TrmSpec, h: str, name: str, rope: list[str]) -> str:
-    qkv = scope.add("MatMul", h, f"{name}qkv.weight.t")
+def _attention(scope: Scope, spec: TrmSpec, products: Products, h: str, name: str, rope: Sequence[str]) -> str:
+    qkv = products.rows(scope, h, f"{name}qkv")
     heads = scope.add("Reshape", qkv, scope.ints(-1, 3, spec.num_heads, spec.head_size))
     heads = scope.add("Transpose", heads, perm=[1, 2, 0, 3])  # [3, H, L, D/H]
     qk, v = scope.split(heads, [2, 1], axis=0)
@@ -86,7 +93,7 @@ def _attention(scope: Scope, spec: TrmSpec, h: str, name: str, rope: list[str]) 
     scores = scope.add("Mul", scores, scope.scalar(1 / math.sqrt(spec.head_size)))
     mixed = scope.add("MatMul", scope.add("Softmax", scores, axis=-1), v)  # [1, H, L, D/H]
     rows = scope.add("Reshape", scope.add("Transpose", mixed, perm=[0, 2, 1, 3]), scope.ints(-1, spec.hidden_size))
-    return scope.add("MatMul", rows, f"{name}out.weight.t")
+    return products.rows(scope, rows, f"{name}out")
 
 
 def _rotate(scope: Scope, spec: TrmSpec, heads: str, cos: str, sin: str) -> str:
@@ -98,17 +105,17 @@ def _rotate(scope: Scope, spec: TrmSpec, heads: str, cos: str, sin: str) -> str:
     return scope.add("Concat", left, right, axis=3)
 
 
-def _swiglu(scope: Scope, spec: TrmSpec, h: str, name: str) -> str:
-    both = scope.add("MatMul", h, f"{name}gate_up.weight.t")
+def _swiglu(scope: Scope, spec: TrmSpec, products: Products, h: str, name: str) -> str:
+    both = products.rows(scope, h, f"{name}gate_up")
     gate, up = scope.split(both, [spec.inner_size] * 2, axis=1)
-    return scope.add("MatMul", _gated(scope, gate, up), f"{name}down.weight.t")
+    return products.rows(scope, _gated(scope, gate, up), f"{name}down")
 
 
-def _token_mixer(scope: Scope, spec: TrmSpec, h: str, name: str) -> str:
+def _token_mixer(scope: Scope, spec: TrmSpec, products: Products, h: str, name: str) -> str:
     """Mix tokens: the SwiGLU of the transposed rows without a transpose, ``W h`` instead of ``(h^T W^T)^T``."""
-    both = scope.add("MatMul", f"{name}gate_up.weight", h)
+    both = products.columns(scope, f"{name}gate_up", h)
     gate, up = scope.split(both, [spec.token_inner_size] * 2, axis=0)
-    return scope.add("MatMul", f"{name}down.weight", _gated(scope, gate, up))
+    return products.columns(scope, f"{name}down", _gated(scope, gate, up))
 
 
 def _gated(scope: Scope, gate: str, up: str) -> str:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trm_edge.quantization import Quantization
 from trm_edge.spec import TrmSpec
 
-from .onnx_net import call_net, rope_tables
+from .onnx_net import call_net, rope_tables, write_net
+from .onnx_products import RoundedProducts
 from .onnx_scope import Scope, Weights
 
 
@@ -39,9 +41,10 @@ class StepNames:
 class Parts:
     """Writes the parts of ``spec`` into scopes; the graph inputs have the names of ``Refiner.refine``'s arguments."""
 
-    def __init__(self, spec: TrmSpec, weights: Weights) -> None:
+    def __init__(self, spec: TrmSpec, weights: Weights, quantization: Quantization | None = None) -> None:
         self.spec = spec
         self.w = weights
+        self._quantization = quantization
 
     def start(self, scope: Scope) -> Start:
         """Write what is computed once: ``e``, ``y`` and ``z`` before the first step."""
@@ -63,19 +66,24 @@ class Parts:
             end = scope.add("Add", scope.ints(spec.registers), answer)
         return Start(e, y, z, rope, end, keys)
 
-    def step(self, scope: Scope, start: Start, y: str, z: str) -> StepNames:
-        """Write one refinement step: ``h_cycles * (l_cycles + 1)`` evaluations of ``net``, then the decoders."""
+    def step(self, scope: Scope, start: Start, y: str, z: str, k: int = 1) -> StepNames:
+        """Write refinement step ``k``: ``h_cycles * (l_cycles + 1)`` evaluations of ``net``, then the decoders."""
         spec, w = self.spec, self.w
         for _ in range(spec.h_cycles):
             for _ in range(spec.l_cycles):
-                z = call_net(scope, spec, w, scope.add("Add", z, scope.add("Add", y, start.e)), start.rope)
-            y = call_net(scope, spec, w, scope.add("Add", y, z), start.rope)
+                z = self._net(scope, scope.add("Add", z, scope.add("Add", y, start.e)), start.rope, k)
+            y = self._net(scope, scope.add("Add", y, z), start.rope, k)
         rows = scope.rows(y, scope.ints(spec.registers), start.answer_end)
         answer, logits = self._decode(scope, rows, start.keys)
         first = scope.rows(y, scope.ints(0), scope.ints(1))
         halt = scope.add("MatMul", first, w.transposed("halt_head.weight"))
         halt = scope.add("Squeeze", scope.add("Add", halt, w.plain("halt_head.bias")), scope.ints(0, 1))
         return StepNames(y, z, answer, logits, halt)
+
+    def _net(self, scope: Scope, h: str, rope: tuple[str, ...], k: int) -> str:
+        if self._quantization is None:
+            return call_net(scope, self.spec, self.w, h, rope)
+        return write_net(scope, self.spec, RoundedProducts(self.w, self._quantization, k), h, rope)
 
     def _context_rows(self, scope: Scope) -> str:
         """P as int64 [1]; empty where it is fixed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Weights:
     def __init__(self, tensors: Mapping[str, Array]) -> None:
         self._tensors = tensors
         self._used: dict[str, Array] = {}
+        self._derived: dict[str, Any] = {}
 
     def plain(self, name: str) -> str:
         """Return the initialiser of tensor ``name`` as the bundle has it."""
@@ -40,6 +41,12 @@ class Weights:
         """Return the initialiser ``name`` with ``values``."""
         self._used.setdefault(name, values)
         return name
+
+    def derived(self, name: str, tensor: str, make: Callable[[Array], Any]) -> Any:
+        """Return ``make`` of a tensor, worked out once and kept as ``name``; it becomes no initialiser by itself."""
+        if name not in self._derived:
+            self._derived[name] = make(self._tensors[tensor])
+        return self._derived[name]
 
     def nbytes(self) -> int:
         """Bytes of all initialisers."""

@@ -45,7 +45,12 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The loop and the optimiser. The defaults are those with which the Sudoku example learns."""
+    """The loop and the optimiser. The defaults are those with which the Sudoku example learns.
+
+    ``start`` and ``fake_quant = "int8"`` together fine-tune a trained head for int8: every forward, also of the
+    validation, goes through the ``dynamic`` scheme of :mod:`trm_edge.quantization`, and gradients pass the rounding as
+    if it were not there. What is exported stays float32; ``trm-edge calibrate`` measures it.
+    """
 
     steps: int = 8  # K, supervised refinement steps per batch
     update: str = "step"  # "step": an optimiser update after every step (TRM); "sum": one per batch, over all steps
@@ -61,6 +66,8 @@ class TrainConfig:
     beta2: float = 0.95
     max_grad_norm: float = 1.0
     ema: float = 0.998  # decay of the averaged weights, which are what is evaluated and exported
+    start: str = ""  # a .pt checkpoint or .trm bundle whose weights and statistics training starts from
+    fake_quant: str = "none"  # "int8" rounds the block matrices and their inputs as the int8 engine does, per row
     precision: str = "float32"  # "bfloat16" runs the matrix products of training in it; evaluation stays float32
     device: str = "cpu"
     threads: int = 1
@@ -76,6 +83,7 @@ class TrainConfig:
         _choice("train.grad_cycles", self.grad_cycles, ("all", "last"))
         _choice("train.schedule", self.schedule, ("constant", "cosine"))
         _choice("train.precision", self.precision, ("float32", "bfloat16"))
+        _choice("train.fake_quant", self.fake_quant, ("none", "int8"))
         for name in ("steps", "eval_steps"):
             _between(f"train.{name}", getattr(self, name), 1, MAX_STEPS)
         for name in ("batch_size", "max_updates", "threads", "log_every", "eval_every", "checkpoint_every"):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from trm_edge.errors import TrmInputError
 from trm_edge.inputs import Array
+from trm_edge.quantization import LEVELS
 from trm_edge.spec import TrmSpec, identity_statistics
 
 Batch = Mapping[str, Tensor]
@@ -63,16 +64,18 @@ class TrmHead(nn.Module):
     """The model of ``spec``; its ``state_dict`` has exactly the names of ``spec.tensor_shapes()``.
 
     Weights are parameters, drawn anew from torch's global generator; ``normalization.*`` and ``limits.*`` are buffers
-    and start as the identity.
+    and start as the identity. With ``fake_quant = "int8"`` the block matrices and their inputs are rounded as the
+    ``dynamic`` scheme of :mod:`trm_edge.quantization` says; gradients pass straight through.
 
     >>> head = TrmHead(spec)  # doctest: +SKIP
     >>> carry = head.begin(batch)  # doctest: +SKIP
     >>> carry, out = head.step(carry, batch)  # doctest: +SKIP
     """
 
-    def __init__(self, spec: TrmSpec) -> None:
+    def __init__(self, spec: TrmSpec, fake_quant: str = "none") -> None:
         super().__init__()
         self.spec = spec
+        self._round = {"none": _unrounded, "int8": fake_int8}[fake_quant]
         statistics = identity_statistics(spec)
         for name, shape in spec.tensor_shapes().items():
             owner, leaf = self._owner(name)
@@ -166,23 +169,29 @@ class TrmHead(nn.Module):
 
     def _attention(self, h: Tensor, name: str, rows: _Rows) -> Tensor:
         heads, size = self.spec.num_heads, self.spec.head_size
-        qkv = F.linear(h, self.w(name + "qkv.weight")).view(*h.shape[:2], 3, heads, size)
+        qkv = F.linear(self._round(h, -1), self._matrix(name + "qkv.weight")).view(*h.shape[:2], 3, heads, size)
         q, k, v = qkv.permute(2, 1, 3, 0, 4)  # [B, H, L, head_size]
         if rows.rope is not None:
             q, k = rotate(q, *rows.rope), rotate(k, *rows.rope)
         mixed = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=rows.keys)
-        return F.linear(mixed.permute(2, 0, 1, 3).flatten(2), self.w(name + "out.weight"))
+        rows = mixed.permute(2, 0, 1, 3).flatten(2)
+        return F.linear(self._round(rows, -1), self._matrix(name + "out.weight"))
+
+    def _matrix(self, name: str) -> Tensor:
+        """Return a block matrix, rounded per output channel where the head is fake-quantised."""
+        return self._round(self.w(name), -1)
 
     def _token_mixer(self, h: Tensor, name: str) -> Tensor:
         """SwiGLU along the rows: weights stand on the left of ``[L, B * D]``."""
-        columns = h.flatten(1)
-        gate, up = (half @ columns for half in self.w(name + "gate_up.weight").chunk(2))
-        return (self.w(name + "down.weight") @ (F.silu(gate) * up)).view_as(h)
+        columns = self._round(h.flatten(1), 0)
+        gate, up = (half @ columns for half in self._matrix(name + "gate_up.weight").chunk(2))
+        return (self._matrix(name + "down.weight") @ self._round(F.silu(gate) * up, 0)).view_as(h)
 
     def _mlp(self, h: Tensor, name: str) -> Tensor:
         """SwiGLU; gate and up are two products, as halves of one would not be contiguous, which costs more."""
-        gate, up = (F.linear(h, half) for half in self.w(name + "gate_up.weight").chunk(2))
-        return F.linear(F.silu(gate) * up, self.w(name + "down.weight"))
+        h = self._round(h, -1)
+        gate, up = (F.linear(h, half) for half in self._matrix(name + "gate_up.weight").chunk(2))
+        return F.linear(self._round(F.silu(gate) * up, -1), self._matrix(name + "down.weight"))
 
     def _injected(self, batch: Batch) -> Tensor:
         """Return ``e = [registers ; answer_input ; context_encoder(x)]``, plus learned positions, ``[L, B, D]``."""
@@ -321,6 +330,23 @@ def _truncated_normal(shape: tuple[int, ...], std: float) -> Tensor:
     """Draw normal values within two sigma, widened so that their standard deviation is ``std``."""
     sigma = std / 0.87962566103423978  # std of a unit normal cut at two sigma
     return nn.init.trunc_normal_(torch.empty(shape), std=sigma, a=-2 * sigma, b=2 * sigma)
+
+
+def fake_int8(values: Tensor, dim: int) -> Tensor:
+    """Round to 127 levels of the largest magnitude along ``dim``; the gradient is that of no rounding.
+
+    The scale of a parameter is rounded to float32, as that of an int8 weight is.
+    """
+    exact = values.detach().to(torch.promote_types(values.dtype, torch.float32))
+    scale = exact.abs().amax(dim, keepdim=True) / LEVELS
+    if isinstance(values, nn.Parameter):
+        scale = scale.float().to(exact.dtype)
+    rounded = torch.round(exact / torch.where(scale == 0, 1, scale)) * scale
+    return values + (rounded - exact).to(values.dtype)
+
+
+def _unrounded(values: Tensor, _dim: int) -> Tensor:
+    return values
 
 
 def rms_norm(h: Tensor, dim: int, eps: float) -> Tensor:

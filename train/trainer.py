@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trm_edge.bundle import read_bundle
 from trm_edge.errors import TrmError, TrmInputError, TrmIOError
-from trm_edge.export.checkpoint import save_checkpoint
+from trm_edge.export.checkpoint import load_checkpoint, save_checkpoint
 from trm_edge.inputs import Array
-from trm_edge.spec import check_statistics
+from trm_edge.spec import TrmSpec, check_statistics
 
 from .config import RunConfig
 from .data import Arrays, Examples, batch_index, check_arrays, load_examples, split, statistics, to_tensors
@@ -285,15 +286,31 @@ def load_data(config: RunConfig) -> tuple[Examples, Examples | None]:
 
 
 def new_head(config: RunConfig, examples: Examples) -> TrmHead:
-    """Return a head with random weights, the statistics of ``examples`` and the limits of ``config``."""
-    head = TrmHead(config.spec)
-    found = statistics(examples) if config.data.normalize else {}
+    """Return a head from ``train.start``, or a random one with the statistics of ``examples``; limits of ``config``."""
+    head = TrmHead(config.spec, config.train.fake_quant)
+    if config.train.start:
+        found = start_tensors(config.folder / config.train.start, config.spec)
+    else:
+        found = statistics(examples) if config.data.normalize else {}
     for name, values in asdict(config.limits).items():
         if values:
             found[f"limits.{name}"] = np.asarray(values, np.float32)
     check_statistics(found)
     head.load_state_dict({name: torch.from_numpy(value) for name, value in found.items()}, strict=False)
     return head
+
+
+def start_tensors(path: Path, spec: TrmSpec) -> Arrays:
+    """Return the tensors of a checkpoint or bundle, which must be of ``spec``."""
+    if path.suffix == ".trm":
+        bundle = read_bundle(path)
+        own, tensors = bundle.spec, dict(bundle.tensors)
+    else:
+        own, tensors = load_checkpoint(path)
+    for name, value in own.to_dict().items():
+        if value != getattr(spec, name):
+            raise TrmInputError(f"train.start: {path} has {name} = {value!r}, [spec] says {getattr(spec, name)!r}")
+    return {name: np.array(value) for name, value in tensors.items()}
 
 
 def crossed(before: int, after: int, every: int) -> bool:

@@ -12,6 +12,17 @@ then tensor data without gaps. ``__metadata__`` maps strings to strings:
 ``provenance.<name>``  where the weights came from (free text)
 =====================  ==========================================================================================
 
+A calibrated bundle says how the block matrices are rounded (:mod:`trm_edge.quantization`), in all of these entries:
+
+===================================  ============================================================================
+``quantization.scheme``              ``dynamic``, ``static`` or ``static-per-step``
+``quantization.steps``               0 for ``dynamic``, 1 for ``static``, else the number of calibrated steps
+``quantization.precision.<matrix>``  ``int8``, ``bf16`` or ``fp32``, for every block matrix
+===================================  ============================================================================
+
+and, unless the scheme is ``dynamic``, holds a tensor ``quantization.input_scale.<matrix>`` F32 ``[steps]`` for every
+int8 matrix.
+
 Nothing in a file is trusted. The same rules are checked by the C++ reader, ``csrc/core/bundle.cc``.
 """
 
@@ -32,7 +43,8 @@ import numpy as np
 from .errors import TrmBundleError, TrmVersionError
 from .files import read_file, write_atomically
 from .inputs import Array
-from .spec import TrmSpec, check_statistics
+from .quantization import Quantization
+from .spec import MAX_STEPS, TrmSpec, check_statistics
 
 FORMAT = "trm_edge.bundle"
 FORMAT_VERSION = 1
@@ -41,6 +53,8 @@ DTYPES = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "I32": np.dtype("<i4")
 
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 _HASH_KEY = b'"sha256":"'
+_PRECISION = "quantization.precision."
+_INPUT_SCALE = "quantization.input_scale."
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,8 @@ class GoldenCase:
     """One recorded call: ``inputs`` by argument name, ``outputs`` of the float64 oracle, and ``fp32_error [K]``.
 
     Outputs: ``y [K, ...]`` (actions: float64 before projection), ``projected [K, T, dof]`` float32 (actions),
-    ``logits [K, S, M or V]`` float64 (slots, tokens), ``halt_logits [K]`` float64.
+    ``logits [K, S, M or V]`` float64 (slots, tokens), ``halt_logits [K]`` float64, and ``quantized_error [K]`` float64
+    in a calibrated bundle: the error of the fake-quantised oracle.
     """
 
     inputs: Mapping[str, Array]
@@ -69,6 +84,7 @@ class Bundle:
     golden: Sequence[GoldenCase] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     sha256: str = ""
+    quantization: Quantization | None = None
 
 
 def write_bundle(path: str | os.PathLike[str], bundle: Bundle) -> None:
@@ -82,6 +98,11 @@ def bundle_bytes(bundle: Bundle) -> bytes:
     for name in bundle.provenance:
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise TrmBundleError(f"provenance: expected names of letters, digits, '_', '.' and '-', got {name!r}")
+    quantization: dict[str, str] = {}
+    if bundle.quantization is not None:
+        bundle.quantization.check(bundle.spec)
+        quantization = _quantization_metadata(bundle.quantization)
+        tensors |= {_INPUT_SCALE + name: scale for name, scale in bundle.quantization.input_scale.items()}
     for i, case in enumerate(bundle.golden):
         tensors |= {f"golden.{i}.in.{name}": np.asarray(value) for name, value in case.inputs.items()}
         tensors |= {f"golden.{i}.out.{name}": np.asarray(value) for name, value in case.outputs.items()}
@@ -91,6 +112,7 @@ def bundle_bytes(bundle: Bundle) -> bytes:
         "sha256": "0" * 64,
         "golden.cases": str(len(bundle.golden)),
         **bundle.spec.to_metadata(),
+        **quantization,
         **{f"provenance.{name}": text for name, text in bundle.provenance.items()},
     }
     return _seal(metadata, tensors)
@@ -132,10 +154,12 @@ def _parse_bundle(data: bytes) -> Bundle:
     _check_hash(data, header, metadata["sha256"])
     arrays = _read_tensors(entries, content)
     spec = TrmSpec.from_metadata(metadata)
-    weights = {name: array for name, array in arrays.items() if not name.startswith("golden.")}
+    quantization = _read_quantization(spec, metadata, arrays)
+    scales = () if quantization is None else {_INPUT_SCALE + name for name in quantization.input_scale}
+    weights = {name: a for name, a in arrays.items() if not name.startswith("golden.") and name not in scales}
     golden = _read_golden(arrays, metadata["golden.cases"])
     provenance = {k.removeprefix("provenance."): v for k, v in metadata.items() if k.startswith("provenance.")}
-    return Bundle(spec, _checked_weights(spec, weights), golden, provenance, metadata["sha256"])
+    return Bundle(spec, _checked_weights(spec, weights), golden, provenance, metadata["sha256"], quantization)
 
 
 def _split(data: bytes) -> tuple[bytes, memoryview]:
@@ -191,7 +215,7 @@ def _check_metadata(metadata: Any) -> dict[str, str]:
             raise TrmBundleError(f"metadata lacks {key}")
     for key in metadata:
         known = key in ("format", "format_version", "sha256", "golden.cases")
-        if not known and not key.startswith(("spec.", "provenance.")):
+        if not known and not key.startswith(("spec.", "provenance.", "quantization.")):
             raise TrmBundleError(f"metadata has an unknown key {key!r}")
     return metadata
 
@@ -279,6 +303,37 @@ def _checked_weights(spec: TrmSpec, tensors: Mapping[str, Array]) -> dict[str, A
     ordered = {name: tensors[name] for name in shapes}
     check_statistics(ordered)
     return ordered
+
+
+def _quantization_metadata(quantization: Quantization) -> dict[str, str]:
+    return {
+        "quantization.scheme": quantization.scheme,
+        "quantization.steps": str(quantization.steps),
+        **{_PRECISION + name: precision for name, precision in quantization.precision.items()},
+    }
+
+
+def _read_quantization(spec: TrmSpec, metadata: Mapping[str, str], arrays: Mapping[str, Array]) -> Quantization | None:
+    """Return what a calibrated bundle says of its matrices, or None where it says nothing at all."""
+    given = {key: text for key, text in metadata.items() if key.startswith("quantization.")}
+    if not given:
+        return None
+    for key in ("quantization.scheme", "quantization.steps"):
+        if key not in given:
+            raise TrmBundleError(f"metadata lacks {key}, but has {next(iter(given))}; a calibrated bundle has both")
+    scheme, steps = given.pop("quantization.scheme"), given.pop("quantization.steps")
+    for key in given:
+        if not key.startswith(_PRECISION):
+            raise TrmBundleError(f"metadata has an unknown key {key!r}")
+    precision = {key.removeprefix(_PRECISION): text for key, text in given.items()}
+    scales = {n.removeprefix(_INPUT_SCALE): a for n, a in arrays.items() if n.startswith(_INPUT_SCALE)}
+    quantization = Quantization(scheme, precision, scales)
+    quantization.check(spec)
+    number, free = _case_number(steps), scheme == "static-per-step" and not scales  # then nothing says how many
+    if not (1 <= number <= MAX_STEPS if free else number == quantization.steps):
+        expected = f"1..{MAX_STEPS}" if free else quantization.steps
+        raise TrmBundleError(f"quantization.steps: expected {expected}, as the scales have, got {steps[:40]!r}")
+    return quantization
 
 
 def _read_golden(arrays: Mapping[str, Array], stated: str) -> list[GoldenCase]:

@@ -25,6 +25,7 @@ from .errors import TrmError, TrmInputError
 from .files import read_npz, write_atomically
 from .golden import golden_arguments, verify
 from .inputs import Array
+from .quantization import PRECISIONS, Quantization
 from .refiner import Refinement, load
 
 EXAMPLE = Path(__file__).parent / "data" / "example.trm"
@@ -93,7 +94,7 @@ def _add_inspect(commands: Any) -> None:
         "inspect",
         _inspect,
         "say what a bundle holds",
-        "Print a bundle's model, inputs, limits and provenance, after checking the whole file.\n\n"
+        "Print a bundle's model, inputs, limits, calibration and provenance, after checking the whole file.\n\n"
         "  trm-edge inspect push.trm\n  trm-edge inspect push.trm --json | jq .spec",
     )
     _add_bundle(parser)
@@ -110,6 +111,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         "spec": bundle.spec.to_dict(),
         "limits": {n: bundle.tensors[n].tolist() for n in bundle.tensors if n.startswith("limits.")},
         "provenance": dict(bundle.provenance),
+        "quantization": None if bundle.quantization is None else vars(bundle.quantization),
     }
     if arguments.json:
         print(json.dumps(_plain(facts), indent=2))
@@ -124,10 +126,22 @@ def _inspect(arguments: argparse.Namespace) -> int:
             print(f"  {name:<18} {value}")
     for name, values in facts["limits"].items():
         print(f"  {name:<18} {np.array2string(np.asarray(values), precision=4, threshold=8)}")
+    if bundle.quantization is not None:
+        print(f"  quantization {_described(bundle.quantization)}")
     for name, text in bundle.provenance.items():
         print(f"  provenance.{name}: {text}")
     print(f"  golden cases {len(bundle.golden)}, sha256 {bundle.sha256}")
     return 0
+
+
+def _described(quantization: Quantization) -> str:
+    """Say scheme and precisions; the matrices of the rarer precisions by name."""
+    steps = f", {quantization.steps} steps" if quantization.scheme == "static-per-step" else ""
+    groups = {precision: quantization.matrices(precision) for precision in PRECISIONS}
+    most = max(groups, key=lambda precision: len(groups[precision]))
+    parts = [f"{len(groups[most])} matrices {most}"]
+    parts += [f"{precision}: {' '.join(names)}" for precision, names in groups.items() if names and precision != most]
+    return f"{quantization.scheme}{steps}; {'; '.join(parts)}"
 
 
 def _add_verify(commands: Any) -> None:
@@ -137,7 +151,8 @@ def _add_verify(commands: Any) -> None:
         _verify,
         "check this machine against the bundle's golden vectors",
         "Run the recorded inputs through a backend and compare every step with the float64 oracle's outputs that the\n"
-        "bundle carries. Exit code 1 where a step is off by more than max(1e-5, 4 x the error of plain float32).\n\n"
+        "bundle carries. Exit code 1 where a step is off by more than max(1e-5, 4 x the error of plain float32),\n"
+        "or in int8 and bf16 by more than 1.5 x the largest error that rounding so causes in the oracle.\n\n"
         "  trm-edge verify push.trm\n"
         "  trm-edge verify push.onnx --golden push.trm     an exported graph against the bundle it came from",
     )

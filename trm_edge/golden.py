@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,13 @@ import numpy as np
 from .bundle import Bundle, GoldenCase
 from .errors import TrmBundleError
 from .inputs import Array, Inputs, check_inputs
+from .quantization import Quantization, QuantizedModel, uniform
 from .reference import ReferenceModel, StepOutput, project_limits
 from .spec import TrmSpec
 
 FP32_TOLERANCE = 1e-5
+QUANTIZED_MARGIN = 1.5
+"""How far beyond the fake-quantised oracle's own error over the trajectory a lower precision may be."""
 
 _INPUTS = {"x", "y0", "features", "slots", "candidates", "mask", "puzzle_id"}
 
@@ -95,6 +98,21 @@ def record_golden(
     return cases
 
 
+def record_quantized_error(
+    spec: TrmSpec, tensors: Mapping[str, Array], cases: Sequence[GoldenCase], quantization: Quantization
+) -> list[GoldenCase]:
+    """Return golden cases that carry ``quantized_error [K]``, the error of the fake-quantised oracle by step.
+
+    It is the larger one of two runs, in float64 and in float32: where these round a value near a tie apart, the
+    recursion carries that on.
+    """
+    models = _rounded_models(spec, tensors, quantization)
+    return [
+        replace(case, outputs={**case.outputs, "quantized_error": _quantized_error(models, case, len(case.fp32_error))})
+        for case in cases
+    ]
+
+
 @dataclass(frozen=True)
 class StepCheck:
     """Comparison of one step: largest relative error, what is allowed, and answers that differ beyond a tie.
@@ -134,19 +152,30 @@ def golden_arguments(case: GoldenCase) -> dict[str, Any]:
 def verify(refiner: Any, bundle: Bundle) -> list[StepCheck]:
     """Run every golden case through ``refiner`` (a :class:`~trm_edge.Refiner`) and compare each step with the oracle.
 
-    A step passes in float32 when its relative error is at most ``max(1e-5, 4 * fp32_error[step])``; chosen indices
-    are compared where the oracle's margin between the two best logits exceeds that tolerance.
+    A step passes in float32 when its relative error is at most ``max(1e-5, 4 * fp32_error[step])``. A refiner of lower
+    precision may err in any step by 1.5 times the largest error of the fake-quantised oracle over the trajectory, where
+    that is more, since two roundings of one recursion part at a tie and meet again. It is the recorded error where the
+    refiner runs what the bundle was calibrated to, else that of every matrix in its precision. Projection moves no two
+    answers farther apart, so the projected answer may err by as much, taken absolutely. Chosen indices are compared
+    where the oracle's margin between the two best logits exceeds the tolerance.
     """
     checks = []
     spec = bundle.spec
+    quantization = _quantization_of(refiner.precision, bundle)
+    models = [] if quantization is None else _rounded_models(spec, bundle.tensors, quantization)
     for number, case in enumerate(bundle.golden):
         steps = _golden_steps(spec, number, case)
+        allowed = np.maximum(FP32_TOLERANCE, 4 * case.fp32_error)
+        if models:
+            recorded = case.outputs.get("quantized_error") if quantization is bundle.quantization else None
+            rounding = _quantized_error(models, case, steps) if recorded is None else recorded
+            allowed = np.maximum(allowed, QUANTIZED_MARGIN * rounding.max())
         out = refiner.refine(**golden_arguments(case), steps=steps, trajectory=True)
         got: dict[str, Array] = {"y": out.trajectory, "halt_logits": out.halt_logits}
         if out.logits is not None:
             got["logits"] = out.logits
         for k in range(steps):
-            tolerance = max(FP32_TOLERANCE, 4 * float(case.fp32_error[k]))
+            tolerance = float(allowed[k])
             if out.steps_run != steps:
                 checks.append(StepCheck(number, k + 1, "step", float("inf"), tolerance, 0))
                 continue
@@ -156,8 +185,36 @@ def verify(refiner: Any, bundle: Bundle) -> list[StepCheck]:
             checks.append(StepCheck(number, k + 1, "step", error, tolerance, mismatches))
         if spec.answer == "actions" and out.steps_run == steps:
             error = relative_error(out.y, case.outputs["projected"][-1])
+            if models:
+                tolerance *= _shrinkage(case)
             checks.append(StepCheck(number, steps, "projected", error, tolerance, 0))
     return checks
+
+
+def _quantization_of(precision: str, bundle: Bundle) -> Quantization | None:
+    """Return how a refiner of ``precision`` rounds ``bundle``, or None where it does not."""
+    own = bundle.quantization
+    if own is not None and own.summary == precision:
+        return own
+    return uniform(bundle.spec, precision) if precision in ("int8", "bf16") else None
+
+
+def _shrinkage(case: GoldenCase) -> float:
+    """How much smaller the last answer is inside the limits; what an error is relative to shrinks with it."""
+    before, after = (float(np.abs(case.outputs[name][-1]).max()) for name in ("y", "projected"))
+    return max(1.0, before / after) if after > 0 else 1.0
+
+
+def _rounded_models(spec: TrmSpec, tensors: Mapping[str, Array], quantization: Quantization) -> list[QuantizedModel]:
+    return [QuantizedModel(spec, tensors, quantization, dtype) for dtype in (np.float64, np.float32)]
+
+
+def _quantized_error(models: Sequence[QuantizedModel], case: GoldenCase, steps: int) -> Array:
+    spec = models[0].spec
+    inputs = check_inputs(spec, **golden_arguments(case))
+    runs = [_stack(run_reference(model, inputs, steps)) for model in models]
+    errors: Array = np.max([[max(_errors(spec, run, case.outputs, k)) for k in range(steps)] for run in runs], axis=0)
+    return errors
 
 
 def _golden_steps(spec: TrmSpec, number: int, case: GoldenCase) -> int:
@@ -174,8 +231,12 @@ def _golden_steps(spec: TrmSpec, number: int, case: GoldenCase) -> int:
     for name, shape in shapes.items():
         if steps == 0 or name not in case.outputs or case.outputs[name].shape != shape:
             raise TrmBundleError(f"golden case {number}: {name}: expected shape {list(shape)}, with at least one step")
-    if not (np.isfinite(case.fp32_error) & (case.fp32_error >= 0)).all():
-        raise TrmBundleError(f"golden case {number}: fp32_error: expected finite errors, as they set the tolerance")
+    for name in ("fp32_error", "quantized_error"):
+        error = case.outputs.get(name, case.fp32_error)
+        if error.shape != (steps,) or not (np.isfinite(error) & (error >= 0)).all():
+            raise TrmBundleError(
+                f"golden case {number}: {name}: expected {steps} finite errors, as they set the tolerance"
+            )
     return steps
 
 

@@ -10,6 +10,7 @@ A graph carries all that a host needs in its metadata, so that the file alone is
 ``trm_edge.steps``           K of an unrolled graph, ``any`` otherwise
 ``trm_edge.statistics``      JSON object: ``limits.*`` and ``normalization.y0.mean`` of an actions head; infinities
                              are the strings ``"inf"`` and ``"-inf"``, as JSON has no number for them
+``trm_edge.precision``       ``int8`` or ``bf16`` where block matrices are rounded; left out for ``fp32``
 ``trm_edge.bundle_sha256``   hash of the bundle that the graph was made from
 ``spec.<field>``             every field of :class:`~trm_edge.spec.TrmSpec`
 ===========================  ====================================================================================
@@ -26,6 +27,7 @@ import numpy as np
 
 from .errors import TrmBundleError, TrmVersionError
 from .inputs import Array
+from .quantization import PRECISIONS
 from .spec import MAX_STEPS, TrmSpec, check_statistics
 
 FORMAT = "trm_edge.onnx"
@@ -48,6 +50,7 @@ class GraphInfo:
     steps: int
     statistics: Mapping[str, Array]
     bundle_sha256: str = ""
+    precision: str = "fp32"
 
 
 def input_signature(spec: TrmSpec, loop: str) -> Signature:
@@ -112,6 +115,7 @@ def write_metadata(info: GraphInfo) -> dict[str, str]:
         "trm_edge.steps": str(info.steps) if info.loop == "unrolled" else "any",
         "trm_edge.statistics": _statistics_to_json(info.spec, info.statistics),
         "trm_edge.bundle_sha256": info.bundle_sha256,
+        **({} if info.precision == "fp32" else {"trm_edge.precision": info.precision}),
         **info.spec.to_metadata(),
     }
 
@@ -133,10 +137,14 @@ def read_metadata(metadata: Mapping[str, str]) -> GraphInfo:
     loop = metadata.get("trm_edge.loop", "")
     if loop not in LOOPS:
         raise TrmBundleError(f"metadata trm_edge.loop: expected one of {', '.join(LOOPS)}, got {loop!r}")
+    precision = metadata.get("trm_edge.precision", "fp32")
+    if precision not in PRECISIONS:
+        expected = ", ".join(PRECISIONS)
+        raise TrmBundleError(f"metadata trm_edge.precision: expected one of {expected}, got {precision[:40]!r}")
     spec = TrmSpec.from_metadata(metadata)
     steps = _parse_steps(loop, metadata.get("trm_edge.steps", ""))
     statistics = _statistics_from_json(spec, metadata.get("trm_edge.statistics", ""))
-    return GraphInfo(spec, loop, steps, statistics, metadata.get("trm_edge.bundle_sha256", ""))
+    return GraphInfo(spec, loop, steps, statistics, metadata.get("trm_edge.bundle_sha256", ""), precision)
 
 
 def _context_rows(spec: TrmSpec) -> int | str:

@@ -18,12 +18,16 @@ from .spec import TrmSpec
 
 @dataclass(frozen=True)
 class Carry:
-    """State between steps: what was asked, the injected rows ``e`` and the two recurrent states, each ``[L, D]``."""
+    """State between steps: what was asked, the injected rows ``e`` and the two recurrent states, each ``[L, D]``.
+
+    ``steps`` counts the steps that led here.
+    """
 
     inputs: Inputs
     e: Array
     y: Array
     z: Array
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,41 +65,44 @@ class ReferenceModel:
 
     def step(self, carry: Carry) -> tuple[Carry, StepOutput]:
         """Run one refinement step: ``h_cycles * (l_cycles + 1)`` evaluations of ``net``, then a decode."""
-        y, z = carry.y, carry.z
+        y, z, k = carry.y, carry.z, carry.steps + 1
         positions = self._positions(carry.inputs)
         for _ in range(self.spec.h_cycles):
             for _ in range(self.spec.l_cycles):
-                z = self.net(z + (y + carry.e), positions)
-            y = self.net(y + z, positions)
-        carry = replace(carry, y=y, z=z)
+                z = self.net(z + (y + carry.e), positions, k)
+            y = self.net(y + z, positions, k)
+        carry = replace(carry, y=y, z=z, steps=k)
         return carry, self._decode(carry)
 
-    def net(self, h: Array, positions: list[int]) -> Array:
-        """Evaluate the network on ``h [L, D]``; every block is post-norm."""
+    def product(self, name: str, a: Array, k: int) -> Array:
+        """Return ``a @ w.T`` for the block matrix ``name``, in step ``k`` = 1, 2, ...; a subclass may round here."""
+        out: Array = a @ self.w[name + ".weight"].T
+        return out
+
+    def net(self, h: Array, positions: list[int], k: int) -> Array:
+        """Evaluate the network on ``h [L, D]`` in step ``k``; every block is post-norm."""
         eps = self.spec.norm_eps
         for i in range(self.spec.num_layers):
             block = f"blocks.{i}."
             if self.spec.mixer == "attention":
-                h = rms_norm(h + self._attention(h, block + "attention.", positions), eps)
+                h = rms_norm(h + self._attention(h, block + "attention.", positions, k), eps)
             else:  # the transposed rows mix tokens, and the norm runs along the tokens too
-                h = rms_norm(h.T + self._swiglu(h.T, block + "token_mixer."), eps).T
-            h = rms_norm(h + self._swiglu(h, block + "mlp."), eps)
+                h = rms_norm(h.T + self._swiglu(h.T, block + "token_mixer.", k), eps).T
+            h = rms_norm(h + self._swiglu(h, block + "mlp.", k), eps)
         return h
 
-    def _attention(self, h: Array, name: str, positions: list[int]) -> Array:
+    def _attention(self, h: Array, name: str, positions: list[int], k: int) -> Array:
         heads, size = self.spec.num_heads, self.spec.head_size
-        qkv = (h @ self.w[name + "qkv.weight"].T).reshape(len(h), 3, heads, size)
-        q, k, v = (qkv[:, i].transpose(1, 0, 2) for i in range(3))  # [H, L, D/H]
+        qkv = self.product(name + "qkv", h, k).reshape(len(h), 3, heads, size)
+        query, key, value = (qkv[:, i].transpose(1, 0, 2) for i in range(3))  # [H, L, D/H]
         if self.spec.positions == "rope":
-            q, k = (rotate(t, positions, self.spec.rope_theta) for t in (q, k))
-        mixed = softmax(q @ k.transpose(0, 2, 1) / self.dtype.type(np.sqrt(size))) @ v
-        out: Array = mixed.transpose(1, 0, 2).reshape(h.shape) @ self.w[name + "out.weight"].T
-        return out
+            query, key = (rotate(t, positions, self.spec.rope_theta) for t in (query, key))
+        mixed = softmax(query @ key.transpose(0, 2, 1) / self.dtype.type(np.sqrt(size))) @ value
+        return self.product(name + "out", mixed.transpose(1, 0, 2).reshape(h.shape), k)
 
-    def _swiglu(self, h: Array, name: str) -> Array:
-        gate, up = np.split(h @ self.w[name + "gate_up.weight"].T, 2, axis=-1)
-        out: Array = (silu(gate) * up) @ self.w[name + "down.weight"].T
-        return out
+    def _swiglu(self, h: Array, name: str, k: int) -> Array:
+        gate, up = np.split(self.product(name + "gate_up", h, k), 2, axis=-1)
+        return self.product(name + "down", silu(gate) * up, k)
 
     def _injected(self, inputs: Inputs) -> Array:
         """Return ``e = [registers ; answer_input ; context_encoder(x)]``, plus learned positions."""

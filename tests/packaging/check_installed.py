@@ -10,7 +10,7 @@ import trm_edge
 root = Path(sys.argv[1]).resolve()
 assert not Path(trm_edge.__file__).resolve().is_relative_to(root), trm_edge.__file__
 names = [m.name for m in pkgutil.walk_packages(trm_edge.__path__, "trm_edge.")]
-assert "trm_edge.export.official" in names, names
+assert {"trm_edge.export.official", "trm_edge.calib.command"} <= set(names), names
 for name in names:
     try:
         importlib.import_module(name)
@@ -25,7 +25,7 @@ try:
     raise AssertionError("there is a Trainer without torch")
 except trm_edge.TrmUnsupportedError as error:
     assert "pip install 'trm-edge[train]'" in str(error), error
-for foreign in ("torch", "onnx", "onnxruntime", "tests", "export"):
+for foreign in ("torch", "onnx", "onnxruntime", "tests", "export", "calib", "matplotlib", "tqdm"):
     assert foreign not in sys.modules, foreign
 assert trm_edge.available_backends() == ["fused", "reference"], trm_edge.available_backends()
 files = {p.suffix for p in Path(trm_edge.__file__).parent.rglob("*") if p.is_file()}

@@ -30,6 +30,16 @@ _STRINGS = (
         "attention",
     ),
     *("tokens", "slots", "actions", "optional", "golden.0.in.x", "golden.", "y_init", "__metadata__", "sha256"),
+    *(
+        "int8",
+        "bf16",
+        "fp32",
+        "dynamic",
+        "static",
+        "static-per-step",
+        "quantization.steps",
+        "quantization.input_scale.",
+    ),
     *("spec.dof", "provenance.", "\\ud800", "\\u0000", "1e400", "\\u00e9", "\u00e9", "\\ud83e\\udd16", "1" * 5000),
 )
 _TOKENS = (

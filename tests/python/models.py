@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from trm_edge.bundle import Bundle
-from trm_edge.golden import random_inputs, record_golden
+from trm_edge.golden import random_inputs, record_golden, record_quantized_error, run_reference
+from trm_edge.inputs import check_inputs
+from trm_edge.quantization import Quantization, matrix_names
+from trm_edge.reference import ReferenceModel
 from trm_edge.spec import TrmSpec, identity_statistics
 
 GENTLE = 0.3  # recursion amplifies rounding; residual branches this small keep float32 close to float64
@@ -69,4 +73,34 @@ def make_bundle(kind: str, mixer: str = "rope", *, seed: int = 0, steps: int = 4
     return Bundle(spec, tensors, record_golden(spec, tensors, calls, steps), {"source": "tests/python/models.py"})
 
 
-__all__ = ["CASES", "GENTLE", "identity_statistics", "make_bundle", "make_spec", "random_weights"]
+class _Ranges(ReferenceModel):
+    """Notes the largest magnitude of every matrix input, by step."""
+
+    seen: dict[tuple[str, int], float]
+
+    def product(self, name: str, a: np.ndarray, k: int) -> np.ndarray:
+        self.seen[name, k] = max(self.seen.get((name, k), 0.0), float(np.abs(a).max()))
+        return super().product(name, a, k)
+
+
+def calibrated(bundle: Bundle, scheme: str = "static-per-step", *, steps: int = 4, **precision: str) -> Bundle:
+    """Return ``bundle`` calibrated on a few random calls; ``precision`` sets matrices by a part of their name."""
+    names, spec = matrix_names(bundle.spec), bundle.spec
+    chosen = {n: next((p for part, p in precision.items() if part in n), "int8") for n in names}
+    scales = {}
+    if scheme != "dynamic":
+        model = _Ranges(spec, bundle.tensors)
+        model.seen = {}
+        rng = np.random.default_rng(7)
+        for _ in range(8):
+            run_reference(model, check_inputs(spec, **random_inputs(spec, rng)), steps)
+        most = {n: np.float32([model.seen[n, k + 1] for k in range(steps)]) for n in names if chosen[n] == "int8"}
+        scales = {
+            n: (m if scheme == "static-per-step" else m.max(keepdims=True)) / np.float32(127) for n, m in most.items()
+        }
+    quantization = Quantization(scheme, chosen, scales)
+    golden = record_quantized_error(spec, bundle.tensors, bundle.golden, quantization)
+    return replace(bundle, quantization=quantization, golden=golden)
+
+
+__all__ = ["CASES", "GENTLE", "calibrated", "identity_statistics", "make_bundle", "make_spec", "random_weights"]

@@ -17,17 +17,28 @@ import pytest
 from bundle_mutations import edited, join, mutations, sealed, split
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import CASES, make_bundle, make_spec, random_weights
+from models import CASES, calibrated, make_bundle, make_spec, random_weights
 from safetensors.numpy import load as load_safetensors
 
 from trm_edge import bundle as bundle_module
 from trm_edge.bundle import Bundle, bundle_bytes, read_bundle, write_bundle
 from trm_edge.errors import Status, TrmBundleError, TrmError, TrmIOError, TrmVersionError
+from trm_edge.quantization import Quantization
 from trm_edge.spec import TrmSpec, identity_statistics
 
 TOP = Path(__file__).parents[2]
 GOOD = {path.stem: path.read_bytes() for path in sorted((TOP / "tests/golden/bundles").glob("*.trm"))}
 SMALL = GOOD["tokens_mlp_t"]
+CALIBRATED = {
+    f"{name}_{scheme}": bundle_bytes(calibrated(read_bundle(GOOD[name]), scheme, down="bf16"))
+    for name, scheme in (
+        ("actions_attention", "static-per-step"),
+        ("tokens_mlp_t", "static"),
+        ("slots_attention", "dynamic"),
+    )
+}
+PER_STEP = "actions_attention_static-per-step"
+READ_BY_CPP = GOOD  # GOOD | CALIBRATED, once csrc/core/bundle.cc reads calibrated bundles
 SHAPE = '"y_init":{"dtype":"F32","shape":[24]'
 
 # What a header must not say, as (bundle, old text, new text, a part of the message).
@@ -100,6 +111,38 @@ HOSTILE: list[tuple[str, str, str | bytes, str]] = [
 ]
 
 
+# The same for calibrated bundles; blocks.0.mlp.down is bf16 in them, blocks.0.mlp.gate_up int8.
+HOSTILE_CALIBRATED: list[tuple[str, str, str | bytes, str]] = [
+    (PER_STEP, '"quantization.scheme"', '"provenance.scheme"', "metadata lacks quantization.scheme"),
+    (PER_STEP, '"quantization.steps"', '"provenance.steps"', "metadata lacks quantization.steps"),
+    (PER_STEP, '"quantization.steps"', '"quantization.step"', "metadata lacks quantization.steps"),
+    (
+        PER_STEP,
+        '"quantization.scheme":"static-per-step"',
+        '"quantization.scheme":"static"',
+        "expected 1..1 for static",
+    ),
+    (PER_STEP, '"quantization.scheme":"static-per-step"', '"quantization.scheme":"int4"', "expected one of dynamic"),
+    *(
+        (PER_STEP, '"quantization.steps":"4"', f'"quantization.steps":"{n}"', "quantization.steps")
+        for n in ("3", "5", "0", "04", "+4", "4.0", "", " 4", "9" * 5000, "\u0664")
+    ),
+    (PER_STEP, '"quantization.steps":', '"quantization.extra":"1","quantization.steps":', "unknown key"),
+    (PER_STEP, '"quantization.precision.blocks.0.mlp.down":"bf16",', "", "blocks.0.mlp.down: missing"),
+    (PER_STEP, "precision.blocks.0.mlp.down", "precision.blocks.9.mlp.down", "blocks.0.mlp.down: missing"),
+    (PER_STEP, "precision.blocks.0.mlp.down", "precision.blocks.0.mlp.down.weight", "blocks.0.mlp.down: missing"),
+    (PER_STEP, '.mlp.down":"bf16"', '.mlp.down":"fp16"', "expected one of int8, bf16, fp32, got 'fp16'"),
+    (PER_STEP, '.mlp.down":"bf16"', '.mlp.down":"int8"', "input_scale.blocks.0.mlp.down: missing"),
+    (PER_STEP, '.mlp.gate_up":"int8"', '.mlp.gate_up":"fp32"', "input_scale.blocks.0.mlp.gate_up: unknown"),
+    (PER_STEP, "input_scale.blocks.0.mlp.gate_up", "input_scale.blocks.0.mlp.down", "gate_up: missing"),
+    (PER_STEP, "input_scale.blocks.0.mlp.gate_up", "output_scale.blocks.0.mlp.gate_up", "gate_up: missing"),
+    ("tokens_mlp_t_static", '"quantization.steps":"1"', '"quantization.steps":"0"', "quantization.steps"),
+    ("tokens_mlp_t_static", '"quantization.scheme":"static"', '"quantization.scheme":"dynamic"', "unknown (of"),
+    ("slots_attention_dynamic", '"quantization.steps":"0"', '"quantization.steps":"1"', "quantization.steps"),
+    ("slots_attention_dynamic", '"quantization.scheme":"dynamic"', '"quantization.scheme":"static"', "missing"),
+]
+
+
 def refusal(file: bytes) -> TrmBundleError:
     """Return the error that reading ``file`` raises, which must be one of ours and say something."""
     with pytest.raises(TrmBundleError) as caught:
@@ -123,6 +166,7 @@ def assert_same(a: Bundle, b: Bundle) -> None:
     assert a.spec == b.spec
     assert list(a.tensors) == list(b.tensors) == list(a.spec.tensor_shapes())
     assert dict(a.provenance) == dict(b.provenance)
+    assert_same_quantization(a.quantization, b.quantization)
     assert len(a.golden) == len(b.golden)
     for x, y in [(a.tensors, b.tensors), *((p.inputs, q.inputs) for p, q in zip(a.golden, b.golden, strict=True))]:
         assert set(x) == set(y)
@@ -131,6 +175,53 @@ def assert_same(a: Bundle, b: Bundle) -> None:
             assert x[name].dtype == y[name].dtype
     for p, q in zip(a.golden, b.golden, strict=True):
         assert all(np.array_equal(p.outputs[n], q.outputs[n], equal_nan=True) for n in set(p.outputs) | set(q.outputs))
+
+
+def assert_same_quantization(a: Quantization | None, b: Quantization | None) -> None:
+    """Check that two bundles are rounded alike."""
+    if a is None or b is None:
+        assert a is b
+        return
+    assert (a.scheme, a.steps, dict(a.precision)) == (b.scheme, b.steps, dict(b.precision))
+    assert set(a.input_scale) == set(b.input_scale)
+    for name, scale in a.input_scale.items():
+        np.testing.assert_array_equal(scale, b.input_scale[name])
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_a_calibrated_bundle_is_read_as_it_was_written(name: str) -> None:
+    back = read_bundle(CALIBRATED[name])
+    plain, _, scheme = name.rpartition("_")
+    assert back.quantization is not None
+    assert (back.quantization.scheme, back.quantization.summary) == (scheme, "int8")
+    assert_same(back, calibrated(read_bundle(GOOD[plain]), scheme, down="bf16"))
+    assert bundle_bytes(back) == CALIBRATED[name]
+    names = {n for n in load_safetensors(CALIBRATED[name]) if n.startswith("quantization.")}
+    assert names == {f"quantization.input_scale.{n}" for n in back.quantization.input_scale}
+    assert all(len(case.outputs["quantized_error"]) == len(case.fp32_error) for case in back.golden)
+    assert read_bundle(GOOD[plain]).quantization is None
+
+
+@pytest.mark.parametrize("case", range(len(HOSTILE_CALIBRATED)))
+def test_hostile_headers_of_calibrated_bundles_are_refused(case: int) -> None:
+    name, old, new, message = HOSTILE_CALIBRATED[case]
+    assert message in str(refusal(edited(CALIBRATED[name], old, new)))
+
+
+def test_scales_that_no_model_has() -> None:
+    header, content = split(CALIBRATED[PER_STEP])
+    name = "quantization.input_scale.blocks.0.mlp.gate_up"
+    at = json.loads(header)[name]["data_offsets"][0] + 4
+    for value in (0.0, -0.0, -1.0, math.nan, math.inf):
+        bad = sealed(header, content[:at] + struct.pack("<f", value) + content[at + 4 :])
+        assert f"tensor {name}: expected finite values > 0" in str(refusal(bad))
+
+
+def test_an_invalid_quantization_is_not_written() -> None:
+    bundle = calibrated(make_bundle("actions"), "static")
+    wrong = dataclasses.replace(bundle, quantization=Quantization("static", {}, {}))
+    with pytest.raises(TrmBundleError, match=r"quantization\.precision"):
+        bundle_bytes(wrong)
 
 
 @pytest.mark.parametrize(("kind", "mixer"), CASES)
@@ -225,9 +316,9 @@ def test_hostile_headers_are_refused(case: int) -> None:
     assert message in str(refusal(edited(GOOD[name], old, new)))
 
 
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", GOOD | CALIBRATED)
 def test_mutations_are_read_or_refused(name: str) -> None:
-    statuses = [status_of(bad) for bad in mutations(GOOD[name], 2000, seed=1)]
+    statuses = [status_of(bad) for bad in mutations((GOOD | CALIBRATED)[name], 2000, seed=1)]
     assert set(statuses) <= {Status.OK, Status.INVALID_BUNDLE, Status.UNSUPPORTED_VERSION}
     assert statuses.count(Status.OK) < len(statuses) / 4
 
@@ -329,8 +420,9 @@ def cpp_statuses(program: str, folder: Path, files: list[bytes]) -> list[tuple[i
 
 
 def test_both_readers_agree_on_good_and_hostile_files(tmp_path: Path, bundle_check: str) -> None:
-    files = [*GOOD.values(), *(bundle_bytes(make_bundle(*case)) for case in CASES)]
-    files += [edited(GOOD[name], old, new) for name, old, new, _ in HOSTILE]
+    files = [*READ_BY_CPP.values(), *(bundle_bytes(make_bundle(*case)) for case in CASES)]
+    hostile = HOSTILE + HOSTILE_CALIBRATED
+    files += [edited(READ_BY_CPP[name], old, new) for name, old, new, _ in hostile if name in READ_BY_CPP]
     files += [edited(SMALL, '"format_version":"1"', '"format_version":"2"'), b"", SMALL[:100]]
     files += [
         edited(SMALL, "tests/python", text) for text in ("\\ud83e\\udd16", "\\u0000", "é\x7f", '\\"sha256\\":\\"')
@@ -339,10 +431,10 @@ def test_both_readers_agree_on_good_and_hostile_files(tmp_path: Path, bundle_che
         assert status == status_of(file), message
 
 
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", READ_BY_CPP)
 def test_both_readers_agree_on_mutations(tmp_path: Path, bundle_check: str, name: str) -> None:
     # A file that is wrong in two ways may be refused for either; accepted or refused is what both must agree on.
-    files = list(mutations(GOOD[name], 2000, seed=2))
+    files = list(mutations(READ_BY_CPP[name], 2000, seed=2))
     for i, (status, message) in enumerate(cpp_statuses(bundle_check, tmp_path, files)):
         assert (status == Status.OK) == (status_of(files[i]) == Status.OK), f"{i}.trm: C++ says {message!r}"
         assert status in (Status.OK, Status.INVALID_BUNDLE, Status.UNSUPPORTED_VERSION)

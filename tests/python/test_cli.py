@@ -9,19 +9,22 @@ import re
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from models import make_bundle, make_spec, random_weights
+from models import calibrated, make_bundle, make_spec, random_weights
 from runners import plain_bundle
 
 import trm_edge
 from trm_edge import Status, TrmSpec, cli
+from trm_edge.backends.reference import ReferenceBackend
 from trm_edge.bundle import Bundle, GoldenCase, read_bundle, write_bundle
 from trm_edge.cli import EXAMPLE, main
-from trm_edge.golden import golden_arguments, random_inputs
+from trm_edge.golden import golden_arguments, random_inputs, verify
+from trm_edge.quantization import QuantizedModel, uniform
 
 TOP = Path(__file__).parents[2]
 GOLDEN = sorted((TOP / "tests/golden/bundles").glob("*.trm"))
@@ -92,7 +95,7 @@ def test_help_lists_every_command_and_each_shows_an_example(capsys: Capture) -> 
     assert code == 0
     assert {"inspect", "verify", "refine", "export"} <= set(commands())
     for name in commands():
-        assert re.search(rf"^ +{name} +\w", out, re.M), name
+        assert re.search(rf"^ +{name}\s+\w", out, re.M), name
         code, text, _ = run(capsys, name, "--help")
         assert code == 0
         assert re.search(rf"^  trm-edge {name}\b", text, re.M), f"{name} --help shows no example"
@@ -489,3 +492,55 @@ def test_verify_does_not_pass_a_machine_that_returns_nan(monkeypatch: pytest.Mon
         monkeypatch.setattr(trm_edge.Refiner, "refine", spoilt)
         code, out, _ = run(capsys, "verify")
         assert code == 1 and "FAILED" in out, name
+
+
+def calibrated_file(tmp_path: Path, scheme: str, **precision: str) -> Path:
+    path = tmp_path / "calibrated.trm"
+    write_bundle(path, calibrated(make_bundle("actions"), scheme, **precision))
+    return path
+
+
+def test_inspect_says_how_a_bundle_is_rounded(tmp_path: Path, capsys: Capture) -> None:
+    path = calibrated_file(tmp_path, "static-per-step", down="bf16")
+    _, out, _ = run(capsys, "inspect", path)
+    names = "blocks.0.mlp.down blocks.1.mlp.down"
+    assert f"quantization static-per-step, 4 steps; 6 matrices int8; bf16: {names}\n" in out
+    facts = json.loads(run(capsys, "inspect", path, "--json")[1])["quantization"]
+    assert facts["scheme"] == "static-per-step" and facts["precision"]["blocks.1.mlp.down"] == "bf16"
+    assert len(facts["input_scale"]["blocks.1.mlp.gate_up"]) == 4
+    assert json.loads(run(capsys, "inspect", "--json")[1])["quantization"] is None
+
+
+class Rounded(ReferenceBackend):
+    """The fake-quantised oracle as a backend; ``error`` falsifies its answers."""
+
+    def __init__(self, bundle: Bundle, precision: str, error: float = 0.0) -> None:
+        own = bundle.quantization if bundle.quantization and bundle.quantization.summary == precision else None
+        quantization = own or uniform(bundle.spec, precision)
+        super().__init__(bundle, QuantizedModel(bundle.spec, bundle.tensors, quantization, np.float32))
+        self.precision, self._error = precision, error
+
+    def outputs(self, inputs: Any, steps: int) -> Any:
+        for output in super().outputs(inputs, steps):
+            yield replace(output, y=output.y + np.float32(self._error))
+
+
+@pytest.mark.parametrize("scheme", [None, "dynamic", "static", "static-per-step"])
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_a_lower_precision_may_err_as_its_oracle_does(precision: str, scheme: str | None) -> None:
+    bundle = make_bundle("actions") if scheme is None else calibrated(make_bundle("actions"), scheme)
+    checks = verify(trm_edge.Refiner(Rounded(bundle, precision), b"", ("auto", None, 1)), bundle)
+    assert all(check.passed for check in checks)
+    assert all(check.tolerance > 1e-4 for check in checks if check.output == "step")
+    most = max(check.tolerance for check in checks)
+    wrong = verify(trm_edge.Refiner(Rounded(bundle, precision, 10 * most), b"", ("auto", None, 1)), bundle)
+    assert not any(check.passed for check in wrong if check.output == "step")
+
+
+def test_golden_errors_that_make_no_sense_are_refused() -> None:
+    bundle = calibrated(make_bundle("actions"), "static")
+    refiner = trm_edge.Refiner(Rounded(bundle, "int8"), b"", ("auto", None, 1))
+    for error in (np.float64([1, 2]), np.float64([1, 2, 3, np.nan]), np.float64([1, 2, 3, -1])):
+        case = replace(bundle.golden[0], outputs={**bundle.golden[0].outputs, "quantized_error": error})
+        with pytest.raises(trm_edge.TrmBundleError, match="golden case 0: quantized_error: expected 4 finite errors"):
+            verify(refiner, replace(bundle, golden=[case]))

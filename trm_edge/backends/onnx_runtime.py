@@ -65,6 +65,7 @@ class OnnxRuntimeBackend(HostBackend):
             raise type(error)(f"{file}: {error}") from None
         super().__init__(info.spec, info.statistics)
         self.info: GraphInfo = info
+        self.precision = info.precision
         self._graph = _Graph(session, info.spec, outputs)
 
     def refine(
@@ -124,7 +125,7 @@ class OnnxRuntimeBackend(HostBackend):
         """Return another session on the same graph and weights; ONNX Runtime runs both at once."""
         other = object.__new__(type(self))
         HostBackend.__init__(other, self.spec, self.info.statistics)
-        other.info, other._graph = self.info, self._graph
+        other.info, other._graph, other.precision = self.info, self._graph, self.precision
         return other
 
     def _feeds(self, inputs: Inputs) -> dict[str, Array]:

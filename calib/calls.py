@@ -1,0 +1,106 @@
+"""The calibration set: recorded calls, from a file of training data or from a bundle's golden vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trm_edge.bundle import Bundle
+from trm_edge.errors import TrmInputError
+from trm_edge.files import read_npz
+from trm_edge.golden import golden_arguments
+from trm_edge.inputs import Array, Inputs, check_inputs
+from trm_edge.spec import TrmSpec
+
+_LENGTHS = {"x_len": (("x", 0),), "s_len": (("slots", 0), ("mask", 0), ("y0", 0), ("target", 0))}
+_LENGTHS |= {"m_len": (("candidates", 0), ("mask", 1))}
+_NAMES = {
+    "actions": ("x", "y0", "features"),
+    "slots": ("x", "y0", "slots", "candidates", "mask"),
+    "tokens": ("x", "puzzle_id"),
+}
+_OPTIONAL = ("y0", "puzzle_id", "features")  # check_inputs asks for those that a head needs
+
+
+@dataclass(frozen=True)
+class Call:
+    """Checked inputs of one call, and the right answer where it is known (-100 or -1: nothing is asked there)."""
+
+    inputs: Inputs
+    target: Array | None
+
+
+def load_calls(path: str | Path, spec: TrmSpec, most: int) -> list[Call]:
+    """Read up to ``most`` calls, evenly spread over a file of training data.
+
+    Parameters
+    ----------
+    path
+        An ``.npz`` file with arrays as :mod:`trm_edge.train.data` describes them; ``target`` may be missing, and arrays
+        that calibration does not need may be there.
+    spec
+        The model.
+    most
+        How many calls to take.
+
+    Raises
+    ------
+    TrmInputError
+        The file cannot be read, or does not fit the spec; the message names array and example.
+    """
+    arrays = read_npz(Path(path))
+    names = [name for name in _NAMES[spec.answer] if name in arrays]
+    missing = [name for name in _NAMES[spec.answer] if name not in arrays and name not in _OPTIONAL]
+    if missing:
+        raise TrmInputError(f"{path}: {missing[0]}: missing; a {spec.answer} head needs it")
+    targets = ["target"] if "target" in arrays else []
+    lengths = [name for name in _LENGTHS if name in arrays]
+    sizes = {name: len(arrays[name]) if arrays[name].ndim else 0 for name in (*names, *targets, *lengths)}
+    if min(sizes.values()) < 1 or len(set(sizes.values())) != 1:
+        raise TrmInputError(f"{path}: expected arrays of one length, at least 1, got {sizes}")
+    count = sizes["x"]
+    chosen = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+    calls = []
+    for i in chosen.tolist():
+        try:
+            calls.append(_call(spec, {name: arrays[name][i] for name in sizes}))
+        except (TrmInputError, IndexError) as error:
+            raise TrmInputError(f"{path}: example {i}: {error}") from None
+    return calls
+
+
+def golden_calls(bundle: Bundle) -> list[Call]:
+    """Return the bundle's golden cases as calls: random inputs, which stand in where no data is at hand."""
+    if not bundle.golden:
+        raise TrmInputError("the bundle holds no golden vectors to calibrate on; name recorded calls with --data")
+    return [Call(check_inputs(bundle.spec, **golden_arguments(case)), None) for case in bundle.golden]
+
+
+def split_calls(calls: Sequence[Call]) -> tuple[list[Call], list[Call]]:
+    """Return calls to take ranges from and others to measure on, in turns; the same where there are fewer than four."""
+    return (list(calls), list(calls)) if len(calls) < 4 else (list(calls[::2]), list(calls[1::2]))
+
+
+def _call(spec: TrmSpec, arrays: dict[str, Any]) -> Call:
+    for name, parts in _LENGTHS.items():
+        length = arrays.pop(name, None)
+        for part, axis in parts if length is not None else ():
+            if part in arrays:
+                arrays[part] = arrays[part].take(range(int(length)), axis=axis)
+    target = arrays.pop("target", None)
+    for name in ("x", "y0"):  # trainers may hold indices as int64
+        if name in arrays and arrays[name].dtype == np.int64:
+            arrays[name] = arrays[name].astype(np.int32)
+    if "puzzle_id" in arrays:
+        arrays["puzzle_id"] = int(arrays["puzzle_id"])
+    inputs = check_inputs(spec, **{"y0": None, **arrays})
+    if not inputs.finite:
+        raise TrmInputError("expected finite inputs, found NaN or Inf")
+    shape = (inputs.answer_rows, spec.dof) if spec.answer_is_float else (inputs.answer_rows,)
+    if target is not None and target.shape != shape:
+        raise TrmInputError(f"target: expected shape {list(shape)}, got {list(target.shape)}")
+    return Call(inputs, target)

@@ -1,0 +1,153 @@
+"""The command ``trm-edge calibrate SRC.trm DST.trm``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from trm_edge.bundle import read_bundle, write_bundle
+from trm_edge.cli import add_command
+from trm_edge.errors import TrmInputError
+from trm_edge.quantization import SCHEMES
+
+from .calibrate import MAX_ERROR, MAX_LOSS, Calibration, calibrate
+from .calls import golden_calls, load_calls
+from .observers import OBSERVERS
+
+DETAILS = """\
+Choose scales for int8 matrices from recorded calls, and report what rounding does to the answer of every step.
+
+  trm-edge calibrate push.trm push-int8.trm --data push.npz
+  trm-edge calibrate push.trm push-int8.trm --data push.npz --scheme static --observer mse --plot push.png
+  trm-edge calibrate push.trm push-mixed.trm --data push.npz --max-error 0.01 --mixed
+
+--scheme    dynamic: a scale per row, worked out by the engine; static: one a matrix input; static-per-step: one a
+            matrix input and step.
+--data      .npz of training data; with targets the task's own metric is measured too. Without it the bundle's golden
+            vectors stand in, which are random.
+
+Every second call gives the ranges, the others are measured. Where the error of the median call exceeds --max-error in
+any step, or the task's metric loses more than --max-loss in the last one, nothing is written and the exit code is 1.
+Needs pip install 'trm-edge[calib]' for the progress bar and the picture."""
+
+
+def register(commands: Any) -> None:
+    """Add the command to the command line; called through the entry point group ``trm_edge.commands``."""
+    parser = add_command(commands, "calibrate", run, "choose int8 scales and report their error by step", DETAILS)
+    parser.add_argument("src", type=Path, help="a .trm bundle")
+    parser.add_argument("dst", type=Path, help="the calibrated .trm bundle, written atomically")
+    parser.add_argument("--data", type=Path, help=".npz file of recorded calls (default: the golden vectors)")
+    parser.add_argument("--scheme", choices=SCHEMES, default="dynamic", help="where scales come from")
+    parser.add_argument("--observer", choices=tuple(OBSERVERS), default="minmax", help="how a range becomes a scale")
+    parser.add_argument("--steps", type=int, default=4, help="steps that are calibrated and measured (default: 4)")
+    parser.add_argument("--calls", type=int, default=256, help="most calls to take from --data (default: 256)")
+    parser.add_argument("--max-error", type=float, default=MAX_ERROR, help=f"error allowed (default: {MAX_ERROR})")
+    parser.add_argument("--max-loss", type=float, default=MAX_LOSS, help=f"loss allowed (default: {MAX_LOSS})")
+    parser.add_argument(
+        "--mixed", action="store_true", help="keep sensitive matrices in bf16, then fp32, until it passes"
+    )
+    parser.add_argument("--force", action="store_true", help="write DST even where it does not pass")
+    parser.add_argument("--plot", type=Path, help="picture to write, .png, .svg or .pdf")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON, and no progress")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Calibrate and return the exit code."""
+    for name in ("max_error", "max_loss"):
+        if not getattr(arguments, name) >= 0:
+            raise TrmInputError(f"--{name.replace('_', '-')}: expected >= 0, got {getattr(arguments, name)}")
+    if arguments.calls < 1:
+        raise TrmInputError(f"--calls: expected at least 1, got {arguments.calls}")
+    if arguments.dst.suffix != ".trm":
+        raise TrmInputError(f"{arguments.dst}: expected a name that ends in .trm")
+    bundle = read_bundle(arguments.src)
+    calls = load_calls(arguments.data, bundle.spec, arguments.calls) if arguments.data else golden_calls(bundle)
+    result = calibrate(
+        bundle,
+        calls,
+        scheme=arguments.scheme,
+        observer=arguments.observer,
+        steps=arguments.steps,
+        max_error=arguments.max_error,
+        max_loss=arguments.max_loss,
+        mixed=arguments.mixed,
+        progress=not arguments.json and sys.stderr.isatty(),
+    )
+    if arguments.plot:
+        from .plot import draw
+
+        draw(arguments.plot, result)
+    written = result.passed or arguments.force
+    if written:
+        write_bundle(arguments.dst, result.bundle)
+    if arguments.json:
+        print(json.dumps(report(result) | {"written": str(arguments.dst) if written else None}))
+    else:
+        print_report(result, arguments.src, random=arguments.data is None)
+        print(
+            f"{arguments.dst}: written"
+            if written
+            else f"{arguments.dst}: not written; --mixed may help, --force writes it"
+        )
+    return 0 if result.passed else 1
+
+
+def report(result: Calibration) -> dict[str, Any]:
+    """Return the report as plain values for JSON; what is not finite is None."""
+    quantization = result.quantization
+    facts = {
+        "scheme": quantization.scheme,
+        "observer": result.observer,
+        "steps": result.steps,
+        "calls": {"calibrated": result.calibrated, "measured": result.measured},
+        "precision": dict(quantization.precision),
+        "input_scale": {name: scale.tolist() for name, scale in quantization.input_scale.items()},
+        "error": result.quantized.error,
+        "median_error": result.quantized.median.tolist(),
+        "largest_error": result.quantized.largest.tolist(),
+        "sensitivity": result.sensitivity,
+        "metric": result.metric_name,
+        "metric_float": None if result.exact.metric is None else result.exact.metric.tolist(),
+        "metric_quantized": None if result.quantized.metric is None else result.quantized.metric.tolist(),
+        "metric_loss": result.metric_loss,
+        "max_error": result.max_error,
+        "max_loss": result.max_loss,
+        "passed": result.passed,
+    }
+    plain: dict[str, Any] = _finite(facts)
+    return plain
+
+
+def print_report(result: Calibration, name: Path, *, random: bool) -> None:
+    """Print the trajectory report."""
+    quantization, rounded, metric = result.quantization, result.quantized, result.metric_name or ""
+    source = "the golden vectors' random calls" if random else "held-out calls"
+    print(f"{name}: {quantization.scheme}, {result.observer}, measured on {result.measured} {source}\n")
+    print(f"step  median error  largest error{f'   {metric}: float  {quantization.summary}' if metric else ''}")
+    for k in range(result.steps):
+        line = f"{k + 1:>4}  {rounded.median[k]:12.2e}  {rounded.largest[k]:13.2e}"
+        if result.exact.metric is not None and rounded.metric is not None:
+            line += f"   {result.exact.metric[k]:{len(metric) + 7}.4f}  {rounded.metric[k]:.4f}"
+        print(line)
+    print("\nmatrix                          alone in int8  kept in")
+    for matrix, error in result.sensitivity.items():
+        print(f"{matrix:<30}  {error:13.2e}  {quantization.precision[matrix]}")
+    print(f"\nerror {rounded.error:.2e} (median call, worst step), allowed {result.max_error:.2e}")
+    if result.metric_loss is not None:
+        unit = "of the float model's" if metric == "rms error" else "of all calls"
+        print(
+            f"{metric} in step {result.steps}: worse by {result.metric_loss:+.2%} {unit}, allowed {result.max_loss:.2%}"
+        )
+    print("passed" if result.passed else "FAILED: rounding moves the answers too far")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
