@@ -22,12 +22,14 @@ def draw(path: Path, report: Mapping[str, Any], samples: Mapping[str, Samples]) 
     import matplotlib.pyplot as plt
 
     rows = [row for row in report["configurations"] if row.get("closed_loop")]
-    figure: Any = plt.figure(figsize=(12, 4.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    model = report["model"]
-    draw_times(left, {row["name"]: samples[row["name"]].wall_us for row in rows})
-    left.set_title(f"{Path(model['file']).name}, L={model['rows']}, K={model['steps']}: closed loop", fontsize=10)
-    draw_roofline(right, rows, report["peaks_gflops"])
+    figure: Any = plt.figure(figsize=(12, 6), layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    top, bottom = left.subplots(2, 1, sharex=True)
+    model, times = report["model"], {row["name"]: samples[row["name"]].wall_us for row in rows}
+    draw_histogram(top, times)
+    top.set_title(f"{Path(model['file']).name}, L={model['rows']}, K={model['steps']}: closed loop", fontsize=10)
+    draw_tail(bottom, times)
+    draw_roofline(right.subplots(), rows, report["peaks_gflops"])
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:  # ValueError: a suffix that names no picture
@@ -36,29 +38,39 @@ def draw(path: Path, report: Mapping[str, Any], samples: Mapping[str, Samples]) 
         plt.close(figure)
 
 
-def draw_times(axes: Any, times: Mapping[str, Sequence[float]]) -> None:
-    """Draw the share of calls that took longer than a time: a tail is a line that falls late."""
+def draw_histogram(axes: Any, times: Mapping[str, Sequence[float]]) -> None:
+    """Draw the number of calls by time, in bins that grow by a constant factor."""
+    everything = np.concatenate([np.asarray(values, float) for values in times.values()]) if times else np.ones(1)
+    edges = np.geomspace(everything.min() * 0.98, everything.max() * 1.02, 121)
     for colour, (name, values) in zip(_cycle(len(times)), times.items(), strict=True):
+        axes.hist(values, edges, histtype="stepfilled", color=colour, alpha=0.55, label=name)
+    axes.set_ylabel("calls")
+    axes.grid(lw=0.3)
+    if times:
+        axes.legend(fontsize=8, frameon=False)
+
+
+def draw_tail(axes: Any, times: Mapping[str, Sequence[float]]) -> None:
+    """Draw the share of calls that took longer than a time: a tail is a line that falls late."""
+    for colour, values in zip(_cycle(len(times)), times.values(), strict=True):
         ordered = np.sort(np.asarray(values, float))
         beyond = 1 - np.arange(len(ordered)) / max(1, len(ordered))
-        axes.step(ordered, beyond, where="pre", color=colour, lw=1.6, label=name)
-        middle = float(np.median(ordered))
-        axes.plot([middle], [0.5], "o", color=colour, ms=4)
+        axes.step(ordered, beyond, where="pre", color=colour, lw=1.6)
+        axes.plot([float(np.median(ordered))], [0.5], "o", color=colour, ms=4)
     axes.set_xscale("log")
     axes.set_yscale("log")
     _plain_ticks(axes.xaxis)
     axes.set_xlabel("time of a call, us (wall clock)")
-    axes.set_ylabel("share of calls that took longer")
+    axes.set_ylabel("share that took longer")
     axes.grid(which="both", lw=0.3)
-    if times:
-        axes.legend(fontsize=8, frameon=False)
 
 
 def draw_roofline(axes: Any, rows: Sequence[Mapping[str, Any]], peaks: Mapping[str, float | None]) -> None:
     """Draw GFLOP/s over FLOP per byte of weights, below the measured peak and copy bandwidth of each precision."""
     points = [(row, row["roofline"]) for row in rows]
     reach = [p["flop_per_weight_byte"] for _, p in points] or [1.0]
-    x = np.geomspace(min(reach) / 8, max(reach) * 8, 100)
+    ridges = [peak / p["copy_gb_per_s"] for row, p in points if (peak := peaks.get(row["precision"]))]
+    x = np.geomspace(min([*reach, *ridges]) / 4, max([*reach, *ridges]) * 4, 200)
     styles = dict(zip(dict.fromkeys(row["precision"] for row, _ in points), ("-", "--", ":", "-."), strict=False))
     for precision, style in styles.items():
         point = next(p for row, p in points if row["precision"] == precision)
