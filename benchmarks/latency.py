@@ -1,37 +1,77 @@
-"""Latency of one refinement: the fused engine against ONNX Runtime, float32, one thread, same answers.
+"""Latency of one refinement: the fused engine against other engines, each at its best, answers checked first.
 
-    python benchmarks/latency.py                                  D=512 H=8 I=1536, L = 16 and 32, K = 4 steps
-    python benchmarks/latency.py --hidden 128 --heads 4 --inner 384 --rows 16 24 76
+    python benchmarks/latency.py                                  D=512 H=8 I=1536, L = 8..256, K = 4 steps
+    python benchmarks/latency.py --small                          D=128 H=4 I=384
+    python benchmarks/latency.py --bundle push.trm --precision fp32,int8 --threads 1
+    ONEDNN_MAX_CPU_ISA=AVX2 TRM_EDGE_ISA=avx2 python benchmarks/latency.py --peers fused,openvino
 
-Every backend's answer is checked against the float64 oracle before it is timed. Calls are interleaved in one process
-that is pinned to one core; the table shows the median, p99 and maximum, and the ratio of medians. ONNX Runtime runs the
-unrolled graph, its fastest form, with all of its graph optimisations.
+For every L, precision and number of threads each engine tries all of its forms (see ``peers/common.py``). A form whose
+median error against the float64 oracle is more than ten times that of rounded weights alone is shown as wrong and takes
+no further part; of the others the fastest is kept. The engines then take turns in one process, pinned to its cores. The
+table shows the median, p99 and maximum, the ratio of medians to the fused engine's, and the share of the register peak
+measured in the same run. `trm-edge profile --compare A.json B.json` compares two runs.
+
+Needs pip install 'trm-edge[bench]'.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import os
-import platform
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+from peers import PEERS, PeerError, Problem
+from peers.common import Run, median_error
 
 import trm_edge
-from trm_edge.bundle import Bundle, bundle_bytes
-from trm_edge.export.onnx_graph import build_onnx
-from trm_edge.golden import random_inputs, relative_error, run_reference
-from trm_edge.inputs import check_inputs
-from trm_edge.reference import ReferenceModel
+from trm_edge.bundle import Bundle, read_bundle
+from trm_edge.files import write_atomically
+from trm_edge.golden import golden_arguments, random_inputs
+from trm_edge.inputs import Inputs
+from trm_edge.profiling import Samples, Task, Work, bandwidth, closed_loop, machine_facts, pinned, register_peak
+from trm_edge.profiling.machine import describe, machine_state
+from trm_edge.profiling.report import FORMAT, FORMAT_VERSION, plain
+from trm_edge.profiling.timing import Progress, choose_cpus
 from trm_edge.spec import TrmSpec, identity_statistics
 
+WRONG = 10.0  # times the error of rounded weights alone
+FLOOR = 1e-6  # no error below this is wrong: float32 itself
+SMALL = {"hidden": 128, "heads": 4, "inner": 384}
+ENVIRONMENT = ("TRM_EDGE_ISA", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 
-def make_bundle(arguments: argparse.Namespace, rows: int) -> Bundle:
+
+@dataclass
+class Entry:
+    """One engine in one precision: the form that was kept, and what became of the others."""
+
+    peer: str
+    precision: str
+    threads: int
+    tries: list[dict[str, Any]]
+    form: str = ""
+    error: float | None = None
+    run: Run | None = None
+
+    def task(self, inputs: list[Inputs]) -> Task:
+        """Return the task that refines the inputs in turn."""
+        assert self.run is not None
+        return _task(f"{self.precision} {self.peer}", self.run, inputs, self.threads)
+
+
+def random_bundle(arguments: argparse.Namespace, rows: int) -> Bundle:
     """Return an actions head of L = ``rows`` with random weights and gentle residual branches."""
+    if rows < 4:
+        raise SystemExit(f"--rows: expected at least 4, got {rows}")
     mlp_t = arguments.mixer == "mlp_t"
+    answer = min(8, rows - 2)
     spec = TrmSpec(
         answer="actions",
         hidden_size=arguments.hidden,
@@ -40,12 +80,12 @@ def make_bundle(arguments: argparse.Namespace, rows: int) -> Bundle:
         num_heads=0 if mlp_t else arguments.heads,
         token_inner_size=arguments.token_inner if mlp_t else 0,
         positions="none" if mlp_t else "rope",
-        l_cycles=2,
-        h_cycles=1,
+        l_cycles=arguments.l_cycles,
+        h_cycles=arguments.h_cycles,
         registers=1,
-        answer_rows=8,
+        answer_rows=answer,
         dof=7,
-        max_context=rows - 9,
+        max_context=rows - 1 - answer,
         context_size=64,
     )
     rng = np.random.default_rng(0)
@@ -58,66 +98,277 @@ def make_bundle(arguments: argparse.Namespace, rows: int) -> Bundle:
     return Bundle(spec, tensors)
 
 
-def checked_runs(bundle: Bundle, steps: int) -> dict[str, Callable[[], Any]]:
-    """Return a call for each backend, after comparing its last step with the oracle's."""
-    call = random_inputs(bundle.spec, np.random.default_rng(1))
-    truth = run_reference(ReferenceModel(bundle.spec, bundle.tensors), check_inputs(bundle.spec, **call), steps)[-1].y
-    graph = build_onnx(bundle, loop="unrolled", steps=steps).SerializeToString()
-    refiners = {
-        "fused": trm_edge.load(bundle_bytes(bundle)),
-        "onnxruntime": trm_edge.load(graph, backend="onnxruntime"),
-    }
-    for name, refiner in refiners.items():
-        answer = refiner.refine(**call, steps=steps, trajectory=True).trajectory
-        error = relative_error(answer[-1], truth)
-        print(f"  {name:<12} error against float64 {error:.1e}")
-        if not error <= 1e-5:
-            raise SystemExit(f"{name} gives another answer: it is not timed")
-    return {name: lambda refiner=refiner: refiner.refine(**call, steps=steps) for name, refiner in refiners.items()}
+def problems(arguments: argparse.Namespace) -> list[Problem]:
+    """Return what is measured: a bundle, or random models of every L."""
+    rng = np.random.default_rng(1)
+    if arguments.bundle is None:
+        made = [random_bundle(arguments, rows) for rows in arguments.rows]
+        return [
+            Problem(b, arguments.steps, [random_inputs(b.spec, rng) for _ in range(arguments.inputs)]) for b in made
+        ]
+    bundle = read_bundle(arguments.bundle)
+    calls = [golden_arguments(case) for case in bundle.golden[:1]]  # one: times of different sizes do not mix
+    calls = calls or [random_inputs(bundle.spec, rng) for _ in range(arguments.inputs)]
+    return [Problem(bundle, arguments.steps, calls)]
 
 
-def time_interleaved(runs: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
-    """Call the runs in turn for ``seconds`` and return the times of each in microseconds."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(3):
-        for run in runs.values():
-            run()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append((time.perf_counter() - start) * 1e6)
-    return times
+class Cell:
+    """One problem with one number of threads: every engine is chosen, then all are timed in turns."""
+
+    def __init__(self, problem: Problem, threads: int, cpus: list[int], arguments: argparse.Namespace) -> None:
+        self.problem, self.threads, self.cpus = problem, threads, cpus[:threads]
+        self.arguments = arguments
+        self.inputs = problem.inputs()
+        self.truth = problem.truth()
+        self.limits: dict[str, float] = {}
+        self.notes: list[str] = []
+
+    def run(self, progress: Progress) -> list[dict[str, Any]]:
+        """Return a row of the report for every engine and precision."""
+        entries = self._choose(progress)
+        kept = [entry for entry in entries if entry.run is not None]
+        peaks = {p: [self._peak(p)] for p in dict.fromkeys(entry.precision for entry in kept)}
+        samples: dict[str, Samples] = {}
+        if kept:
+            samples = closed_loop(
+                [entry.task(self.inputs) for entry in kept],
+                seconds=self.arguments.seconds,
+                cpus=self.cpus,
+                progress=progress.stage(f"L={self.problem.rows()}, threads {self.threads}"),
+            )
+        for precision, found in peaks.items():
+            found.append(self._peak(precision))
+        return [self._row(entry, samples, peaks) for entry in entries]
+
+    def _choose(self, progress: Progress) -> list[Entry]:
+        entries = []
+        wanted = list(itertools.product(self.arguments.precision, self.arguments.peers))
+        for i, (precision, name) in enumerate(wanted):
+            progress.stage(f"L={self.problem.rows()}: trying {name} {precision}")(i / len(wanted))
+            if precision not in PEERS[name].precisions:
+                continue
+            if precision not in self.limits:
+                self.limits[precision] = max(FLOOR, WRONG * self.problem.yardstick(precision))
+            entries.append(self._best_form(name, precision))
+        return entries
+
+    def _best_form(self, name: str, precision: str) -> Entry:
+        """Build every form of an engine, check it, let those that are right take turns, and keep the fastest."""
+        peer, right = PEERS[name](), dict[str, tuple[Run, float]]()
+        entry = Entry(name, precision, self.threads, [])
+        for form in peer.forms(precision):
+            if self.arguments.forms and form not in self.arguments.forms and name != "fused":
+                continue
+            attempt: dict[str, Any] = {"form": form, "error": None, "p50_us": None, "reason": None}
+            entry.tries.append(attempt)
+            try:
+                with pinned(self.cpus):
+                    run = peer.build(self.problem, precision, self.threads, form)
+                    error = median_error([run(inputs) for inputs in self.inputs], self.truth)
+            except PeerError as problem:
+                attempt["reason"] = str(problem)
+                continue
+            attempt["error"] = error
+            if error <= self.limits[precision]:
+                right[form] = run, error
+            else:
+                attempt["reason"] = f"WRONG: error {error:.1e}, allowed {self.limits[precision]:.1e}"
+        tasks = [_task(form, run, self.inputs, self.threads) for form, (run, _) in right.items()]
+        samples = closed_loop(tasks, seconds=self.arguments.try_seconds, cpus=self.cpus)
+        for attempt in entry.tries:
+            if attempt["form"] in samples:
+                attempt["p50_us"] = samples[attempt["form"]].summary()["p50_us"]
+        if right:
+            entry.form = min(right, key=lambda form: float(np.median(samples[form].wall_us)))
+            entry.run, entry.error = right[entry.form]
+        return entry
+
+    def _peak(self, precision: str) -> float | None:
+        with pinned(self.cpus[:1]):
+            return register_peak(precision)
+
+    def _row(self, entry: Entry, samples: dict[str, Samples], peaks: dict[str, list[float | None]]) -> dict[str, Any]:
+        spec, rows = self.problem.bundle.spec, self.problem.rows()
+        row: dict[str, Any] = {
+            "name": f"D{spec.hidden_size} {spec.mixer} L{rows} x{self.threads} {entry.precision} {entry.peer}",
+            "backend": entry.peer,
+            "precision": entry.precision,
+            "threads": self.threads,
+            "rows": rows,
+            "form": entry.form,
+            "check": {"passed": entry.run is not None, "error": entry.error, "allowed": self.limits[entry.precision]},
+            "tries": entry.tries,
+        }
+        if entry.run is None:
+            return row
+        times = samples[f"{entry.precision} {entry.peer}"].summary()
+        found = [peak for peak in peaks[entry.precision] if peak]
+        work = Work.of(spec, rows, self.problem.steps)
+        copied = bandwidth(work.weight_bytes(entry.precision))
+        peak = float(np.median(found)) if found else None
+        row["closed_loop"] = times
+        row["roofline"] = work.facts(times["p50_us"], entry.precision, self.threads, peak, copied)
+        return row
+
+
+def _task(name: str, run: Run, inputs: list[Inputs], threads: int) -> Task:
+    turn = itertools.cycle(inputs)
+
+    def call() -> None:
+        run(next(turn))
+
+    return Task(name, call, threads)
+
+
+def print_cell(rows: list[dict[str, Any]], problem: Problem, threads: int) -> None:
+    """Print the table of a cell."""
+    spec = problem.bundle.spec
+    print(
+        f"\nD={spec.hidden_size} I={spec.inner_size} {spec.mixer} L={problem.rows()} K={problem.steps}, "
+        f"{threads} thread{'s' if threads > 1 else ''}"
+    )
+    print(
+        "  precision  engine       form             error       p50 us     p99 us     max us  / fused  share  preempted"
+    )
+    for row in rows:
+        head = f"  {row['precision']:<9}  {row['backend']:<11}  {row['form'] or '-':<15}"
+        if "closed_loop" not in row:
+            print(f"{head}  {'; '.join(dict.fromkeys(t['reason'] for t in row['tries'])) or 'no form was tried'}")
+            continue
+        times, share = row["closed_loop"], row["roofline"]["share_of_peak"]
+        fused = ratio_to_fused(row, rows)
+        print(
+            f"{head}  {row['check']['error']:.1e}  {times['p50_us']:11.1f} {times['p99_us']:10.1f} "
+            f"{times['max_us']:10.1f}  {'-' if fused is None else f'{fused:.2f}':>7}  "
+            f"{'-' if share is None else f'{100 * share:.0f} %':>5}  {times['preempted_calls']} of {times['calls']}"
+        )
+        for attempt in row["tries"]:
+            if attempt["reason"]:
+                print(f"{'':<13}{row['backend']:<11}  {attempt['form']:<15}  {attempt['reason']}")
+    for line in verdicts(rows):
+        print(f"  {line}")
+    sys.stdout.flush()
+
+
+def ratio_to_fused(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | None:
+    """Return the median of a row over that of the fused engine in the same precision."""
+    for other in rows:
+        if other["backend"] == "fused" and other["precision"] == row["precision"] and "closed_loop" in other:
+            return row["closed_loop"]["p50_us"] / other["closed_loop"]["p50_us"]
+    return None
+
+
+def verdicts(rows: list[dict[str, Any]]) -> list[str]:
+    """Return a line per precision: the fused engine against the best of the others."""
+    lines = []
+    for precision in dict.fromkeys(row["precision"] for row in rows):
+        others = [
+            row for row in rows if row["precision"] == precision and row["backend"] != "fused" and "closed_loop" in row
+        ]
+        if not others:
+            continue
+        best = min(others, key=lambda row: row["closed_loop"]["p50_us"])
+        ratio = ratio_to_fused(best, rows)
+        if ratio is not None:
+            lines.append(
+                f"{precision}: the best peer, {best['backend']} {best['form']}, takes {ratio:.2f}x the time of fused"
+            )
+    return lines
 
 
 def main() -> None:
-    """Print one table per L."""
+    """Measure, print one table per L and number of threads, write JSON and plot."""
+    arguments = _parse()
+    cpus = choose_cpus(max(arguments.threads), arguments.cpu)
+    progress = Progress()
+    versions = {name: PEERS[name].version() for name in arguments.peers}
+    before, machine = machine_state(), machine_facts()
+    print(describe(machine))
+    print(f"cores {cpus}, " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    rows: list[dict[str, Any]] = []
+    cases = problems(arguments)
+    for problem, threads in itertools.product(cases, arguments.threads):
+        found = Cell(problem, threads, cpus, arguments).run(progress)
+        progress.close()
+        print_cell(found, problem, threads)
+        rows += found
+        report = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "trm_edge": trm_edge.__version__,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "machine": machine,
+            "state": {"before": before, "after": machine_state()},
+            "model": {"file": arguments.bundle, "steps": arguments.steps, **cases[0].bundle.spec.to_dict()},
+            "settings": {
+                "cpus": cpus,
+                "seconds": arguments.seconds,
+                "versions": versions,
+                "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+            },
+            "peaks_gflops": {
+                r["precision"]: r["roofline"]["peak_gflops"] for r in rows if "roofline" in r and r["threads"] == 1
+            },
+            "configurations": rows,
+            "skipped": [],
+        }
+        if arguments.json is not None:  # after every cell, so that a run that is cut short leaves what it has
+            write_atomically(arguments.json, (json.dumps(plain(report), indent=1) + "\n").encode())
+    if arguments.plot is not None:
+        from latency_plot import draw
+
+        draw(arguments.plot, rows)
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hidden", type=int, default=512, help="D")
     parser.add_argument("--heads", type=int, default=8, help="H")
     parser.add_argument("--inner", type=int, default=1536, help="I")
+    parser.add_argument("--small", action="store_true", help="D=128 H=4 I=384")
     parser.add_argument("--mixer", choices=("attention", "mlp_t"), default="attention")
     parser.add_argument("--token-inner", type=int, default=256, help="inner width of the token mixing (mlp_t)")
-    parser.add_argument("--rows", type=int, nargs="+", default=[16, 32], help="L, at least 10")
-    parser.add_argument("--steps", type=int, default=4, help="K; a step is 3 evaluations of net")
-    parser.add_argument("--seconds", type=float, default=10.0, help="time to measure, per L")
-    parser.add_argument("--cpu", type=int, default=None, help="core to pin to (default: the last one)")
+    parser.add_argument("--l-cycles", type=int, default=2, help="n")
+    parser.add_argument("--h-cycles", type=int, default=1)
+    parser.add_argument("--rows", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256], help="L, at least 4")
+    parser.add_argument("--bundle", type=Path, help="measure this .trm file in place of random models")
+    parser.add_argument("--steps", type=int, default=4, help="K")
+    parser.add_argument("--precision", type=_list(("fp32", "bf16", "int8")), default=["fp32", "bf16", "int8"])
+    parser.add_argument("--threads", type=_list(None), default=[1, 2], help="several: 1,2")
+    parser.add_argument("--peers", type=_list(tuple(PEERS)), default=None, help=f"of {', '.join(PEERS)}")
+    parser.add_argument("--forms", type=lambda text: text.split(","), help="try only these forms of the other engines")
+    parser.add_argument("--inputs", type=int, default=5, help="inputs over which the error's median is taken")
+    parser.add_argument("--seconds", type=float, default=3.0, help="time to measure an engine in, per cell")
+    parser.add_argument("--try-seconds", type=float, default=0.3, help="time to try a form in")
+    parser.add_argument("--cpu", type=_list(None), default=None, help="cores to pin to (default: the last ones)")
+    parser.add_argument("--json", type=Path, help="report to write; trm-edge profile --compare reads it")
+    parser.add_argument("--plot", type=Path, help="picture to write")
     arguments = parser.parse_args()
-    cpu = arguments.cpu if arguments.cpu is not None else max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cpu})
-    print(f"{platform.machine()}, core {cpu}, trm_edge {trm_edge.__version__}, onnxruntime {onnxruntime.__version__}")
-    for rows in arguments.rows:
-        print(f"D={arguments.hidden} I={arguments.inner} {arguments.mixer} L={rows} K={arguments.steps}")
-        times = time_interleaved(checked_runs(make_bundle(arguments, rows), arguments.steps), arguments.seconds)
-        for name, values in times.items():
-            p50, p99 = np.percentile(values, [50, 99])
-            print(
-                f"  {name:<12} p50 {p50:10.1f} us   p99 {p99:10.1f} us   max {max(values):10.1f} us   n={len(values)}"
-            )
-        print(
-            f"  ratio of medians onnxruntime / fused: {np.median(times['onnxruntime']) / np.median(times['fused']):.2f}"
-        )
+    if arguments.small:
+        vars(arguments).update(SMALL)
+    missing = {name: PEERS[name].missing() for name in arguments.peers or PEERS}
+    for name, reason in missing.items():
+        if reason and arguments.peers:
+            parser.error(f"--peers: {name}: {reason}")
+        if reason:
+            print(f"{name}: left out: {reason}", file=sys.stderr)
+    arguments.peers = [name for name, reason in missing.items() if not reason]
+    return arguments
+
+
+def _list(known: tuple[str, ...] | None) -> Callable[[str], list[Any]]:
+    """Return a parser of ``a,b``: names that are known, or numbers where None."""
+
+    def read(text: str) -> list[Any]:
+        parts = text.split(",")
+        if known is None:
+            return [int(part) for part in parts]
+        for part in parts:
+            if part not in known:
+                raise argparse.ArgumentTypeError(f"expected of {', '.join(known)}, got {part!r}")
+        return parts
+
+    return read
 
 
 if __name__ == "__main__":

@@ -10,4 +10,7 @@ except ImportError as error:
         f"`pip install -e .` in the source tree, or reinstall the package ({error})"
     ) from error
 
-__all__ = ["core"]
+PRECISIONS = {None: 0, "fp32": 1, "bf16": 2, "int8": 3}
+"""``enum trm_precision`` of the C ABI; None: as the bundle was calibrated, else float32."""
+
+__all__ = ["PRECISIONS", "core"]

@@ -1,4 +1,4 @@
-"""The command line: ``trm-edge inspect | verify | refine | demo``, and the commands that other folders register.
+"""The command line: ``trm-edge inspect | verify | refine | profile | demo``, and commands that other folders register.
 
 Exit codes: 0 ok, 1 the check failed, 2 bad usage or input.
 """
@@ -25,6 +25,7 @@ from .errors import TrmError, TrmInputError
 from .files import read_npz, write_atomically
 from .golden import golden_arguments, verify
 from .inputs import Array
+from .profiling import command as profiling
 from .quantization import PRECISIONS, Quantization
 from .refiner import Refinement, load
 
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_inspect(commands)
     _add_verify(commands)
     _add_refine(commands)
+    _add_profile(commands)
     _add_demo(commands)
     for entry in sorted(entry_points(group="trm_edge.commands"), key=lambda e: e.name):
         entry.load()(commands)
@@ -236,6 +238,12 @@ def _refine(arguments: argparse.Namespace) -> int:
         f"max {latency['max_us']:.1f} us"
     )
     return 0
+
+
+def _add_profile(commands: Any) -> None:
+    profiling.add_arguments(
+        add_command(commands, "profile", profiling.run, profiling.SUMMARY, profiling.DETAILS), EXAMPLE
+    )
 
 
 def _add_demo(commands: Any) -> None:

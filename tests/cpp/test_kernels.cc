@@ -439,6 +439,7 @@ TEST_CASE("net in bf16 and int8, and by several threads") {
                 std::mt19937 rng(6);
                 check_net(kernels, attention_shape(64, 2, 96, 2, true), 33, rng, precision, threads);
                 check_net(kernels, attention_shape(26, 1, 37, 2, false), 9, rng, precision, threads);
+                check_net(kernels, attention_shape(24, 3, 20, 2, true), 13, rng, precision, threads);
                 check_net(kernels, attention_shape(130, 5, 67, 1, true), 1, rng, precision, threads);
                 check_net(kernels, mixing_shape(70, 33, 2, 45, 18), 18, rng, precision, threads);
                 check_net(kernels, mixing_shape(24, 21, 2, 6, 1), 1, rng, precision, threads);

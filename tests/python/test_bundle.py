@@ -38,7 +38,7 @@ CALIBRATED = {
     )
 }
 PER_STEP = "actions_attention_static-per-step"
-READ_BY_CPP = GOOD  # GOOD | CALIBRATED, once csrc/core/bundle.cc reads calibrated bundles
+READ_BY_CPP = GOOD | CALIBRATED
 SHAPE = '"y_init":{"dtype":"F32","shape":[24]'
 
 # What a header must not say, as (bundle, old text, new text, a part of the message).

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._native import core
+from .._native import PRECISIONS, core
 from ..errors import TrmInputError
 from ..inputs import check_halt, check_puzzle_id, check_steps
 from ..spec import TrmSpec
@@ -17,7 +17,6 @@ from .host import Answer
 
 _NEVER_HALT = -1.0
 _NEVER_PARK = -1
-_PRECISIONS = {None: 0, "fp32": 1, "bf16": 2, "int8": 3}  # enum trm_precision
 
 
 class FusedBackend:
@@ -34,14 +33,14 @@ class FusedBackend:
         pin: bool = False,
         park_after_us: int | None = None,
     ) -> None:
-        if precision not in _PRECISIONS:
+        if precision not in PRECISIONS:
             raise TrmInputError(f"precision: expected None, 'fp32', 'bf16' or 'int8', got {precision!r}")
         if isinstance(source, core.Model):
             self._model = source
         elif isinstance(source, bytes):
-            self._model = core.Model(None, source, _PRECISIONS[precision])
+            self._model = core.Model(None, source, PRECISIONS[precision])
         else:
-            self._model = core.Model(os.fsencode(source), b"", _PRECISIONS[precision])
+            self._model = core.Model(os.fsencode(source), b"", PRECISIONS[precision])
         self._threads = (threads, bool(pin), _NEVER_PARK if park_after_us is None else _whole(park_after_us))
         self._session = core.Session(self._model, *self._threads)
         self.precision: str = self._model.precision

@@ -1,0 +1,488 @@
+"""``trm-edge profile``: what is counted, reported and refused. No assertion depends on how fast the machine is."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from models import make_bundle, make_spec
+from runners import plain_bundle
+
+from trm_edge import TrmInputError, profiling
+from trm_edge.bundle import write_bundle
+from trm_edge.cli import main
+from trm_edge.profiling import roofline, timing
+from trm_edge.profiling.command import histogram
+from trm_edge.profiling.machine import describe, machine_facts, machine_state
+from trm_edge.profiling.timing import Counters, Samples, Task, percentiles
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def no_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TRM_EDGE_BACKEND", "TRM_EDGE_ISA"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("profile") / "small.trm"
+    write_bundle(path, make_bundle("actions"))
+    return path
+
+
+def run(capsys: Capture, *argv: object) -> tuple[int, str, str]:
+    try:
+        code = main(["profile", *map(str, argv)])
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    return code, *capsys.readouterr()
+
+
+QUICK = ("--calls", 6, "--rate", "1000", "--idle-ms", "1")
+
+
+# ---- Timing ----------------------------------------------------------------------------------------------------------
+
+
+def test_percentiles_are_those_of_numpy() -> None:
+    times = np.random.default_rng(0).lognormal(size=5000)
+    found = percentiles(times)
+    for key, q in (("p50_us", 50), ("p90_us", 90), ("p99_us", 99), ("p999_us", 99.9)):
+        assert found[key] == pytest.approx(np.percentile(times, q))
+    assert (found["calls"], found["max_us"]) == (5000, times.max())
+
+
+def test_few_calls_have_no_far_tail() -> None:
+    assert percentiles(np.arange(999.0))["p999_us"] is None
+    assert percentiles(np.arange(1000.0))["p999_us"] is not None
+    assert percentiles([]) == {
+        "calls": 0,
+        "p50_us": None,
+        "p90_us": None,
+        "p99_us": None,
+        "p999_us": None,
+        "max_us": None,
+    }
+
+
+def test_tasks_take_turns_and_each_gets_its_calls() -> None:
+    order: list[str] = []
+    tasks = [Task(name, lambda name=name: order.append(name)) for name in "abc"]
+    samples = profiling.closed_loop(tasks, calls=5)
+    assert {name: len(s.wall_us) for name, s in samples.items()} == {"a": 5, "b": 5, "c": 5}
+    assert "".join(order) == "aaaaaabbbbbbcccccc"  # one more each, to warm up
+
+
+def test_slow_tasks_are_interleaved_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_BLOCK_S", 1e-9)
+    order: list[str] = []
+    profiling.closed_loop([Task(n, lambda n=n: order.append(n)) for n in "ab"], calls=2)
+    assert order == list("aabb") * 2  # every block warms up with a call that is not counted
+
+
+def test_the_time_inside_gives_the_overhead() -> None:
+    samples = profiling.closed_loop([Task("t", lambda: 1.0)], calls=4)["t"].summary()
+    assert samples["inner_p50_us"] == 1.0
+    assert samples["overhead_p50_us"] == pytest.approx(samples["p50_us"] - 1.0)
+    assert "inner_p50_us" not in profiling.closed_loop([Task("t", lambda: None)], calls=4)["t"].summary()
+
+
+def test_preempted_calls_are_counted_and_left_out_of_the_calm_ones() -> None:
+    samples = Samples([1.0, 50.0, 2.0, 3.0], preempted=[False, True, False, False])
+    found = samples.summary()
+    assert (found["preempted_calls"], found["max_us"]) == (1, 50.0)
+    assert (found["calm"]["calls"], found["calm"]["max_us"]) == (3, 3.0)
+
+
+def test_page_faults_are_counted() -> None:
+    counters, samples = Counters(), Samples()
+    counters.start()
+    np.ones(1 << 24, np.uint8).sum()
+    counters.add_to(samples)
+    assert samples.minor_faults > 0
+
+
+def test_names_must_differ() -> None:
+    with pytest.raises(TrmInputError, match="differ"):
+        profiling.closed_loop([Task("a", lambda: None), Task("a", lambda: None)], calls=1)
+
+
+def test_the_process_is_pinned_while_it_measures_and_free_afterwards() -> None:
+    before = os.sched_getaffinity(0)
+    cpus = timing.choose_cpus(1)
+    seen: list[set[int]] = []
+    profiling.closed_loop([Task("t", lambda: seen.append(os.sched_getaffinity(0)))], calls=2, cpus=cpus)
+    assert seen == [set(cpus)] * 3
+    assert os.sched_getaffinity(0) == before
+    with pytest.raises(RuntimeError), profiling.pinned(cpus):
+        raise RuntimeError
+    assert os.sched_getaffinity(0) == before
+
+
+def test_impossible_cores_are_refused() -> None:
+    for count, asked in ((1, [10**6]), (10**4, None), (2, [min(os.sched_getaffinity(0))] * 2)):
+        with pytest.raises(TrmInputError):
+            timing.choose_cpus(count, asked)
+
+
+class FakeTime:
+    """A clock that moves when someone sleeps or works."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slept = 0.0
+
+    def clock(self) -> float:
+        self.now += 1e-9  # so that a busy wait ends
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += seconds
+
+    def ticks(self, durations: list[float], rate: float, count: int, **options: float) -> Samples:
+        work = iter(durations)
+
+        def call() -> None:
+            self.now += next(work)
+
+        samples = Samples()
+        timing.run_ticks(Task("t", call), rate, count, samples, clock=self.clock, sleep=self.sleep, **options)
+        return samples
+
+
+def test_fast_calls_miss_nothing() -> None:
+    samples = FakeTime().ticks([0.004] * 5, 100, 5)
+    found = samples.rate_summary(100)
+    assert (found["ticks"], found["misses"], found["late"], found["skipped"]) == (5, 0, 0, 0)
+    np.testing.assert_allclose(samples.wall_us, 4000, rtol=1e-4)
+
+
+def test_a_slow_call_misses_its_deadline_and_the_ticks_it_ran_over() -> None:
+    samples = FakeTime().ticks([0.004, 0.025, 0.004, 0.004, 0.004], 100, 6)
+    found = samples.rate_summary(100)
+    # tick 1 is answered 25 ms after its wake: late; ticks 2 and 3 passed meanwhile; 4 and 5 are in time again
+    assert (found["ticks"], found["late"], found["skipped"], found["misses"]) == (6, 1, 2, 3)
+    assert found["calls"] == 4
+    np.testing.assert_allclose(samples.wall_us, [4000, 25000, 4000, 4000], rtol=1e-4)
+
+
+def test_the_grid_is_absolute() -> None:
+    fake = FakeTime()
+    start = fake.now
+    fake.ticks([0.001, 0.009, 0.005, 0.002], 100, 4)
+    assert fake.now - start == pytest.approx(0.01 + 3 * 0.01 + 0.002, rel=1e-4)
+
+
+def test_always_too_slow_misses_everything() -> None:
+    found = FakeTime().ticks([0.015] * 10, 100, 10).rate_summary(100)
+    assert (found["ticks"], found["misses"]) == (10, 10)
+
+
+def test_a_busy_wait_replaces_sleep_before_the_tick() -> None:
+    fake = FakeTime()
+    fake.ticks([0.0] * 3, 1000, 3, spin_us=1.0)
+    assert fake.slept == pytest.approx(0.003 - 3e-6, rel=1e-3)
+
+
+def test_fixed_rate_runs_the_ticks_asked_for() -> None:
+    samples = profiling.fixed_rate([Task("a", lambda: None), Task("b", lambda: None)], 1000, calls=7, spin_us=100)
+    assert {name: s.ticks for name, s in samples.items()} == {"a": 7, "b": 7}
+    assert all(w >= 0 for s in samples.values() for w in s.wake_us)
+
+
+def test_idle_sleeps_before_each_call() -> None:
+    moments: list[float] = []
+    profiling.idle_then_fire([Task("t", lambda: moments.append(time.perf_counter()))], 2.0, calls=3)
+    assert (np.diff(moments) >= 0.002).all()
+
+
+def test_a_histogram_holds_every_call() -> None:
+    times = np.random.default_rng(0).lognormal(size=500).tolist()
+    found = histogram(Samples(times))
+    assert found["counts"].sum() == 500
+    assert len(found["edges_us"]) == len(found["counts"]) + 1
+    assert histogram(Samples([5.0] * 3))["counts"].sum() == 3
+
+
+# ---- Roofline --------------------------------------------------------------------------------------------------------
+
+
+def test_work_is_counted_as_the_design_says() -> None:
+    spec = make_spec("actions", hidden_size=48, inner_size=96, num_heads=3, l_cycles=2, h_cycles=3)
+    work = roofline.Work.of(spec, rows=10, steps=4)
+    assert work.evaluations == 4 * 3 * 3
+    assert work.dense_flop == work.evaluations * 2 * 10 * 2 * (4 * 48**2 + 3 * 48 * 96)
+    assert work.attention_flop == work.evaluations * 2 * 4 * 10 * 10 * 48
+    assert work.weights == 2 * (4 * 48**2 + 3 * 48 * 96)
+
+
+def test_token_mixing_counts_channels_as_rows() -> None:
+    spec = make_spec("actions", "mlp_t")
+    rows = spec.max_rows
+    work = roofline.Work.of(spec, rows, 1)
+    a_block = (
+        2 * 3 * spec.token_inner_size * rows * spec.hidden_size + 2 * 3 * spec.inner_size * spec.hidden_size * rows
+    )
+    assert work.dense_flop == work.evaluations * 2 * a_block
+    assert work.attention_flop == 0
+
+
+def test_share_is_work_over_time_and_peak() -> None:
+    work = roofline.Work(rows=8, evaluations=2, dense_flop=3e6, attention_flop=1e6, weights=1000)
+    facts = work.facts(1000.0, "int8", 2, peak=4e9, bytes_per_s=1e9)
+    assert facts["gflops"] == pytest.approx(4.0)
+    assert facts["share_of_peak"] == pytest.approx(0.5)
+    assert facts["weight_bytes"] == 1000
+    assert work.facts(1000.0, "bf16", 1, None, None)["share_of_peak"] is None
+    assert work.weight_bytes("bf16") == 2000
+
+
+def test_a_register_loop_is_tuned_to_a_duration() -> None:
+    assert roofline.tuned_iterations(lambda n: (2.0 * n, n * 1e-8), 0.02) == pytest.approx(2_000_000, rel=0.01)
+
+
+def test_the_peak_is_the_median_of_the_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Core:
+        @staticmethod
+        def register_loop(precision: int, iterations: int) -> tuple[float, float]:
+            return 8.0 * iterations * precision, iterations * 1e-9
+
+    monkeypatch.setattr(roofline, "core", Core)
+    assert roofline.register_peak("fp32", 1e-3) == pytest.approx(8e9)
+    assert roofline.register_peak("fp64") is None
+
+
+def test_the_engine_has_a_register_loop_for_every_precision() -> None:
+    for precision in ("fp32", "bf16", "int8"):
+        loop = roofline.register_loop(precision)
+        assert loop is not None
+        (few, _), (many, seconds) = loop(10), loop(1000)
+        assert many == 100 * few > 0 and seconds > 0
+
+
+def test_bandwidth_is_positive() -> None:
+    assert roofline.bandwidth(1 << 16, 1e-3) > 0
+
+
+# ---- Machine ---------------------------------------------------------------------------------------------------------
+
+
+def test_facts_are_read_from_the_system(tmp_path: Path) -> None:
+    files = {
+        "proc/cpuinfo": "processor\t: 0\nmodel name\t: Test CPU 9000\nflags\t: fpu hypervisor avx2\n",
+        "proc/meminfo": "MemTotal:       2097152 kB\nMemFree: 1 kB\n",
+        "proc/loadavg": "0.50 0.25 0.10 1/100 4242\n",
+        "proc/stat": "cpu  1 2 3 4 5 6 7 250 0 0\ncpu0 1 1 1 1\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "performance\n",
+        "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "powersave\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "2000000\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": "3500000\n",
+        "sys/devices/system/cpu/cpu0/cache/index0/level": "1\n",
+        "sys/devices/system/cpu/cpu0/cache/index0/type": "Data\n",
+        "sys/devices/system/cpu/cpu0/cache/index0/size": "48K\n",
+        "sys/devices/system/cpu/isolated": "\n",
+        "sys/kernel/mm/transparent_hugepage/enabled": "always [madvise] never\n",
+        "sys/class/thermal/thermal_zone0/type": "x86_pkg_temp\n",
+        "sys/class/thermal/thermal_zone0/temp": "61500\n",
+        "sys/class/thermal/thermal_zone1/temp": "broken\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    facts = machine_facts(tmp_path)
+    assert (facts["cpu"], facts["cores"], facts["virtual"]) == ("Test CPU 9000", 2, True)
+    assert (facts["governor"], facts["max_mhz"], facts["memory_mib"]) == ("performance, powersave", 3500, 2048)
+    assert facts["caches"] == [{"level": 1, "type": "Data", "size": "48K", "shared_by": None}]
+    assert (facts["huge_pages"], facts["isolated"], facts["board"]) == ("madvise", None, None)
+    assert "Test CPU 9000" in describe(facts) and "L1d 48K" in describe(facts)
+    state = machine_state(tmp_path)
+    assert state["load"] == [0.5, 0.25, 0.1]
+    assert state["celsius"] == {"thermal_zone0 x86_pkg_temp": 61.5}
+    assert state["mhz"] == [2000]
+    assert state["steal_s"] == pytest.approx(250 / os.sysconf("SC_CLK_TCK"))
+
+
+def test_a_system_that_says_nothing_is_no_error(tmp_path: Path) -> None:
+    facts = machine_facts(tmp_path)
+    assert facts["caches"] == [] and facts["governor"] is None
+    assert describe(facts)
+    assert machine_state(tmp_path) == {"load": None, "mhz": None, "celsius": {}, "steal_s": None}
+    json.dumps(machine_facts())
+
+
+# ---- The command -----------------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_written_and_read_again(capsys: Capture, bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    code, text, _ = run(capsys, bundle, *QUICK, "--json", out)
+    assert code == 0
+    assert "fused fp32 x1" in text and "1000 Hz" in text and "idle, then fire" in text
+    report = profiling.read_report(out)
+    row = report["configurations"][0]
+    assert (row["backend"], row["precision"], row["threads"]) == ("fused", "fp32", 1)
+    assert row["check"]["passed"] and row["check"]["cases"] == 2
+    assert row["closed_loop"]["calls"] == 6
+    assert sum(row["closed_loop"]["histogram"]["counts"]) == 6
+    assert row["closed_loop"]["overhead_p50_us"] > 0
+    assert [mode["ticks"] for mode in row["fixed_rate"]] == [6]
+    assert row["idle_then_fire"]["calls"] == 6
+    assert row["roofline"]["gflops"] > 0
+    assert report["model"]["rows"] == 13 and report["model"]["steps"] == 4
+    assert {"machine", "state", "settings", "peaks_gflops", "skipped", "time", "trm_edge"} <= set(report)
+
+
+def test_json_alone_goes_to_standard_output(capsys: Capture, bundle: Path) -> None:
+    code, out, err = run(capsys, bundle, "--calls", 3, "--rate", "none", "--idle-ms", "none", "--json")
+    assert (code, err) == (0, "")
+    row = json.loads(out)["configurations"][0]
+    assert row["fixed_rate"] == [] and "idle_then_fire" not in row
+
+
+def test_what_cannot_run_here_is_skipped_with_its_reason(capsys: Capture, bundle: Path) -> None:
+    code, out, _ = run(capsys, bundle, *QUICK, "--backend", "fused,reference", "--precision", "fp32", "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert [row["name"] for row in report["configurations"]] == ["fused fp32 x1"]
+    assert "fp64" in report["skipped"][0]["reason"]
+    code, out, err = run(capsys, bundle, *QUICK, "--backend", "reference", "--precision", "fp32")
+    assert (code, out) == (2, "") and "fp64" in err
+
+
+def test_a_graph_is_exported_for_the_backend_that_reads_one(capsys: Capture, bundle: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    code, out, _ = run(capsys, bundle, *QUICK, "--backend", "fused,onnxruntime", "--json")
+    assert code == 0
+    assert [row["backend"] for row in json.loads(out)["configurations"]] == ["fused", "onnxruntime"]
+
+
+def test_a_wrong_answer_is_not_timed(capsys: Capture, bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    other, graph = tmp_path / "other.trm", tmp_path / "other.onnx"
+    write_bundle(other, make_bundle("actions", seed=5))
+    assert main(["export", str(other), str(graph), "--loop", "unrolled", "--steps", "4"]) == 0
+    capsys.readouterr()
+    code, out, _ = run(capsys, bundle, *QUICK, "--backend", "fused,onnxruntime", "--graph", graph)
+    assert code == 1
+    assert "onnxruntime fp32 x1" in out and "WRONG" in out
+
+
+@pytest.mark.parametrize("kind", ["slots", "tokens"])
+def test_other_kinds_and_bundles_without_golden_cases(capsys: Capture, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "plain.trm"
+    write_bundle(path, plain_bundle(kind))
+    code, out, _ = run(capsys, path, *QUICK, "--steps", 2, "--json")
+    report = json.loads(out)
+    assert code == 0
+    assert "random" in report["settings"]["inputs"]
+    assert report["configurations"][0]["check"]["passed"]
+
+
+def test_the_arrays_of_a_call_may_be_given(capsys: Capture, bundle: Path, tmp_path: Path) -> None:
+    spec = make_spec("actions")
+    x, y0 = np.ones((2, spec.context_size), np.float32), np.zeros((5, spec.dof), np.float32)
+    np.savez(tmp_path / "tick.npz", x=x, y0=y0, last_action=np.zeros(spec.dof, np.float32))
+    code, out, _ = run(capsys, bundle, *QUICK, "--input", tmp_path / "tick.npz", "--json")
+    assert code == 0
+    assert json.loads(out)["model"]["rows"] == 2 + 5 + 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (("--backend", "warp"), "--backend"),
+        (("--precision", "int3"), "--precision"),
+        (("--threads", "0"), "--threads"),
+        (("--threads", "two"), "--threads"),
+        (("--threads", "100000"), "--threads"),
+        (("--rate", "fast"), "--rate"),
+        (("--rate", "0"), "--rate"),
+        (("--rate", "nan"), "--rate"),
+        (("--idle-ms", "-1"), "--idle-ms"),
+        (("--calls", "0"), "--calls"),
+        (("--seconds", "0"), "--seconds"),
+        (("--seconds", "nan"), "--seconds"),
+        (("--spin-us", "-1"), "--spin-us"),
+        (("--steps", "0"), "--steps"),
+        (("--cpu", "4096"), "--cpu"),
+        (("--input", "missing.npz"), "missing.npz"),
+    ],
+)
+def test_bad_usage_is_one_line(capsys: Capture, bundle: Path, argv: tuple[str, ...], word: str) -> None:
+    code, out, err = run(capsys, bundle, *argv)
+    assert (code, out) == (2, "")
+    assert err.startswith("trm-edge profile: ") and word in err and err.count("\n") == 1
+
+
+def test_a_missing_bundle(capsys: Capture) -> None:
+    assert run(capsys, "missing.trm")[0] == 2
+
+
+def test_a_plot_is_drawn(capsys: Capture, bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert run(capsys, bundle, *QUICK, "--plot", tmp_path / "p.png")[0] == 0
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    code, _, err = run(capsys, bundle, *QUICK, "--plot", tmp_path / "p.nonsense")
+    assert code == 2 and "cannot be written" in err
+
+
+# ---- Comparison ------------------------------------------------------------------------------------------------------
+
+
+def made_up(**changes: Any) -> dict[str, Any]:
+    times = {"p50_us": 100.0, "p90_us": 110.0, "p99_us": 120.0, "p999_us": None, "max_us": 200.0}
+    return {
+        "format": "trm_edge.profile",
+        "format_version": 1,
+        "machine": {"cpu": "A", "cores": 2},
+        "model": {"sha256": "0", "steps": 4},
+        "configurations": [
+            {
+                "name": "fused fp32 x1",
+                "closed_loop": times,
+                "fixed_rate": [times | {"rate_hz": 1000.0, "misses": 3}],
+                "roofline": {"share_of_peak": 0.9},
+            },
+            {"name": "only here", "closed_loop": times},
+        ],
+    } | changes
+
+
+def test_ratios_and_differences_are_told(capsys: Capture, tmp_path: Path) -> None:
+    faster = json.loads(json.dumps(made_up(machine={"cpu": "B", "cores": 2})))
+    faster["configurations"][0]["closed_loop"]["p50_us"] = 50.0
+    faster["configurations"][1]["name"] = "only there"
+    for name, report in (("a", made_up()), ("b", faster)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    code, out, _ = run(capsys, "--compare", tmp_path / "a.json", tmp_path / "b.json", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert result["rows"][0]["p50_us"] == [100.0, 50.0, 0.5]
+    assert result["rows"][0]["p999_us"] == [None, None, None]
+    assert result["rows"][1]["misses"] == [3, 3]
+    assert result["machine_differs"] == {"cpu": ["A", "B"]}
+    assert result["model_differs"] == {}
+    assert (result["only_in_first"], result["only_in_second"]) == (["only here"], ["only there"])
+    code, out, _ = run(capsys, "--compare", tmp_path / "a.json", tmp_path / "b.json")
+    assert code == 0 and "THE MACHINES DIFFER: cpu: A / B" in out and "0.500" in out
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", json.dumps(made_up(format_version=2)), json.dumps(made_up(configurations=3)), "\x00"]
+)
+def test_what_is_no_report_is_refused(capsys: Capture, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    code, out, err = run(capsys, "--compare", path, path)
+    assert (code, out) == (2, "") and "a.json" in err
+    assert run(capsys, "--compare", tmp_path / "none.json", path)[0] == 2

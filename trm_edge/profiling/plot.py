@@ -1,0 +1,111 @@
+"""The picture of ``trm-edge profile``: times as they are distributed, and every configuration under its roofline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import TrmIOError
+from .timing import Samples
+
+_COLOURS = ("#2b5c8a", "#c44e52", "#4f9d69", "#8c6bb1", "#d98c2b", "#5aa9c7", "#7a7a7a", "#b0679a")
+
+
+def draw(path: Path, report: Mapping[str, Any], samples: Mapping[str, Samples]) -> None:
+    """Write the picture of a report to ``path``; ``samples`` are those of the closed loop, by configuration."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = [row for row in report["configurations"] if row.get("closed_loop")]
+    figure: Any = plt.figure(figsize=(12, 6), layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    top, bottom = left.subplots(2, 1, sharex=True)
+    model, times = report["model"], {row["name"]: samples[row["name"]].wall_us for row in rows}
+    draw_histogram(top, times)
+    top.set_title(f"{Path(model['file']).name}, L={model['rows']}, K={model['steps']}: closed loop", fontsize=10)
+    draw_tail(bottom, times)
+    draw_roofline(right.subplots(), rows, report["peaks_gflops"])
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:  # ValueError: a suffix that names no picture
+        raise TrmIOError(f"{path}: cannot be written: {error}") from None
+    finally:
+        plt.close(figure)
+
+
+def draw_histogram(axes: Any, times: Mapping[str, Sequence[float]]) -> None:
+    """Draw the number of calls by time, in bins that grow by a constant factor."""
+    everything = np.concatenate([np.asarray(values, float) for values in times.values()]) if times else np.ones(1)
+    edges = np.geomspace(everything.min() * 0.98, everything.max() * 1.02, 121)
+    for colour, (name, values) in zip(_cycle(len(times)), times.items(), strict=True):
+        axes.hist(values, edges, histtype="stepfilled", color=colour, alpha=0.55, label=name)
+    axes.set_ylabel("calls")
+    axes.grid(lw=0.3)
+    if times:
+        axes.legend(fontsize=8, frameon=False)
+
+
+def draw_tail(axes: Any, times: Mapping[str, Sequence[float]]) -> None:
+    """Draw the share of calls that took longer than a time: a tail is a line that falls late."""
+    for colour, values in zip(_cycle(len(times)), times.values(), strict=True):
+        ordered = np.sort(np.asarray(values, float))
+        beyond = 1 - np.arange(len(ordered)) / max(1, len(ordered))
+        axes.step(ordered, beyond, where="pre", color=colour, lw=1.6)
+        axes.plot([float(np.median(ordered))], [0.5], "o", color=colour, ms=4)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _plain_ticks(axes.xaxis)
+    axes.set_xlabel("time of a call, us (wall clock)")
+    axes.set_ylabel("share that took longer")
+    axes.grid(which="both", lw=0.3)
+
+
+def draw_roofline(axes: Any, rows: Sequence[Mapping[str, Any]], peaks: Mapping[str, float | None]) -> None:
+    """Draw GFLOP/s over FLOP per byte of weights, below the measured peak and copy bandwidth of each precision."""
+    points = [(row, row["roofline"]) for row in rows]
+    reach = [p["flop_per_weight_byte"] for _, p in points] or [1.0]
+    ridges = [peak / p["copy_gb_per_s"] for row, p in points if (peak := peaks.get(row["precision"]))]
+    x = np.geomspace(min([*reach, *ridges]) / 4, max([*reach, *ridges]) * 4, 200)
+    styles = dict(zip(dict.fromkeys(row["precision"] for row, _ in points), ("-", "--", ":", "-."), strict=False))
+    for precision, style in styles.items():
+        point = next(p for row, p in points if row["precision"] == precision)
+        peak = peaks.get(precision)
+        copy = point["copy_gb_per_s"]
+        roof = np.full_like(x, peak or np.inf)
+        if copy:
+            roof = np.minimum(roof, copy * x)
+        label = f"{precision}: " + (f"{peak:.0f} GFLOP/s" if peak else "peak not measured")
+        axes.plot(x, roof, style, color="#333333", lw=1.1, label=f"{label}, {copy:.0f} GB/s" if copy else label)
+    for colour, (row, point) in zip(_cycle(len(points)), points, strict=True):
+        share = point["share_of_peak"]
+        label = row["name"] + ("" if share is None else f": {100 * share:.0f} %")
+        marker = "o" if row["threads"] == 1 else "s"
+        axes.plot([point["flop_per_weight_byte"]], [point["gflops"]], marker, color=colour, ms=7, label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    reached = [p["gflops"] for _, p in points] or [1.0]
+    axes.set_ylim(min(reached) / 20, max([*reached, *(peak for peak in peaks.values() if peak)]) * 3)  # legend below
+    axes.set_xlim(x[0], x[-1])
+    axes.set_xlabel("FLOP per byte of weights (read once per evaluation of net)")
+    axes.set_ylabel("GFLOP/s")
+    axes.set_title("roofline of one core, measured in the same run", fontsize=10)
+    axes.grid(which="both", lw=0.3)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+
+
+def _cycle(count: int) -> list[str]:
+    return [_COLOURS[i % len(_COLOURS)] for i in range(count)]
+
+
+def _plain_ticks(axis: Any) -> None:
+    """Write plain numbers on a logarithmic axis, also where it spans less than a decade."""
+    import matplotlib.ticker as ticker
+
+    axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
