@@ -11,7 +11,6 @@ from trm_edge.spec import identity_statistics
 
 from .common import Peer, PeerError, Problem, Run
 
-
 _PARK_AFTER_US = 1000  # a worker that spins on would take a core from the engines whose turn it is
 
 
