@@ -149,9 +149,9 @@ def net_inputs(problem: Problem, calls: int = 4) -> list[Array]:
     seen: list[Array] = []
 
     class Watched(ReferenceModel):
-        def net(self, h: Array, positions: list[int]) -> Array:
+        def net(self, h: Array, positions: list[int], k: int) -> Array:
             seen.append(np.ascontiguousarray(h))
-            return super().net(h, positions)
+            return super().net(h, positions, k)
 
     model = Watched(problem.bundle.spec, problem.bundle.tensors, np.float32)
     for inputs in problem.inputs()[:calls]:
