@@ -258,6 +258,11 @@ def ratio_to_fused(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | N
     return None
 
 
+def disturbed(row: dict[str, Any]) -> bool:
+    """Whether other threads took the core during most calls, be it threads of the engine's own pool or of another's."""
+    return bool(row["closed_loop"]["preempted_calls"] > row["closed_loop"]["calls"] / 2)
+
+
 def verdicts(rows: list[dict[str, Any]]) -> list[str]:
     """Return a line per precision: the fused engine against the best of the others."""
     lines = []
@@ -268,6 +273,11 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
         if not others:
             continue
         best = min(others, key=lambda row: row["closed_loop"]["p50_us"])
+        shared = [row for row in others if disturbed(row)]
+        if shared:
+            names = ", ".join(f"{row['backend']} {row['form']}" for row in shared)
+            lines.append(f"{precision}: no ratio: {names} lost the core in most calls; its time is not its own")
+            continue
         ratio = ratio_to_fused(best, rows)
         if ratio is not None:
             lines.append(
