@@ -87,6 +87,7 @@ Team::Team(int threads, int64_t park_after_us, bool pin)
         for (std::thread& worker : workers_) worker.join();
         throw;
     }
+    run([](void*, int) {}, nullptr);  // every worker has started, and made the system calls that this takes
 }
 
 Team::~Team() {

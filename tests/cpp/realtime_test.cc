@@ -65,24 +65,28 @@ void free(void* p) {
 
 namespace {
 
+// In every thread of the process. Yielding is allowed: threads that share a processor do it after a millisecond.
 bool forbid_system_calls() {
     sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sched_yield, 1, 0),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     sock_fprog program{sizeof code / sizeof code[0], code};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0;
 }
 
-// Run `body` in a child that may make no system call; returns its wait status.
-template <typename Body>
-int in_silent_child(Body&& body) {
+// Run `body(prepare())` in a child that may make no system call once it is prepared; returns its wait status.
+template <typename Prepare, typename Body>
+int in_silent_child(Prepare&& prepare, Body&& body) {
     const pid_t child = fork();
     if (child == 0) {
+        auto* const prepared = prepare();
         if (!forbid_system_calls()) _exit(3);
-        _exit(body());
+        _exit(body(prepared));
     }
     int status = 0;
     waitpid(child, &status, 0);
@@ -110,14 +114,8 @@ int main(int argc, char** argv) {
     out.logits = reinterpret_cast<float*>(buffer[3]);
     out.y_bytes = out.halt_logits_bytes = out.trajectory_bytes = out.logits_bytes = sizeof buffer[0];
 
-    trm_model* model = nullptr;
-    if (trm_model_load_file(argv[1], nullptr, &model) != TRM_OK) return fail("load");
-    // One session a check, so that each sees a first call.
-    trm_session* sessions[2];
-    for (trm_session*& session : sessions) {
-        if (trm_session_create(model, nullptr, &session) != TRM_OK) return fail("session");
-    }
     const auto calls = [&](trm_session* session) {
+        if (session == nullptr) return 1;
         for (int i = 0; i < 3; ++i) {
             if (trm_refine(session, &in, 4, TRM_NEVER_HALT, &out) < 0) return 1;
         }
@@ -128,23 +126,42 @@ int main(int argc, char** argv) {
 
     counting = true;
     free(malloc(1));
-    if (allocations != 2) return fail("the interposed malloc and free do not count");
-    allocations = 0;
-    const int result = calls(sessions[0]);
     counting = false;
-    if (result != 0) return fail("refine");
-    std::printf("allocations and frees in 4 refine, 1 begin, 1 step: %ld\n", allocations);
-    if (allocations != 0) return fail("the engine allocated");
-
-    const int caught = in_silent_child([] { return syscall(SYS_getppid) < 0 ? 1 : 0; });
+    if (allocations != 2) return fail("the interposed malloc and free do not count");
+    const auto no_session = [] { return static_cast<trm_session*>(nullptr); };
+    const int caught = in_silent_child(no_session, [](trm_session*) { return syscall(SYS_getppid) < 0 ? 1 : 0; });
     if (!WIFSIGNALED(caught)) {
         if (exited_with(caught, 3)) return fail("seccomp is not available here");
         return fail("the filter lets a system call through");
     }
-    if (!exited_with(in_silent_child([&] { return calls(sessions[1]); }), 0))
-        return fail("the engine made a system call");
-    std::printf("system calls in 4 refine, 1 begin, 1 step: 0\n");
-    for (trm_session* session : sessions) trm_session_free(session);
-    trm_model_free(model);
+
+    for (const int32_t precision : {TRM_PRECISION_FP32, TRM_PRECISION_BF16, TRM_PRECISION_INT8}) {
+        trm_load_options load = TRM_LOAD_OPTIONS_INIT;
+        load.precision = precision;
+        trm_model* model = nullptr;
+        if (trm_model_load_file(argv[1], &load, &model) != TRM_OK) return fail("load");
+        for (const int32_t threads : {1, 2}) {
+            // A session a check, so that each sees a first call.
+            const auto new_session = [&] {
+                trm_session_options options = TRM_SESSION_OPTIONS_INIT;
+                options.threads = threads;
+                trm_session* session = nullptr;
+                trm_session_create(model, &options, &session);
+                return session;
+            };
+            trm_session* session = new_session();
+            allocations = 0;
+            counting = true;
+            const int result = calls(session);
+            counting = false;
+            trm_session_free(session);
+            if (result != 0) return fail("refine");
+            if (allocations != 0) return fail("the engine allocated");
+            if (!exited_with(in_silent_child(new_session, calls), 0)) return fail("the engine made a system call");
+            std::printf("%s, %d thread(s): no allocation and no system call in 4 refine, 1 begin, 1 step\n",
+                        trm_model_precision(model), threads);
+        }
+        trm_model_free(model);
+    }
     return 0;
 }
