@@ -127,7 +127,8 @@ typedef struct trm_load_options {
 /* Load and check a bundle, pack its weights for this machine's instruction set, and return the model in *out.
  * Nullable: options, for the defaults of TRM_LOAD_OPTIONS_INIT.
  * The file is read, not mapped. Returns TRM_IO_ERROR, TRM_INVALID_BUNDLE, TRM_UNSUPPORTED_VERSION, TRM_UNSUPPORTED
- * (TRM_EDGE_ISA names an instruction set that is unknown or not supported here, or matrices too long for int8) or TRM_OUT_OF_MEMORY. */
+ * (TRM_EDGE_ISA names an instruction set that is unknown or not supported here, or matrices too long for int8) or
+ * TRM_OUT_OF_MEMORY. */
 TRM_API trm_status trm_model_load_file(const char* path, const trm_load_options* options, trm_model** out);
 
 /* As trm_model_load_file, from `size` bytes at `data`, which may be freed afterwards. */
