@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <system_error>
 
 #include "core/status.h"
 
@@ -45,6 +46,8 @@ trm_status fail_with_current_exception() noexcept {
         return fail(static_cast<trm_status>(error.status()), "%s", error.what());
     } catch (const std::bad_alloc&) {
         return fail(TRM_OUT_OF_MEMORY, "out of memory: the model or session does not fit");
+    } catch (const std::system_error&) {
+        return fail(TRM_OUT_OF_MEMORY, "threads: the system grants no more threads; ask for fewer");
     } catch (const std::exception& error) {
         return fail(TRM_INTERNAL, "internal error: %s", error.what());
     } catch (...) {

@@ -3,7 +3,6 @@
 #include <cstdlib>
 #include <new>
 #include <string>
-#include <system_error>
 
 #include "api/handles.h"
 #include "api/message.h"
@@ -23,10 +22,6 @@ const Kernels& kernels_for_this_machine() {
     return *kernels;
 }
 
-trm_model* new_model(Bundle bundle, PrecisionChoice precision) {
-    return new trm_model{std::make_shared<const Model>(std::move(bundle), kernels_for_this_machine(), precision)};
-}
-
 std::string supported_names() {
     std::string names;
     size_t count = 0;
@@ -37,36 +32,39 @@ std::string supported_names() {
     return names;
 }
 
+[[noreturn]] void fail_argument(const std::string& message) { throw Error(Status::kInvalidArgument, message); }
+
 PrecisionChoice precision_of(const trm_load_options* options) {
     if (options == nullptr) return PrecisionChoice::kAuto;
     if (options->struct_size != sizeof(trm_load_options))
-        throw Error(Status::kInvalidArgument,
-                    "options: struct_size: expected " + std::to_string(sizeof(trm_load_options)) + ", got " +
-                        std::to_string(options->struct_size) + "; start from TRM_LOAD_OPTIONS_INIT");
+        fail_argument("options: expected a trm_load_options started with TRM_LOAD_OPTIONS_INIT");
     if (options->precision < TRM_PRECISION_AUTO || options->precision > TRM_PRECISION_INT8)
-        throw Error(Status::kInvalidArgument,
-                    "precision: expected a trm_precision, got " + std::to_string(options->precision));
+        fail_argument("precision: expected a trm_precision, got " + std::to_string(options->precision));
     return static_cast<PrecisionChoice>(options->precision);
 }
 
 SessionOptions session_options(const trm_session_options* options) {
-    SessionOptions result;
-    if (options == nullptr) return result;
+    if (options == nullptr) return {};
     if (options->struct_size != sizeof(trm_session_options))
-        throw Error(Status::kInvalidArgument,
-                    "options: struct_size: expected " + std::to_string(sizeof(trm_session_options)) + ", got " +
-                        std::to_string(options->struct_size) + "; start from TRM_SESSION_OPTIONS_INIT");
+        fail_argument("options: expected a trm_session_options started with TRM_SESSION_OPTIONS_INIT");
     if (options->threads < 1 || options->threads > TRM_MAX_THREADS)
-        throw Error(Status::kInvalidArgument, "threads: expected 1.." + std::to_string(TRM_MAX_THREADS) + ", got " +
-                                                  std::to_string(options->threads));
+        fail_argument("threads: expected 1.." + std::to_string(TRM_MAX_THREADS) + ", got " +
+                      std::to_string(options->threads));
     if (options->park_after_us < TRM_NEVER_PARK || options->park_after_us > kLongestSpinUs)
-        throw Error(Status::kInvalidArgument, "park_after_us: expected TRM_NEVER_PARK or 0.." +
-                                                  std::to_string(kLongestSpinUs) + ", got " +
-                                                  std::to_string(options->park_after_us));
-    result.threads = options->threads;
-    result.pin = options->pin != 0;
-    result.park_after_us = options->park_after_us;
-    return result;
+        fail_argument("park_after_us: expected TRM_NEVER_PARK or 0.." + std::to_string(kLongestSpinUs) + ", got " +
+                      std::to_string(options->park_after_us));
+    return {options->threads, options->park_after_us, options->pin != 0};
+}
+
+// Publish the model of the bundle that read() returns; options are checked before anything is read.
+template <typename Read>
+trm_status load(const trm_load_options* options, trm_model** out, Read&& read) {
+    *out = nullptr;
+    return guarded([&] {
+        const PrecisionChoice precision = precision_of(options);
+        *out = new trm_model{std::make_shared<const Model>(read(), kernels_for_this_machine(), precision)};
+        return TRM_OK;
+    });
 }
 
 }  // namespace
@@ -80,23 +78,13 @@ extern "C" {
 trm_status trm_model_load_file(const char* path, const trm_load_options* options, trm_model** out) {
     if (path == nullptr || out == nullptr)
         return fail(TRM_INVALID_ARGUMENT, "path and out: expected non-null pointers");
-    *out = nullptr;
-    return guarded([&] {
-        const trm::PrecisionChoice precision = trm::api::precision_of(options);
-        *out = trm::api::new_model(trm::read_bundle_file(path), precision);
-        return TRM_OK;
-    });
+    return trm::api::load(options, out, [&] { return trm::read_bundle_file(path); });
 }
 
 trm_status trm_model_load_memory(const void* data, size_t size, const trm_load_options* options, trm_model** out) {
     if (data == nullptr || out == nullptr)
         return fail(TRM_INVALID_ARGUMENT, "data and out: expected non-null pointers");
-    *out = nullptr;
-    return guarded([&] {
-        const trm::PrecisionChoice precision = trm::api::precision_of(options);
-        *out = trm::api::new_model(trm::read_bundle(static_cast<const uint8_t*>(data), size), precision);
-        return TRM_OK;
-    });
+    return trm::api::load(options, out, [&] { return trm::read_bundle(static_cast<const uint8_t*>(data), size); });
 }
 
 void trm_model_free(trm_model* model) { delete model; }
@@ -164,12 +152,8 @@ trm_status trm_session_create(const trm_model* model, const trm_session_options*
         return fail(TRM_INVALID_ARGUMENT, "model and out: expected non-null pointers");
     *out = nullptr;
     return guarded([&] {
-        try {
-            *out = new trm_session(model->model, trm::api::session_options(options));
-        } catch (const std::system_error&) {
-            return fail(TRM_OUT_OF_MEMORY, "threads: the system grants no more threads; ask for fewer");
-        }
-        return trm_status{TRM_OK};
+        *out = new trm_session(model->model, trm::api::session_options(options));
+        return TRM_OK;
     });
 }
 

@@ -49,8 +49,9 @@ struct BlockWeights {
     const float* down;           // [D, I]
 };
 
-// Where the threads of a team meet; core/team.h waits on it.
+// Where the threads of a team meet (core/team.h).
 struct Barrier;
+void wait_at(Barrier& barrier, int threads);
 
 // One evaluation of `net` by one thread of a team; the others make the same call with their own number.
 struct NetCall {

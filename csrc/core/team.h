@@ -11,15 +11,15 @@
 #include <thread>
 #include <vector>
 
+#include "core/kernels.h"
+
 namespace trm {
 
-// All threads of a team wait until the last of them has come.
+// wait_at(): all threads of a team wait until the last of them has come.
 struct Barrier {
     alignas(64) std::atomic<int> waiting{0};
     alignas(64) std::atomic<int> phase{0};
 };
-
-void wait_at(Barrier& barrier, int threads);
 
 // The caller of run() and `threads - 1` workers. One caller at a time.
 class Team {

@@ -361,3 +361,30 @@ TEST_CASE("a session outlives the handle of its model") {
     out.y_bytes = 16;
     CHECK(trm_refine(session.get(), &in, 2, TRM_NEVER_HALT, &out) == TRM_OK);
 }
+
+TEST_CASE("options: a wrong one is named, and nothing is made") {
+    const Model made = load("actions_attention");
+    trm_model* model = nullptr;
+    trm_load_options load_options = TRM_LOAD_OPTIONS_INIT;
+    const auto loaded = [&] {
+        return trm_model_load_file(path_of("actions_attention").c_str(), &load_options, &model);
+    };
+    load_options.precision = 4;
+    CHECK(loaded() == TRM_INVALID_ARGUMENT);
+    CHECK(std::string(trm_last_message()).find("precision") != std::string::npos);
+    load_options = trm_load_options{0, TRM_PRECISION_INT8};
+    CHECK(loaded() == TRM_INVALID_ARGUMENT);
+    CHECK(std::string(trm_last_message()).find("TRM_LOAD_OPTIONS_INIT") != std::string::npos);
+    CHECK(model == nullptr);
+
+    const auto refused = [&](const trm_session_options& options, const char* word) {
+        trm_session* session = nullptr;
+        CHECK(trm_session_create(made.get(), &options, &session) == TRM_INVALID_ARGUMENT);
+        CHECK(session == nullptr);
+        CHECK(std::string(trm_last_message()).find(word) != std::string::npos);
+    };
+    refused({sizeof(trm_session_options), 0, 0, TRM_NEVER_PARK}, "threads");
+    refused({sizeof(trm_session_options), TRM_MAX_THREADS + 1, 0, TRM_NEVER_PARK}, "threads");
+    refused({sizeof(trm_session_options), 1, 0, -2}, "park_after_us");
+    refused({0, 1, 0, TRM_NEVER_PARK}, "TRM_SESSION_OPTIONS_INIT");
+}
