@@ -5,22 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trm_edge.picture import pyplot, save
+
 COLOURS = {"fused": "#2b5c8a", "onnxruntime": "#c44e52", "openvino": "#4f9d69", "torch": "#8c6bb1"}
 
 
 def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write the picture of a report's rows to ``path``."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     timed = [row for row in rows if "closed_loop" in row]
     precisions = list(dict.fromkeys(row["precision"] for row in timed))
     threads = sorted({row["threads"] for row in timed})
     if not timed:
         return
-    figure, panels = plt.subplots(
+    figure, panels = pyplot("the picture of the latencies", "bench").subplots(
         len(threads),
         len(precisions),
         figsize=(4 * len(precisions), 3.4 * len(threads)),
@@ -39,8 +36,7 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
         axes.set_xlabel("rows L")
     for axes in panels[:, 0]:
         axes.set_ylabel("median time of a refinement, us")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    save(figure, path, dpi=150)
 
 
 def _panel(axes: Any, rows: list[dict[str, Any]]) -> None:

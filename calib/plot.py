@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trm_edge.errors import TrmInputError
 from trm_edge.extras import import_extra
-from trm_edge.files import write_atomically
+from trm_edge.picture import pyplot, save
 
 from .calibrate import Calibration
 
@@ -20,11 +18,8 @@ _COLOURS = {"int8": _ROUNDED, "bf16": "#8da0cb", "fp32": "#bbbbbb"}
 
 def draw(path: Path, result: Calibration) -> None:
     """Write the picture of ``result`` to ``path``; the suffix says which kind."""
-    matplotlib = import_extra("matplotlib", "the picture of a calibration", "calib")
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     panels = 2 if result.metric_name is None else 3
+    plt = pyplot("the picture of a calibration", "calib")
     figure, axes = plt.subplots(1, panels, figsize=(4.6 * panels, 4.2), layout="constrained")
     _draw_errors(axes[0], result)
     _draw_sensitivity(axes[1], result)
@@ -32,14 +27,7 @@ def draw(path: Path, result: Calibration) -> None:
         _draw_metric(axes[2], result)
     scheme = result.quantization.scheme
     figure.suptitle(f"{scheme}, {result.observer}: {result.measured} calls, {'passed' if result.passed else 'FAILED'}")
-    stream = io.BytesIO()
-    try:
-        figure.savefig(stream, format=path.suffix[1:] or "png", dpi=130)
-    except ValueError as error:
-        raise TrmInputError(f"{path}: not a name of a picture: {error}") from None
-    finally:
-        plt.close(figure)
-    write_atomically(path, stream.getvalue())
+    save(figure, path, dpi=130)
 
 
 def _draw_errors(axis: Any, result: Calibration) -> None:

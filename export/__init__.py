@@ -11,8 +11,9 @@ imported where it is used.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from trm_edge.extras import lazy_attribute
 
 if TYPE_CHECKING:
     from .bundle_writer import export_bundle as export_bundle
@@ -36,6 +37,4 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str) -> Any:
     """Import a function's module at its first use, so that each asks only for the packages that it needs."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    return lazy_attribute(__name__, _HOMES, name)

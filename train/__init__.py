@@ -10,10 +10,9 @@ The frozen model in front stays outside: training reads its recorded outputs. :c
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
-from trm_edge.extras import import_extra
+from trm_edge.extras import import_extra, lazy_attribute
 
 if TYPE_CHECKING:
     from .config import RunConfig as RunConfig
@@ -39,7 +38,6 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str) -> Any:
     """Import a name's module at its first use, so that the command line does not wait for torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import_extra("torch", "training", "train")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if name in _HOMES:
+        import_extra("torch", "training", "train")
+    return lazy_attribute(__name__, _HOMES, name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import sys
@@ -13,7 +12,7 @@ import torch
 
 from trm_edge.errors import TrmIOError
 from trm_edge.extras import import_extra
-from trm_edge.files import write_atomically
+from trm_edge.picture import pyplot, save
 
 from .losses import StepLoss
 from .parallel import Group
@@ -121,10 +120,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def plot_curve(log: Path, picture: Path) -> None:
     """Plot the loss by update, and the validation metric by update (one line a step) beside it, as a PNG."""
-    matplotlib = import_extra("matplotlib", "the curve of a training run", "train")
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot("the curve of a training run", "train")
     records = read_log(log)
     train = [r for r in records if r["kind"] == "train"]
     checks = [r for r in records if r["kind"] == "validation"]
@@ -140,10 +136,7 @@ def plot_curve(log: Path, picture: Path) -> None:
     if checks:
         _plot_validation(axes[0, 1], checks)
     figure.tight_layout()
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=120)
-    plt.close(figure)
-    write_atomically(picture, stream.getvalue())
+    save(figure, picture, dpi=120)
 
 
 def _plot_validation(axis: Any, checks: list[dict[str, Any]]) -> None:

@@ -26,6 +26,7 @@ from .files import read_npz, write_atomically
 from .golden import golden_arguments, verify
 from .inputs import Array
 from .profiling import command as profiling
+from .profiling.timing import latency_summary
 from .quantization import PRECISIONS, Quantization
 from .refiner import Refinement, load
 
@@ -217,12 +218,7 @@ def _refine(arguments: argparse.Namespace) -> int:
     times = [
         refiner.refine(**call, steps=arguments.steps, halt=arguments.halt).duration_us for _ in range(arguments.repeat)
     ]
-    latency = {
-        "calls": len(times),
-        "p50_us": float(np.percentile(times, 50)),
-        "p99_us": float(np.percentile(times, 99)),
-        "max_us": max(times),
-    }
+    latency = latency_summary(times)
     if arguments.output:
         _write_npz(arguments.output, out)
     if arguments.json:

@@ -20,6 +20,7 @@ import numpy as np
 from .bundle import Bundle, read_bundle
 from .errors import TrmInputError, TrmIOError, TrmUnsupportedError
 from .inputs import Array, check_steps
+from .profiling.timing import latency_summary
 from .refiner import Refiner, load
 
 DATA = Path(__file__).parent / "data"
@@ -142,12 +143,7 @@ def measure_latency(refiner: Refiner, recorded: dict[str, Array], steps: int) ->
     for call in calls[:50]:
         refiner.refine(**call, steps=steps)
     times = [refiner.refine(**calls[i % len(calls)], steps=steps).duration_us for i in range(_LATENCY_CALLS)]
-    return {
-        "calls": len(times),
-        "p50_us": float(np.percentile(times, 50)),
-        "p99_us": float(np.percentile(times, 99)),
-        "max_us": max(times),
-    }
+    return latency_summary(times)
 
 
 class Bootstrap:

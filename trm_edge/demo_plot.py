@@ -7,33 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import TrmIOError
 from .inputs import Array
+from .picture import pyplot, save
 
 if TYPE_CHECKING:
     from .demo import Row
 
+_WHAT = ("the picture of the demo", "demo")
 _DOF = ("hand x", "hand y", "hand z", "gripper")
 _EXPERT, _DRAFT, _HEAD = "#222222", "#c44e52", "#2b5c8a"
 
 
 def draw(path: Path, rows: list[Row], answers: dict[str, Array], recorded: dict[str, Array]) -> None:
     """Write the picture of a demo run to ``path``."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure: Any = plt.figure(figsize=(11.5, 4.8), layout="constrained")
+    figure: Any = pyplot(*_WHAT).figure(figsize=(11.5, 4.8), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.55))
     _draw_error(left.subplots(), rows, f"{len(recorded['x'])} control steps, 95 % intervals")
     _draw_chunk(right, answers, recorded)
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:  # ValueError: a suffix that names no picture
-        raise TrmIOError(f"{path}: cannot be written: {error}") from None
-    finally:
-        plt.close(figure)
+    save(figure, path, dpi=150)
 
 
 def _draw_error(axes: Any, rows: list[Row], title: str) -> None:
@@ -55,8 +46,6 @@ def _draw_error(axes: Any, rows: list[Row], title: str) -> None:
 
 def _draw_chunk(figure: Any, answers: dict[str, Array], recorded: dict[str, Array]) -> None:
     """Draw one control step: the expert's chunk, the draft, every step, and the last one projected."""
-    import matplotlib
-
     i = typical_step(answers, recorded)
     raw, final = answers["raw"][:, i], answers["projected"][-1, i]
     ticks = np.arange(len(final) + 1)
@@ -64,7 +53,7 @@ def _draw_chunk(figure: Any, answers: dict[str, Array], recorded: dict[str, Arra
         f"One chunk, of median gain: {recorded['tasks'][recorded['task'][i]]}, age of the draft {recorded['age'][i]}",
         fontsize=10,
     )
-    panels, colours = figure.subplots(2, 2, sharex=True), matplotlib.colormaps["viridis"]
+    panels, colours = figure.subplots(2, 2, sharex=True), pyplot(*_WHAT).get_cmap("viridis")
     for d, axes in enumerate(panels.flat):
         start = recorded["last_action"][i, d]
         axes.plot(ticks, [start, *recorded["target"][i, :, d]], color=_EXPERT, lw=3, alpha=0.8, label="expert")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from .errors import TrmUnsupportedError
@@ -17,3 +18,13 @@ def import_extra(name: str, purpose: str, extra: str) -> Any:
             f"{purpose} needs the Python package {name}, which cannot be imported ({error}); "
             f"install it with: pip install 'trm-edge[{extra}]'"
         ) from error
+
+
+def lazy_attribute(package: str, homes: Mapping[str, str], name: str) -> Any:
+    """Return attribute ``name`` of ``package`` from the module that ``homes`` names, imported now.
+
+    For a package's ``__getattr__``, so that the command line does not wait for what it does not use.
+    """
+    if name not in homes:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{homes[name]}", package), name)

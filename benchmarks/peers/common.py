@@ -23,6 +23,7 @@ import numpy as np
 from trm_edge.bundle import Bundle
 from trm_edge.golden import relative_error, run_reference
 from trm_edge.inputs import Array, Inputs, check_inputs
+from trm_edge.quantization import quantize_weight, round_bf16
 from trm_edge.reference import ReferenceModel
 
 Run = Callable[[Inputs], Array]
@@ -164,18 +165,10 @@ def is_matrix(name: str) -> bool:
     return name.startswith("blocks.") and name.endswith(".weight")
 
 
-def round_bf16(values: Array) -> Array:
-    """Round float32 to bfloat16, nearest even."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
-    return rounded.astype(np.uint32).view(np.float32)
-
-
 def round_int8(values: Array) -> Array:
     """Round a matrix to int8 with a scale per output channel, and back."""
-    scale = np.abs(values).max(axis=1, keepdims=True) / 127
-    scale[scale == 0] = 1
-    return (np.rint(values / scale) * scale).astype(np.float32)
+    q, scale = quantize_weight(values)
+    return q * scale[:, None]
 
 
 def median_error(answers: list[Array], truths: list[Array]) -> float:

@@ -32,6 +32,7 @@ import trm_edge.cli
 from trm_edge import demo
 from trm_edge.bundle import Bundle, read_bundle
 from trm_edge.export.bundle_writer import export_bundle
+from trm_edge.profiling.machine import machine_facts
 from trm_edge.train import Trainer, load_config
 
 HERE = Path(__file__).parent
@@ -79,7 +80,7 @@ def main() -> None:
     export_bundle(work / "twin" / "model.pt", work / "twin.trm", steps=STEPS, seed=SEED)
     results = compare(work)
     times = json.loads((work / "times.json").read_text())
-    results |= {"seed": SEED, "seconds": times, "cpu": cpu_name()}
+    results |= {"seed": SEED, "seconds": times, "cpu": machine_facts()["cpu"]}
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     trm_edge.cli.main(["demo", "--plot", str(work / "demo.png")])
     print("\n".join(f"{name:<22}{seconds:8.1f} s" for name, seconds in times.items()))
@@ -218,12 +219,6 @@ def write(path: Path, arrays: Arrays) -> None:
     """Write an .npz file under exactly this name."""
     with path.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
-
-
-def cpu_name() -> str:
-    """Return the processor's name where Linux tells it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

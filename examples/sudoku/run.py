@@ -34,6 +34,7 @@ import torch
 import trm_edge
 from trm_edge.export.bundle_writer import export_bundle
 from trm_edge.files import write_atomically
+from trm_edge.profiling.machine import machine_facts
 from trm_edge.train import RunConfig, Trainer, load_config
 
 HERE = Path(__file__).parent
@@ -186,11 +187,8 @@ def table(runs: list[dict[str, Any]]) -> str:
 
 def environment() -> dict[str, str]:
     """Return what the figures depend on beside the code."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
     versions = {"python": platform.python_version(), "numpy": np.__version__, "torch": str(torch.__version__)}
-    return {"machine": model, "threads": "1", "trm_edge": trm_edge.__version__, **versions}
+    return {"machine": machine_facts()["cpu"], "threads": "1", "trm_edge": trm_edge.__version__, **versions}
 
 
 if __name__ == "__main__":

@@ -15,10 +15,7 @@ import trm_edge
 Rule = Callable[[Path], list[str]]
 
 FOLDERS = ("export", "calib", "train", "benchmarks")  # beside trm_edge/, which may use it; never the other way
-FEATURES = {
-    "demo_plot.py": "matplotlib",
-    "profiling/plot.py": "matplotlib",
-}  # files of the runtime, backends apart, that may use one more package
+FEATURES = {"picture.py": "matplotlib"}  # files of the runtime, backends apart, that may use one more package
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.M)
 SOURCES = (".h", ".hpp", ".inc", ".c", ".cc", ".cpp", ".cu", ".cuh")
 
@@ -206,8 +203,11 @@ RULES: list[tuple[Rule, list[tuple[str, str]]]] = [
             ("trm_edge/a.py", "if True:\n    from onnx import helper"),
             ("trm_edge/a.py", "def f():\n    import torch"),
             ("trm_edge/a.py", "def f():\n    import matplotlib"),
+            ("trm_edge/picture.py", "import matplotlib"),
+            ("trm_edge/picture.py", "def f():\n    import torch"),
             ("trm_edge/demo_plot.py", "import matplotlib"),
             ("trm_edge/demo_plot.py", "def f():\n    import torch"),
+            ("trm_edge/demo_plot.py", "def f():\n    import matplotlib"),
             ("trm_edge/demo.py", "def f():\n    import matplotlib"),
             ("trm_edge/profiling/plot.py", "import matplotlib"),
             ("trm_edge/plot.py", "def f():\n    import matplotlib"),

@@ -33,6 +33,7 @@ class FusedBackend:
         pin: bool = False,
         park_after_us: int | None = None,
     ) -> None:
+        """Load ``source``; a model that is loaded already keeps its precision."""
         if precision not in PRECISIONS:
             raise TrmInputError(f"precision: expected None, 'fp32', 'bf16' or 'int8', got {precision!r}")
         if isinstance(source, core.Model):
@@ -41,8 +42,9 @@ class FusedBackend:
             self._model = core.Model(None, source, PRECISIONS[precision])
         else:
             self._model = core.Model(os.fsencode(source), b"", PRECISIONS[precision])
-        self._threads = (threads, bool(pin), _NEVER_PARK if park_after_us is None else _whole(park_after_us))
-        self._session = core.Session(self._model, *self._threads)
+        self._session_options: dict[str, Any] = {"threads": threads, "pin": pin, "park_after_us": park_after_us}
+        spin_us = _NEVER_PARK if park_after_us is None else _whole(park_after_us)
+        self._session = core.Session(self._model, threads, bool(pin), spin_us)
         self.precision: str = self._model.precision
         keys = [f"spec.{field.name}" for field in fields(TrmSpec)]
         self.spec = TrmSpec.from_metadata({key: self._model.metadata(key) or "" for key in keys})
@@ -73,10 +75,7 @@ class FusedBackend:
 
     def clone(self) -> FusedBackend:
         """Return another session on the same weights."""
-        threads, pin, park_after_us = self._threads
-        return FusedBackend(
-            self._model, threads=threads, pin=pin, park_after_us=None if park_after_us == _NEVER_PARK else park_after_us
-        )
+        return FusedBackend(self._model, **self._session_options)
 
     def _arguments(self, arguments: Mapping[str, Any], last_action: object) -> tuple[Any, ...]:
         """Return the inputs in the order of ``struct trm_inputs``."""

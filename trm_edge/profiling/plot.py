@@ -8,21 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TrmIOError
+from ..picture import pyplot, save
 from .timing import Samples
 
+_WHAT = ("the picture of a profile", "demo")
 _COLOURS = ("#2b5c8a", "#c44e52", "#4f9d69", "#8c6bb1", "#d98c2b", "#5aa9c7", "#7a7a7a", "#b0679a")
 
 
 def draw(path: Path, report: Mapping[str, Any], samples: Mapping[str, Samples]) -> None:
     """Write the picture of a report to ``path``; ``samples`` are those of the closed loop, by configuration."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     rows = [row for row in report["configurations"] if row.get("closed_loop")]
-    figure: Any = plt.figure(figsize=(12, 6), layout="constrained")
+    figure: Any = pyplot(*_WHAT).figure(figsize=(12, 6), layout="constrained")
     left, right = figure.subfigures(1, 2)
     top, bottom = left.subplots(2, 1, sharex=True)
     model, times = report["model"], {row["name"]: samples[row["name"]].wall_us for row in rows}
@@ -30,12 +26,7 @@ def draw(path: Path, report: Mapping[str, Any], samples: Mapping[str, Samples]) 
     top.set_title(f"{Path(model['file']).name}, L={model['rows']}, K={model['steps']}: closed loop", fontsize=10)
     draw_tail(bottom, times)
     draw_roofline(right.subplots(), rows, report["peaks_gflops"])
-    try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:  # ValueError: a suffix that names no picture
-        raise TrmIOError(f"{path}: cannot be written: {error}") from None
-    finally:
-        plt.close(figure)
+    save(figure, path, dpi=150)
 
 
 def draw_histogram(axes: Any, times: Mapping[str, Sequence[float]]) -> None:
@@ -104,8 +95,7 @@ def _cycle(count: int) -> list[str]:
 
 def _plain_ticks(axis: Any) -> None:
     """Write plain numbers on a logarithmic axis, also where it spans less than a decade."""
-    import matplotlib.ticker as ticker
-
+    ticker = pyplot(*_WHAT)
     axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(ticker.NullFormatter())

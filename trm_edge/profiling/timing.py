@@ -87,6 +87,12 @@ def percentiles(times_us: Sequence[float] | Array) -> dict[str, Any]:
     return {"calls": int(times.size), **values, "max_us": float(times.max())}
 
 
+def latency_summary(times_us: Sequence[float]) -> dict[str, float]:
+    """Return calls, p50, p99 and the maximum: what a command prints beside an answer."""
+    found = percentiles(times_us)
+    return {name: found[name] for name in ("calls", "p50_us", "p99_us", "max_us")}
+
+
 def choose_cpus(count: int, asked: Sequence[int] | None = None) -> list[int]:
     """Return the cores to run on: those asked for, or the last ones that this process may use."""
     allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
