@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +105,36 @@ def test_preempted_calls_are_counted_and_left_out_of_the_calm_ones() -> None:
 
 
 def test_page_faults_are_counted() -> None:
-    counters, samples = Counters(), Samples()
-    counters.start()
-    np.ones(1 << 24, np.uint8).sum()
-    counters.add_to(samples)
+    samples = Samples()
+    with closing(Counters()) as counters:
+        counters.start()
+        np.ones(1 << 24, np.uint8).sum()
+        counters.add_to(samples)
     assert samples.minor_faults > 0
+
+
+@pytest.mark.skipif(
+    not Path("/proc/thread-self/schedstat").exists(), reason="this kernel keeps no scheduler statistics"
+)
+def test_waits_for_the_core_are_measured() -> None:
+    spin = "import os, time\nos.sched_setaffinity(0, {%d})\nprint(flush=True)\nwhile True: pass"
+    cpu = max(os.sched_getaffinity(0))
+    rival = subprocess.Popen([sys.executable, "-c", spin % cpu], stdout=subprocess.PIPE)
+    try:
+        assert rival.stdout is not None
+        rival.stdout.readline()
+
+        def work() -> None:
+            end = time.thread_time() + 0.05
+            while time.thread_time() < end:
+                pass
+
+        shared = profiling.closed_loop([Task("t", work)], calls=5, cpus=[cpu])["t"]
+    finally:
+        rival.kill()
+        rival.wait()
+    assert shared.summary()["waited_p50"] > 0.05  # about half, as two share the core
+    assert Samples([1.0], preempted=[False]).summary()["waited_p50"] is None
 
 
 def test_names_must_differ() -> None:
@@ -154,7 +182,9 @@ class FakeTime:
             self.now += next(work)
 
         samples = Samples()
-        timing.run_ticks(Task("t", call), rate, count, samples, clock=self.clock, sleep=self.sleep, **options)
+        with closing(Counters()) as counters:
+            task = Task("t", call)
+            timing.run_ticks(task, rate, count, samples, counters, clock=self.clock, sleep=self.sleep, **options)
         return samples
 
 

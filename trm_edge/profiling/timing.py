@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,11 +38,16 @@ class Task:
 
 @dataclass
 class Samples:
-    """What one task took, call by call. ``preempted`` marks calls during which the scheduler took the core away."""
+    """What one task took, call by call.
+
+    ``preempted`` marks calls during which the scheduler took the core away; ``waited_us`` is how long the calling
+    thread waited for a core that another thread had, empty where the system does not say.
+    """
 
     wall_us: list[float] = field(default_factory=list)
     inner_us: list[float] = field(default_factory=list)
     preempted: list[bool] = field(default_factory=list)
+    waited_us: list[float] = field(default_factory=list)
     minor_faults: int = 0
     major_faults: int = 0
     ticks: int = 0  # fixed rate: deadlines that passed
@@ -55,6 +60,8 @@ class Samples:
         out: dict[str, Any] = percentiles(self.wall_us)
         calm = np.asarray(self.wall_us)[~np.asarray(self.preempted, bool)]
         out["preempted_calls"] = int(sum(self.preempted))
+        known = len(self.waited_us) == len(self.wall_us) > 0
+        out["waited_p50"] = float(np.median(np.divide(self.waited_us, self.wall_us))) if known else None
         out["minor_faults"], out["major_faults"] = self.minor_faults, self.major_faults
         out["calm"] = percentiles(calm)
         tail, middle = out["calm"]["p999_us"], out["calm"]["p50_us"]
@@ -135,16 +142,30 @@ def _quiet() -> Iterator[None]:
 
 
 class Counters:
-    """Context switches and page faults since the last look: of this thread, or of the process for several threads."""
+    """Context switches, waits for the core and page faults since the last look.
+
+    They are those of this thread; switches and faults of the process where ``threads`` > 1.
+    """
 
     def __init__(self, threads: int = 1) -> None:
         thread = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
         self._who = thread if threads == 1 else resource.RUSAGE_SELF
+        try:
+            self._schedule: int | None = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+        except OSError:  # not Linux, or a kernel without scheduler statistics
+            self._schedule = None
         self._last = self._read()
 
-    def _read(self) -> tuple[int, int, int]:
+    def close(self) -> None:
+        """Close what the scheduler's figures are read from."""
+        if self._schedule is not None:
+            os.close(self._schedule)
+            self._schedule = None
+
+    def _read(self) -> tuple[int, int, int, int]:
         usage = resource.getrusage(self._who)
-        return usage.ru_nivcsw, usage.ru_minflt, usage.ru_majflt
+        waited = 0 if self._schedule is None else int(os.pread(self._schedule, 96, 0).split()[1])
+        return usage.ru_nivcsw, usage.ru_minflt, usage.ru_majflt, waited
 
     def start(self) -> None:
         """Forget what was before."""
@@ -152,8 +173,10 @@ class Counters:
 
     def add_to(self, samples: Samples) -> None:
         """Add what happened since :meth:`start`."""
-        switches, minor, major = (now - then for now, then in zip(self._read(), self._last, strict=True))
+        switches, minor, major, waited = (now - then for now, then in zip(self._read(), self._last, strict=True))
         samples.preempted.append(switches > 0)
+        if self._schedule is not None:
+            samples.waited_us.append(waited / 1e3)
         samples.minor_faults += minor
         samples.major_faults += major
 
@@ -254,7 +277,7 @@ def run_ticks(
     rate: float,
     ticks: int,
     samples: Samples,
-    counters: Counters | None = None,
+    counters: Counters,
     *,
     spin_us: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
@@ -265,7 +288,6 @@ def run_ticks(
     A call misses its deadline when its answer comes after the next tick. The ticks that pass meanwhile are skipped, and
     each is a miss of its own: nobody answered it.
     """
-    counters = counters or Counters(task.threads)
     start = clock() + 1 / rate
     tick = 0
     while tick < ticks:
@@ -345,7 +367,8 @@ def _in_turns(
                     if settle:
                         time.sleep(_SETTLE_S)
                     task.call()
-                    block(task, samples[task.name], Counters(task.threads), budget)
+                    with closing(Counters(task.threads)) as counters:
+                        block(task, samples[task.name], counters, budget)
             if progress is not None:
                 progress(min(1.0, sum(min(1.0, b.share()) for b in budgets.values()) / max(1, len(budgets))))
             gc.collect(0)
