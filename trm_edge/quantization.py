@@ -1,7 +1,9 @@
 """Lower precisions of the block matrices: the definitions, and the fake-quantised oracle that backends are tested by.
 
-Every matrix product of a block is ``out = a @ w.T``; encoders, decoders, halt head, attention scores, norms, SwiGLU and
-residuals stay as they are. A token mixer multiplies transposed rows, so its rows of ``a`` are channels.
+Every matrix product of a block is ``out = a @ w.T``; encoders, decoders, halt head, norms, SwiGLU and residuals
+stay as they are. Attention's own products do too, but on processors that multiply bfloat16 (``bf16_attention``): where
+``qkv`` is int8 or bf16 they round queries (scaled), keys, values and softmax weights (before the division by their sum)
+to bfloat16. A token mixer multiplies transposed rows, so its rows of ``a`` are channels.
 
 ``int8``
     ``w`` per output channel, symmetric: ``scale[n] = float32(max|w[n]| / 127)``, ``q = rint(w / scale)`` clipped to
@@ -30,7 +32,7 @@ import numpy as np
 
 from .errors import TrmBundleError, TrmInputError
 from .inputs import Array
-from .reference import ReferenceModel
+from .reference import ReferenceModel, softmax_weights
 from .spec import MAX_STEPS, TrmSpec
 
 SCHEMES = ("dynamic", "static", "static-per-step")
@@ -104,14 +106,23 @@ class QuantizedModel(ReferenceModel):
         How its matrices are rounded; checked against ``spec``.
     dtype
         Arithmetic of everything that is not rounded. Integer products are exact in either.
+    bf16_attention
+        Whether attention's products are rounded to bfloat16 too, as the fused engine does on ``avx512bf16``.
     """
 
     def __init__(
-        self, spec: TrmSpec, tensors: Mapping[str, Array], quantization: Quantization, dtype: Any = np.float64
+        self,
+        spec: TrmSpec,
+        tensors: Mapping[str, Array],
+        quantization: Quantization,
+        dtype: Any = np.float64,
+        *,
+        bf16_attention: bool = False,
     ) -> None:
         super().__init__(spec, tensors, dtype)
         quantization.check(spec)
         self.quantization = quantization
+        self._bf16_attention = bf16_attention
         int8 = {name: quantize_weight(tensors[name + ".weight"]) for name in quantization.matrices("int8")}
         # Integers up to 127 * 127 * in are exact in float64, whose products are fast.
         self._int8 = {name: (q.astype(np.float64), scale.astype(self.dtype)) for name, (q, scale) in int8.items()}
@@ -130,6 +141,14 @@ class QuantizedModel(ReferenceModel):
             scale = np.full((len(a), 1), self.quantization.scale(name, k), self.dtype)
             q = quantize_static(a, scale)
         out: Array = (q.astype(np.float64) @ weight.T).astype(self.dtype) * (scale * weight_scale)
+        return out
+
+    def attend(self, name: str, query: Array, key: Array, value: Array) -> Array:
+        """Return ``softmax(query key.T) value`` for every head."""
+        if not self._bf16_attention or self.quantization.precision[name + "qkv"] == "fp32":
+            return super().attend(name, query, key, value)
+        weights = round_bf16(softmax_weights(round_bf16(query) @ round_bf16(key).transpose(0, 2, 1)))
+        out: Array = weights @ round_bf16(value) / weights.sum(axis=-1, keepdims=True)
         return out
 
 

@@ -97,8 +97,13 @@ class ReferenceModel:
         query, key, value = (qkv[:, i].transpose(1, 0, 2) for i in range(3))  # [H, L, D/H]
         if self.spec.positions == "rope":
             query, key = (rotate(t, positions, self.spec.rope_theta) for t in (query, key))
-        mixed = softmax(query @ key.transpose(0, 2, 1) / self.dtype.type(np.sqrt(size))) @ value
+        mixed = self.attend(name, query / self.dtype.type(np.sqrt(size)), key, value)
         return self.product(name + "out", mixed.transpose(1, 0, 2).reshape(h.shape), k)
+
+    def attend(self, name: str, query: Array, key: Array, value: Array) -> Array:
+        """Return ``softmax(query key.T) value`` of every head ``[H, L, D/H]``, for the attention called ``name``."""
+        out: Array = softmax(query @ key.transpose(0, 2, 1)) @ value
+        return out
 
     def _swiglu(self, h: Array, name: str, k: int) -> Array:
         gate, up = np.split(self.product(name + "gate_up", h, k), 2, axis=-1)
@@ -183,9 +188,15 @@ def silu(h: Array) -> Array:
     return h * sigmoid
 
 
+def softmax_weights(scores: Array) -> Array:
+    """Softmax along the last axis before it is divided by its sum: the largest weight is 1."""
+    weights: Array = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return weights
+
+
 def softmax(scores: Array) -> Array:
     """Softmax along the last axis."""
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights = softmax_weights(scores)
     normed: Array = weights / weights.sum(axis=-1, keepdims=True)
     return normed
 
