@@ -21,7 +21,8 @@ from .errors import (
     TrmVersionError,
 )
 from .limits import Projection, project_limits
-from .refiner import Refinement, Refiner, load, refine
+from .refinement import Refinement
+from .refiner import Refiner, load, refine
 from .spec import TrmSpec
 
 __version__: str = _core_module.__version__

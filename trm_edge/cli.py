@@ -28,7 +28,8 @@ from .inputs import Array
 from .profiling import command as profiling
 from .profiling.timing import latency_summary
 from .quantization import PRECISIONS, Quantization
-from .refiner import Refinement, load
+from .refinement import Refinement
+from .refiner import load
 
 EXAMPLE = Path(__file__).parent / "data" / "example.trm"
 """The bundle that ships with the package; commands use it where none is named."""
@@ -222,8 +223,12 @@ def _refine(arguments: argparse.Namespace) -> int:
     if arguments.output:
         _write_npz(arguments.output, out)
     if arguments.json:
-        facts = {name: getattr(out, name) for name in Refinement.__dataclass_fields__}
-        facts |= {"status": out.status.name, "backend": refiner.backend, "isa": refiner.isa, "latency": latency}
+        facts = out._asdict() | {
+            "status": out.status.name,
+            "backend": refiner.backend,
+            "isa": refiner.isa,
+            "latency": latency,
+        }
         print(json.dumps(_plain(facts)))
         return 0
     where = refiner.backend + (f" ({refiner.isa})" if refiner.isa else "")

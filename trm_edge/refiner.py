@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
-import time
 import weakref
 from collections import OrderedDict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .backends import Answer, Backend, Options, Source, open_backend
-from .errors import Status, TrmInputError
-from .inputs import Array
+from .backends import Backend, Options, Source, open_backend
+from .errors import TrmInputError
+from .refinement import Refinement
 from .spec import TrmSpec
 
 _CACHED_MODELS = 4  # models that trm_edge.refine keeps open
-
-
-@dataclass(frozen=True, slots=True)
-class Refinement:
-    """What a refinement returned.
-
-    Attributes
-    ----------
-    y
-        The answer: ``[T, dof]`` float32 actions inside the limits, or ``[S]`` int32 indices.
-    steps_run
-        Steps that gave the answer; after :meth:`Refiner.step`, steps since ``begin``.
-    status
-        :class:`~trm_edge.Status`: OK, or a positive reason such as HALTED or NONFINITE.
-    confidence
-        Sigmoid of the last halt logit, NaN where no step ran.
-    duration_us
-        Wall time inside the backend, in microseconds.
-    halt_logits
-        ``[steps_run]`` float32.
-    trajectory
-        ``[steps_run, ...]``: the answer of every step before projection, where asked for.
-    logits
-        ``[steps_run, S, M or V]`` float32, for slots and tokens where a trajectory was asked for.
-    """
-
-    y: Array
-    steps_run: int
-    status: Status
-    confidence: float
-    duration_us: float
-    halt_logits: Array
-    trajectory: Array | None = None
-    logits: Array | None = None
 
 
 class Refiner:
@@ -148,17 +112,8 @@ class Refiner:
         TrmBusyError
             Another thread is inside this refiner.
         """
-        arguments = {
-            "x": x,
-            "y0": y0,
-            "features": features,
-            "slots": slots,
-            "candidates": candidates,
-            "mask": mask,
-            "puzzle_id": puzzle_id,
-        }
-        start = time.perf_counter()
-        return _refinement(self._session().refine(arguments, steps, halt, last_action, trajectory), start)
+        arrays = (x, y0, features, slots, candidates, mask, last_action)
+        return self._session().refine(arrays, puzzle_id, steps, halt, trajectory)
 
     def begin(
         self,
@@ -173,16 +128,7 @@ class Refiner:
         puzzle_id: int = 0,
     ) -> None:
         """Start a recursion for :meth:`step`; parameters as in :meth:`refine`. The arrays are copied."""
-        arguments = {
-            "x": x,
-            "y0": y0,
-            "features": features,
-            "slots": slots,
-            "candidates": candidates,
-            "mask": mask,
-            "puzzle_id": puzzle_id,
-        }
-        self._session().begin(arguments, last_action)
+        self._session().begin((x, y0, features, slots, candidates, mask, last_action), puzzle_id)
 
     def step(self, x: object = None, features: object = None, *, last_action: object = None) -> Refinement:
         """Run one more step of the recursion that :meth:`begin` started, keeping its state.
@@ -191,8 +137,7 @@ class Refiner:
         rows. ``refine`` is ``begin`` and ``steps`` times ``step``, bit for bit. Where a fresh input is not finite the
         status is NONFINITE, the answer is the draft, and the recursion stands as it was.
         """
-        start = time.perf_counter()
-        return _refinement(self._session().step(x, features, last_action), start)
+        return self._session().step(x, features, last_action)
 
     def clone(self) -> Refiner:
         """Return another session on the same weights, for another thread."""
@@ -269,22 +214,6 @@ def refine(
 
 def _reopen(source: Source, backend: str, options: Options) -> Refiner:
     return load(source, backend=backend, **asdict(options))
-
-
-def _refinement(answer: Answer, start: float) -> Refinement:
-    duration = (time.perf_counter() - start) * 1e6 if answer.duration_us is None else answer.duration_us
-    logit = float(answer.halt_logits[-1]) if len(answer.halt_logits) else math.nan
-    confidence = 1 / (1 + math.exp(-logit)) if logit > -700 else (0.0 if logit == logit else math.nan)
-    return Refinement(
-        answer.y,
-        answer.steps_run,
-        Status(answer.status),
-        confidence,
-        duration,
-        answer.halt_logits,
-        answer.trajectory,
-        answer.logits,
-    )
 
 
 # Open models by (path or bytes, file identity, options), shared by threads; a session of each per thread.

@@ -88,17 +88,17 @@ class Session {
         session_.reset(session, trm_session_free);
     }
 
-    // `arguments` are those of inputs(), None where absent. Returns what run() does.
-    py::tuple refine(const py::tuple& arguments, int32_t steps, float halt, bool trajectory) {
+    // `given` are the tensors of trm_inputs in their order, None where absent. Returns what run() does.
+    py::tuple refine(const py::tuple& given, int32_t puzzle_id, int32_t steps, float halt, bool trajectory) {
         Arrays arrays;
-        const trm_inputs in = inputs(arrays, arguments);
+        const trm_inputs in = inputs(arrays, given, puzzle_id);
         return run(sizes_of(in), std::clamp(steps, 0, TRM_MAX_STEPS), trajectory,
                    [&](trm_outputs* out) { return trm_refine(session_.get(), &in, steps, halt, out); });
     }
 
-    void begin(const py::tuple& arguments) {
+    void begin(const py::tuple& given, int32_t puzzle_id) {
         Arrays arrays;
-        const trm_inputs in = inputs(arrays, arguments);
+        const trm_inputs in = inputs(arrays, given, puzzle_id);
         checked([&] { return trm_begin(session_.get(), &in); });
         begun_ = sizes_of(in);
     }
@@ -117,11 +117,11 @@ class Session {
 
     trm_dtype x_dtype() const { return info_.answer == TRM_TOKENS ? TRM_I32 : TRM_F32; }
     trm_dtype y_dtype() const { return info_.answer == TRM_ACTIONS ? TRM_F32 : TRM_I32; }
-    trm_inputs inputs(Arrays& arrays, const py::tuple& a) const {
+    trm_inputs inputs(Arrays& arrays, const py::tuple& given, int32_t puzzle_id) const {
         static const char* const kNames[] = {"x", "y0", "features", "slots", "candidates", "mask", "last_action"};
-        const auto in = [&](size_t i, trm_dtype dtype) { return arrays(kNames[i], a[i], dtype); };
-        return {sizeof(trm_inputs), in(0, x_dtype()), in(1, y_dtype()), in(2, TRM_F32),      in(3, TRM_F32),
-                in(4, TRM_F32),     in(5, TRM_BOOL),  in(6, TRM_F32),   a[7].cast<int32_t>()};
+        const auto in = [&](size_t i, trm_dtype dtype) { return arrays(kNames[i], given[i], dtype); };
+        return {sizeof(trm_inputs), in(0, x_dtype()), in(1, y_dtype()), in(2, TRM_F32), in(3, TRM_F32),
+                in(4, TRM_F32),     in(5, TRM_BOOL),  in(6, TRM_F32),   puzzle_id};
     }
 
     // Sizes of the outputs; no larger than the spec's maxima, which the engine will refuse to exceed.
@@ -154,7 +154,7 @@ class Session {
         if (trajectory && !actions)
             steps_logits = give(py::array(f32, Shape{steps, sizes.first, width}), out.logits, out.logits_bytes);
         const trm_status status = checked([&] { return call(&out); });
-        return py::make_tuple(status, y, out.steps_run, out.confidence, out.duration_us, halt_logits, steps_y,
+        return py::make_tuple(y, out.steps_run, status, out.confidence, out.duration_us, halt_logits, steps_y,
                               steps_logits);
     }
 

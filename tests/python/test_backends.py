@@ -516,8 +516,8 @@ def test_the_engine_reports_the_confidence_of_the_last_step_that_counts() -> Non
     bundle, call, good = _overflowing_later()
     session = core.Session(core.Model(None, bundle_bytes(bundle), 0), 1, False, -1)
     names = ("x", "y0", "features", "slots", "candidates", "mask", "last_action")
-    out = session.refine((*(call.get(name) for name in names), 0), 5, -1.0, True)
-    assert (out[0], out[2]) == (Status.NONFINITE, good)
+    out = session.refine(tuple(call.get(name) for name in names), 0, 5, -1.0, True)
+    assert (out[1], out[2]) == (good, Status.NONFINITE)
     assert out[3] == pytest.approx(1 / (1 + math.exp(-float(out[5][good - 1]))), rel=1e-6)
 
 

@@ -103,13 +103,13 @@ def test_oracle_equals_the_official_code(name: str) -> None:
 def test_onnx_equals_the_official_code(name: str, loop: str) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from trm_edge.backends.onnx_runtime import OnnxRuntimeBackend
     from trm_edge.export import build_onnx
 
     spec, tensors, _ = load(name)
     calls, want, _ = golden(name)
-    runner = OnnxRuntimeBackend(build_onnx(Bundle(spec, tensors), loop, len(want)).SerializeToString())
-    outs = [runner.refine(call, len(want), None, None, True) for call in calls]
+    graph = build_onnx(Bundle(spec, tensors), loop, len(want)).SerializeToString()
+    runner = trm_edge.load(graph, backend="onnxruntime")
+    outs = [runner.refine(**call, steps=len(want), trajectory=True) for call in calls]
     assert_equal(name, np.stack([o.logits for o in outs], axis=1), np.stack([o.halt_logits for o in outs], axis=1))
 
 
@@ -390,7 +390,6 @@ def full_size(folder: Path) -> Folder:
 
 def test_full_size(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    from trm_edge.backends.onnx_runtime import OnnxRuntimeBackend
     from trm_edge.export import export_onnx
     from trm_edge.golden import golden_arguments
 
@@ -403,8 +402,10 @@ def test_full_size(tmp_path: Path) -> None:
     assert 5.0e6 < spec.parameter_count() < 5.2e6  # token mixers are smaller than attention, which makes 7 million
     export_onnx(tmp_path / "full.trm", tmp_path / "full.onnx", "onnx-loop")
     (case,) = read_bundle(tmp_path / "full.trm").golden
-    graph = OnnxRuntimeBackend(tmp_path / "full.onnx").refine(golden_arguments(case), 2, None, None, True)
-    fused = trm_edge.load(tmp_path / "full.trm").refine(**golden_arguments(case), steps=2, trajectory=True)
+    graph, fused = (
+        trm_edge.load(tmp_path / name).refine(**golden_arguments(case), steps=2, trajectory=True)
+        for name in ("full.onnx", "full.trm")
+    )
     for out, k in [(out, k) for out in (graph, fused) for k in range(2)]:
         assert relative_error(out.logits[k], case.outputs["logits"][k]) <= 1e-5
         assert relative_error(out.halt_logits[k], case.outputs["halt_logits"][k]) <= 1e-5

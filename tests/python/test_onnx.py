@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from models import CASES, make_spec, random_weights
 
+import trm_edge
+from trm_edge import Refiner
 from trm_edge.backends.onnx_runtime import OnnxRuntimeBackend
 from trm_edge.bundle import Bundle, write_bundle
 from trm_edge.errors import (
@@ -46,8 +49,12 @@ def graph(bundle: Bundle, loop: str, steps: int = 4) -> Any:
     return model
 
 
-def backend(bundle: Bundle, loop: str, steps: int = 4, threads: int = 1) -> OnnxRuntimeBackend:
-    return OnnxRuntimeBackend(build_onnx(bundle, loop, steps).SerializeToString(), threads=threads)
+def backend(bundle: Bundle, loop: str, steps: int = 4, threads: int = 1) -> Refiner:
+    return opened(build_onnx(bundle, loop, steps).SerializeToString(), threads=threads)
+
+
+def opened(source: Path | bytes, threads: int = 1) -> Refiner:
+    return trm_edge.load(source, backend="onnxruntime", threads=threads)
 
 
 def oracle(bundle: Bundle, call: dict[str, Any], steps: int) -> list[StepOutput]:
@@ -75,7 +82,7 @@ def test_every_step_agrees_with_the_oracle(kind: str, mixer: str) -> None:
     any_steps = [backend(bundle, "onnx-loop"), backend(bundle, "step")]
     for steps in range(1, MOST + 1):
         for runner in (*any_steps, backend(bundle, "unrolled", steps)):
-            assert_agrees(bundle.spec, runner.refine(call, steps, None, None, True), truth, steps)
+            assert_agrees(bundle.spec, runner.refine(**call, steps=steps, trajectory=True), truth, steps)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -94,7 +101,7 @@ def test_checker_and_signature(kind: str, mixer: str, loop: str) -> None:
 def test_context_of_any_length(mixer: str, rows: int, loop: str) -> None:
     bundle = bundle_of("actions", mixer, feature_size=4)
     call = random_inputs(bundle.spec, np.random.default_rng(rows), context_rows=rows)
-    out = backend(bundle, loop).refine(call, 4, None, None, True)
+    out = backend(bundle, loop).refine(**call, steps=4, trajectory=True)
     assert_agrees(bundle.spec, out, oracle(bundle, call, 4), 4)
 
 
@@ -105,7 +112,7 @@ def test_slots_of_any_size(mixer: str, slots: int, candidates: int, context: int
     bundle = bundle_of("slots", mixer)
     rng = np.random.default_rng(slots)
     call = random_inputs(bundle.spec, rng, answer_rows=slots, candidates=candidates, context_rows=context)
-    out = backend(bundle, loop).refine(call, 4, None, None, True)
+    out = backend(bundle, loop).refine(**call, steps=4, trajectory=True)
     assert_agrees(bundle.spec, out, oracle(bundle, call, 4), 4)
 
 
@@ -117,7 +124,7 @@ def test_slots_masks_and_ties(loop: str) -> None:
     call["mask"][:] = [[0, 0, 1, 0, 1, 1], [0] * 6, [1] * 6, [0, 0, 0, 0, 0, 1]]
     call["y0"] = np.asarray([4, -1, -1, 5], np.int32)
     runner = backend(bundle, loop)
-    out = runner.refine(call, 4, None, None, True)
+    out = runner.refine(**call, steps=4, trajectory=True)
     assert_agrees(bundle.spec, out, oracle(bundle, call, 4), 4)
     assert out.y.tolist() == [2, -1, 0, 5]
     assert np.isneginf(out.logits[~np.broadcast_to(call["mask"], out.logits.shape)]).all()
@@ -128,13 +135,13 @@ def test_slots_without_candidates_or_rows(loop: str) -> None:
     bundle = bundle_of("slots")
     runner = backend(bundle, loop)
     call = random_inputs(bundle.spec, np.random.default_rng(0), candidates=0)
-    out = runner.refine(call, 3, None, None, True)
+    out = runner.refine(**call, steps=3, trajectory=True)
     truth = oracle(bundle, call, 3)
     assert out.y.tolist() == [-1] * 4
     assert out.logits.shape == (3, 4, 0)
     assert relative_error(out.halt_logits, np.asarray([t.halt_logit for t in truth])) <= TOLERANCE
     empty = random_inputs(bundle.spec, np.random.default_rng(0), answer_rows=0)
-    out = runner.refine(empty, 3, None, None, True)
+    out = runner.refine(**empty, steps=3, trajectory=True)
     assert (out.steps_run, out.y.shape) == (0, (0,))
 
 
@@ -143,7 +150,7 @@ def test_optional_draft_and_no_context(loop: str) -> None:
     bundle = bundle_of("actions", draft="optional", max_context=0, context_size=0)
     for draft in (None, np.ones((5, 3), np.float32)):
         call = {"x": None, "y0": draft}
-        out = backend(bundle, loop).refine(call, 4, None, None, True)
+        out = backend(bundle, loop).refine(**call, steps=4, trajectory=True)
         assert_agrees(bundle.spec, out, oracle(bundle, call, 4), 4)
 
 
@@ -151,7 +158,7 @@ def test_optional_draft_and_no_context(loop: str) -> None:
 def test_optional_draft_with_context(mixer: str) -> None:
     bundle = bundle_of("actions", mixer, draft="optional")
     call = random_inputs(bundle.spec, np.random.default_rng(1)) | {"y0": None}
-    out = backend(bundle, "onnx-loop").refine(call, 4, None, None, True)
+    out = backend(bundle, "onnx-loop").refine(**call, steps=4, trajectory=True)
     assert_agrees(bundle.spec, out, oracle(bundle, call, 4), 4)
 
 
@@ -161,7 +168,9 @@ def test_tokens_without_registers(mixer: str) -> None:
     call = random_inputs(bundle.spec, np.random.default_rng(1))
     assert "puzzle_id" not in input_signature(bundle.spec, "step")
     for loop in LOOPS:
-        assert_agrees(bundle.spec, backend(bundle, loop).refine(call, 4, None, None, True), oracle(bundle, call, 4), 4)
+        assert_agrees(
+            bundle.spec, backend(bundle, loop).refine(**call, steps=4, trajectory=True), oracle(bundle, call, 4), 4
+        )
 
 
 # ---- the graph's structure -----------------------------------------------------------------------
@@ -270,10 +279,10 @@ def test_export_from_a_bundle_file(tmp_path: Any) -> None:
     bundle = bundle_of("tokens")
     write_bundle(tmp_path / "a.trm", bundle)
     export_onnx(tmp_path / "a.trm", tmp_path / "a.onnx", "onnx-loop")
-    runner = OnnxRuntimeBackend(tmp_path / "a.onnx")
-    assert len(runner.info.bundle_sha256) == 64
+    runner = opened(tmp_path / "a.onnx")
+    assert len(runner._backend.info.bundle_sha256) == 64
     call = random_inputs(bundle.spec, np.random.default_rng(0))
-    assert_agrees(bundle.spec, runner.refine(call, 5, None, None, True), oracle(bundle, call, 5), 5)
+    assert_agrees(bundle.spec, runner.refine(**call, steps=5, trajectory=True), oracle(bundle, call, 5), 5)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx", "a.trm"]
 
 
@@ -299,40 +308,40 @@ def test_stepping_equals_refining_and_takes_fresh_inputs() -> None:
     runner = backend(bundle, "step")
     rng = np.random.default_rng(0)
     call = random_inputs(bundle.spec, rng)
-    whole = runner.refine(call, 3, None, None, True)
-    runner.begin(call, None)
+    whole = runner.refine(**call, steps=3, trajectory=True)
+    runner.begin(**call)
     for k in range(3):
-        np.testing.assert_array_equal(runner.step(None, None, None).trajectory[0], whole.trajectory[k])
+        np.testing.assert_array_equal(runner.step().trajectory[0], whole.trajectory[k])
 
     fresh = {name: random_inputs(bundle.spec, rng)[name] for name in ("x", "features")}
     model = ReferenceModel(bundle.spec, bundle.tensors)
     carry, _ = model.step(model.begin(check_inputs(bundle.spec, **call)))
     _, truth = model.step(model.refresh(carry, **fresh))
-    runner.begin(call, None)
-    runner.step(None, None, None)
-    assert relative_error(runner.step(fresh["x"], fresh["features"], None).trajectory[0], truth.y) <= TOLERANCE
+    runner.begin(**call)
+    runner.step()
+    assert relative_error(runner.step(fresh["x"], fresh["features"]).trajectory[0], truth.y) <= TOLERANCE
 
 
 @pytest.mark.parametrize("loop", ["unrolled", "onnx-loop"])
 def test_stepping_needs_the_step_form(loop: str) -> None:
     runner = backend(bundle_of("actions"), loop)
-    for what in (lambda: runner.begin({"x": None, "y0": None}, None), lambda: runner.step(None, None, None)):
+    for what in (lambda: runner.begin(None, None), runner.step):
         with pytest.raises(TrmUnsupportedError, match="--loop step"):
             what()
 
 
 def test_step_before_begin() -> None:
     with pytest.raises(TrmNotBegunError):
-        backend(bundle_of("actions"), "step").step(None, None, None)
+        backend(bundle_of("actions"), "step").step()
 
 
 def test_unrolled_has_a_largest_number_of_steps() -> None:
     bundle = bundle_of("actions")
     runner = backend(bundle, "unrolled", 3)
     call = random_inputs(bundle.spec, np.random.default_rng(0))
-    assert runner.refine(call, 2, None, None, True).steps_run == 2
+    assert runner.refine(**call, steps=2, trajectory=True).steps_run == 2
     with pytest.raises(TrmInputError, match=r"--steps 3, got 4"):
-        runner.refine(call, 4, None, None, False)
+        runner.refine(**call, steps=4)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -341,14 +350,14 @@ def test_limits_halting_and_no_steps(loop: str) -> None:
     runner = backend(bundle, loop)
     call = random_inputs(bundle.spec, np.random.default_rng(0))
     last = np.zeros(3, np.float32)
-    out = runner.refine(call, 4, None, last, False)
+    out = runner.refine(**call, steps=4, last_action=last)
     assert out.status == Status.OK
     moves = np.abs(np.diff(np.concatenate([last[None], out.y]), axis=0))
     assert (moves <= bundle.tensors["limits.velocity"] + 1e-6).all()
     assert (out.y >= bundle.tensors["limits.lower"]).all()
-    out = runner.refine(call, 4, 0.0, None, True)
+    out = runner.refine(**call, steps=4, halt=0.0, trajectory=True)
     assert (out.status, out.steps_run, len(out.trajectory)) == (Status.HALTED, 1, 1)
-    out = runner.refine(call, 0, None, None, True)
+    out = runner.refine(**call, steps=0, trajectory=True)
     assert (out.status, out.steps_run, out.trajectory.shape) == (Status.OK, 0, (0, 5, 3))
 
 
@@ -357,12 +366,12 @@ def test_nonfinite_values_give_the_draft(loop: str) -> None:
     bundle = bundle_of("slots")
     call = random_inputs(bundle.spec, np.random.default_rng(0))
     call["x"][0, 0] = np.nan
-    out = backend(bundle, loop).refine(call, 3, None, None, False)
+    out = backend(bundle, loop).refine(**call, steps=3)
     assert out.status == Status.NONFINITE
     np.testing.assert_array_equal(out.y, call["y0"])
     call["x"][0, 0] = 0
     bundle.tensors["halt_head.weight"][:] = 3e38
-    out = backend(bundle, loop).refine(call, 3, None, None, False)
+    out = backend(bundle, loop).refine(**call, steps=3)
     assert out.status == Status.NONFINITE
     np.testing.assert_array_equal(out.y, call["y0"])
 
@@ -372,14 +381,14 @@ def test_clones_share_the_weights_and_run_at_once() -> None:
     runner = backend(bundle, "step")
     call = random_inputs(bundle.spec, np.random.default_rng(0))
     other = runner.clone()
-    assert other._graph is runner._graph
-    runner.begin(call, None)
+    assert other._backend._graph is runner._backend._graph
+    runner.begin(**call)
     with pytest.raises(TrmNotBegunError):
-        other.step(None, None, None)
-    truth = runner.refine(call, 4, None, None, False).y
+        other.step()
+    truth = runner.refine(**call, steps=4).y
     results: list[Any] = []
     threads = [
-        threading.Thread(target=lambda r=r: results.append(r.refine(call, 4, None, None, False).y))
+        threading.Thread(target=lambda r=r: results.append(r.refine(**call, steps=4).y))
         for r in (runner.clone(), runner.clone())
     ]
     for thread in threads:
@@ -394,7 +403,7 @@ def test_clones_share_the_weights_and_run_at_once() -> None:
 def test_more_threads() -> None:
     bundle = bundle_of("tokens")
     call = random_inputs(bundle.spec, np.random.default_rng(0))
-    out = backend(bundle, "onnx-loop", threads=2).refine(call, 3, None, None, True)
+    out = backend(bundle, "onnx-loop", threads=2).refine(**call, steps=3, trajectory=True)
     assert_agrees(bundle.spec, out, oracle(bundle, call, 3), 3)
 
 
@@ -435,9 +444,9 @@ def test_flipped_bytes_never_escape() -> None:
         data = bytearray(whole)
         data[rng.integers(len(data))] = rng.integers(256)
         try:
-            runner = OnnxRuntimeBackend(bytes(data))
+            runner = opened(bytes(data))
             if runner.spec == bundle.spec:
-                runner.refine(call, 2, None, None, False)
+                runner.refine(**call, steps=2)
         except TrmBundleError:
             refused += 1
     assert refused > 20
@@ -491,9 +500,9 @@ def test_a_graph_that_returns_other_shapes() -> None:
     (loop,) = (node for node in model.graph.node if node.op_type == "Loop")
     loop.input[0] = "seven"  # whatever the caller asks for
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(7, np.int64), "seven"))
-    runner = OnnxRuntimeBackend(model.SerializeToString())
+    runner = opened(model.SerializeToString())
     with pytest.raises(TrmBundleError, match=r"output y_steps: expected float32 \[2, 5, 3\]"):
-        runner.refine(random_inputs(bundle.spec, np.random.default_rng(0)), 2, None, None, False)
+        runner.refine(**random_inputs(bundle.spec, np.random.default_rng(0)), steps=2)
 
 
 def test_weights_in_other_files_are_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

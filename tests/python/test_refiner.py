@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import pickle
 import re
@@ -384,8 +383,11 @@ def test_a_pickled_graph_runs_again(open_refiner: Open) -> None:
 def test_a_refinement_can_be_pickled(path: Path) -> None:
     out = trm_edge.load(path).refine(**CALL, trajectory=True)
     copy = pickle.loads(pickle.dumps(out))
-    for field in dataclasses.fields(out):
-        np.testing.assert_equal(getattr(copy, field.name), getattr(out, field.name))
+    for name, value in out._asdict().items():
+        np.testing.assert_equal(getattr(copy, name), value)
+    assert type(copy) is type(out)
+    with pytest.raises(AttributeError):
+        copy.steps_run = 0
 
 
 # ---- trm_edge.refine -------------------------------------------------------------------------------------------------

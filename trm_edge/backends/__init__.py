@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import TrmInputError, TrmUnsupportedError
-from .host import Answer, Backend
+from .host import Backend
 
 Source = str | os.PathLike[str] | bytes
 
-__all__ = ["NAMES", "Answer", "Backend", "Options", "Source", "available_backends", "open_backend"]
+__all__ = ["NAMES", "Backend", "Options", "Source", "available_backends", "open_backend"]
 
 
 @dataclass(frozen=True)

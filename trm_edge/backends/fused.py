@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-import numpy as np
-
 from .._native import PRECISIONS, core
-from ..errors import TrmInputError
+from ..errors import Status, TrmInputError
 from ..inputs import check_halt, check_puzzle_id, check_steps
+from ..refinement import Refinement
 from ..spec import TrmSpec
-from .host import Answer
+from .host import Arrays
 
 _NEVER_HALT = -1.0
 _NEVER_PARK = -1
+_STATUSES = {int(status): status for status in Status}
 
 
 class FusedBackend:
@@ -54,35 +54,26 @@ class FusedBackend:
         """Instruction set of the kernels in use, e.g. ``avx512``."""
         return self._model.isa
 
-    def refine(
-        self, arguments: Mapping[str, Any], steps: int, halt: float | None, last_action: object, trajectory: bool
-    ) -> Answer:
+    def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
         """Run up to ``steps`` steps from the start."""
-        count, stop = check_steps(steps, self.spec.answer), check_halt(halt)
-        out = self._session.refine(
-            self._arguments(arguments, last_action), count, _NEVER_HALT if stop is None else stop, trajectory
-        )
-        return _answer(out, out[2])
+        spec = self.spec
+        count, stop = check_steps(steps, spec.answer), check_halt(halt)
+        puzzle = check_puzzle_id(spec, puzzle_id)
+        out = self._session.refine(arrays, puzzle, count, _NEVER_HALT if stop is None else stop, trajectory)
+        return _refinement(out, out[1])
 
-    def begin(self, arguments: Mapping[str, Any], last_action: object) -> None:
+    def begin(self, arrays: Arrays, puzzle_id: object) -> None:
         """Start a recursion that :meth:`step` carries on."""
-        self._session.begin(self._arguments(arguments, last_action))
+        self._session.begin(arrays, check_puzzle_id(self.spec, puzzle_id))
 
-    def step(self, x: object, features: object, last_action: object) -> Answer:
+    def step(self, x: object, features: object, last_action: object) -> Refinement:
         """Run one more step, with fresh context, features or last action where given."""
         out = self._session.step(x, features, last_action)
-        return _answer(out, int(not np.isnan(out[3])))
+        return _refinement(out, 0 if math.isnan(out[3]) else 1)
 
     def clone(self) -> FusedBackend:
         """Return another session on the same weights."""
         return FusedBackend(self._model, **self._session_options)
-
-    def _arguments(self, arguments: Mapping[str, Any], last_action: object) -> tuple[Any, ...]:
-        """Return the inputs in the order of ``struct trm_inputs``."""
-        given = arguments.get
-        puzzle_id = check_puzzle_id(self.spec, given("puzzle_id", 0))
-        arrays = (given("x"), given("y0"), given("features"), given("slots"), given("candidates"), given("mask"))
-        return (*arrays, last_action, puzzle_id)
 
 
 def _whole(park_after_us: object) -> int:
@@ -91,11 +82,11 @@ def _whole(park_after_us: object) -> int:
     return park_after_us
 
 
-def _answer(out: tuple[Any, ...], rows: int) -> Answer:
-    """Cut the per-step outputs to the ``rows`` that ran."""
-    status, y, steps_run, _, duration_us, halt_logits, trajectory, logits = out
+def _refinement(out: tuple[Any, ...], rows: int) -> Refinement:
+    """Name the outputs, those by step cut to the ``rows`` that ran."""
+    y, steps_run, status, confidence, duration_us, halt_logits, trajectory, logits = out
     if rows != len(halt_logits):
         halt_logits = halt_logits[:rows]
         trajectory = None if trajectory is None else trajectory[:rows]
         logits = None if logits is None else logits[:rows]
-    return Answer(y, steps_run, status, halt_logits, trajectory, logits, duration_us)
+    return Refinement(y, steps_run, _STATUSES[status], confidence, duration_us, halt_logits, trajectory, logits)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,38 +26,27 @@ from ..inputs import (
     check_steps,
 )
 from ..reference import StepOutput
+from ..refinement import Refinement
 from ..spec import TrmSpec
 
-
-@dataclass(slots=True)
-class Answer:
-    """What a backend returns for one call; see :class:`trm_edge.Refinement` for the meaning of the fields."""
-
-    y: Array
-    steps_run: int
-    status: int
-    halt_logits: Array
-    trajectory: Array | None = None
-    logits: Array | None = None
-    duration_us: float | None = None  # None where the backend does not measure it itself
+Arrays = tuple[object, object, object, object, object, object, object]
+"""x, y0, features, slots, candidates, mask, last_action, in the order of ``struct trm_inputs``; None: not given."""
 
 
 class Backend(Protocol):
-    """One model on one device, with one session. ``arguments`` are the array arguments of ``Refiner.refine``."""
+    """One model on one device, with one session. Arguments are those of ``Refiner.refine``."""
 
     name: str
     precision: str
     spec: TrmSpec
 
-    def refine(
-        self, arguments: Mapping[str, Any], steps: int, halt: float | None, last_action: object, trajectory: bool
-    ) -> Answer:
+    def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
         """Run up to ``steps`` steps from the start."""
 
-    def begin(self, arguments: Mapping[str, Any], last_action: object) -> None:
+    def begin(self, arrays: Arrays, puzzle_id: object) -> None:
         """Start a recursion that :meth:`step` carries on."""
 
-    def step(self, x: object, features: object, last_action: object) -> Answer:
+    def step(self, x: object, features: object, last_action: object) -> Refinement:
         """Run one more step, with fresh context, features or last action where given."""
 
     def clone(self) -> Backend:
@@ -102,18 +93,32 @@ class HostBackend(ABC):
     def advance(self, carry: Any, inputs: Inputs, refreshed: bool) -> tuple[Any, StepOutput]:
         """Run one step from ``carry``; ``refreshed`` says that ``inputs`` differ from those of the step before."""
 
-    def refine(
-        self, arguments: Mapping[str, Any], steps: int, halt: float | None, last_action: object, trajectory: bool
-    ) -> Answer:
+    def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
         """Run up to ``steps`` steps from the start."""
-        inputs = check_inputs(self.spec, **arguments)
+        start = time.perf_counter()
+        inputs, last = self._checked(arrays, puzzle_id)
         steps, halt = check_steps(steps, self.spec.answer), check_halt(halt)
-        last = check_last_action(self.spec, last_action)
         with self._held():
             self._running = None
-            return self._refine(inputs, steps, halt, last, trajectory)
+            return _timed(start, self._refine(inputs, steps, halt, last, trajectory))
 
-    def _refine(self, inputs: Inputs, steps: int, halt: float | None, last: Array | None, trajectory: bool) -> Answer:
+    def _checked(self, arrays: Arrays, puzzle_id: object) -> tuple[Inputs, Array | None]:
+        x, y0, features, slots, candidates, mask, last_action = arrays
+        inputs = check_inputs(
+            self.spec,
+            x,
+            y0,
+            features=features,
+            slots=slots,
+            candidates=candidates,
+            mask=mask,
+            puzzle_id=puzzle_id,
+        )
+        return inputs, check_last_action(self.spec, last_action)
+
+    def _refine(
+        self, inputs: Inputs, steps: int, halt: float | None, last: Array | None, trajectory: bool
+    ) -> Refinement:
         status, done = Status.OK, list[StepOutput]()
         if inputs.answer_rows == 0:
             steps = 0
@@ -130,21 +135,21 @@ class HostBackend(ABC):
                     break
         return self._answer(inputs, done, len(done), status, last, trajectory)
 
-    def begin(self, arguments: Mapping[str, Any], last_action: object) -> None:
+    def begin(self, arrays: Arrays, puzzle_id: object) -> None:
         """Start a recursion that :meth:`step` carries on."""
-        inputs = check_inputs(self.spec, **arguments)
-        last = check_last_action(self.spec, last_action)
+        inputs, last = self._checked(arrays, puzzle_id)
         inputs, last = _owned(inputs), None if last is None else last.copy()
         with self._held():
             carry = self.start(inputs) if inputs.answer_rows and inputs.finite else None
             self._running = _Running(inputs, carry, last)
 
-    def step(self, x: object, features: object, last_action: object) -> Answer:
+    def step(self, x: object, features: object, last_action: object) -> Refinement:
         """Run one more step, with fresh context, features or last action where given."""
+        start = time.perf_counter()
         with self._held():
-            return self._step(x, features, last_action)
+            return _timed(start, self._step(x, features, last_action))
 
-    def _step(self, x: object, features: object, last_action: object) -> Answer:
+    def _step(self, x: object, features: object, last_action: object) -> Refinement:
         run = self._running
         if run is None:
             raise TrmNotBegunError("step: no recursion is under way; call begin(x, y0, ...) first")
@@ -172,7 +177,7 @@ class HostBackend(ABC):
         status: Status,
         last: Array | None,
         trajectory: bool,
-    ) -> Answer:
+    ) -> Refinement:
         """Assemble the answer: the last step's, or the draft where there is none or a value was not finite."""
         y = done[-1].y if done and status != Status.NONFINITE else self._draft(inputs)
         if self.spec.answer_is_float:
@@ -180,14 +185,15 @@ class HostBackend(ABC):
             y = projected.actions
             if projected.status != Status.OK and status != Status.NONFINITE:
                 status = projected.status
-        answer = Answer(y, steps_run, status, np.asarray([o.halt_logit for o in done], np.float32))
+        answers, logits = None, None
         if trajectory:
-            answer.trajectory = np.asarray([o.y for o in done], y.dtype).reshape(len(done), *y.shape)
-            width = self.spec.logits_width(0 if inputs.candidates is None else len(inputs.candidates))
+            answers = np.asarray([o.y for o in done], y.dtype).reshape(len(done), *y.shape)
             if not self.spec.answer_is_float:
-                logits = np.asarray([o.logits for o in done], np.float32)
-                answer.logits = logits.reshape(len(done), inputs.answer_rows, width)
-        return answer
+                width = self.spec.logits_width(0 if inputs.candidates is None else len(inputs.candidates))
+                logits = np.asarray([o.logits for o in done], np.float32).reshape(len(done), inputs.answer_rows, width)
+        halt_logits = np.asarray([o.halt_logit for o in done], np.float32)
+        certainty = confidence(done[-1].halt_logit) if done else math.nan
+        return Refinement(y, steps_run, status, certainty, math.nan, halt_logits, answers, logits)
 
     def _draft(self, inputs: Inputs) -> Array:
         if inputs.y0 is not None:
@@ -236,6 +242,10 @@ def refresh_inputs(spec: TrmSpec, inputs: Inputs, x: object, features: object) -
             raise TrmInputError(f"features: this {spec.answer} head takes none; leave it out")
         inputs = replace(inputs, features=check_features(spec, features))
     return inputs
+
+
+def _timed(start: float, out: Refinement) -> Refinement:
+    return out._replace(duration_us=(time.perf_counter() - start) * 1e6)
 
 
 def confidence(halt_logit: float) -> float:

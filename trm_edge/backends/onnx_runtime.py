@@ -18,8 +18,9 @@ from ..files import read_file
 from ..graph import GraphInfo, Signature, input_signature, output_signature, read_metadata
 from ..inputs import Array, Inputs, check_steps
 from ..reference import StepOutput
+from ..refinement import Refinement
 from ..spec import TrmSpec
-from .host import Answer, HostBackend
+from .host import Arrays, HostBackend
 
 _TYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool"}
 
@@ -68,9 +69,7 @@ class OnnxRuntimeBackend(HostBackend):
         self.precision = info.precision
         self._graph = _Graph(session, info.spec, outputs)
 
-    def refine(
-        self, arguments: Mapping[str, Any], steps: int, halt: float | None, last_action: object, trajectory: bool
-    ) -> Answer:
+    def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
         """Run up to ``steps`` steps from the start; an unrolled graph has a largest number."""
         count = check_steps(steps, self.spec.answer)
         if self.info.loop == "unrolled" and count > self.info.steps:
@@ -78,14 +77,14 @@ class OnnxRuntimeBackend(HostBackend):
                 f"steps: this graph was exported with --steps {self.info.steps}, got {count}; "
                 "export it with more, or with --loop onnx-loop for any number"
             )
-        return super().refine(arguments, count, halt, last_action, trajectory)
+        return super().refine(arrays, puzzle_id, count, halt, trajectory)
 
-    def begin(self, arguments: Mapping[str, Any], last_action: object) -> None:
+    def begin(self, arrays: Arrays, puzzle_id: object) -> None:
         """Start a recursion that :meth:`step` carries on."""
         self._require_step_form("begin")
-        super().begin(arguments, last_action)
+        super().begin(arrays, puzzle_id)
 
-    def step(self, x: object, features: object, last_action: object) -> Answer:
+    def step(self, x: object, features: object, last_action: object) -> Refinement:
         """Run one more step, with fresh context, features or last action where given."""
         self._require_step_form("step")
         return super().step(x, features, last_action)

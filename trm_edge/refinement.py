@@ -1,0 +1,41 @@
+"""What a refinement returns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .errors import Status
+from .inputs import Array
+
+
+class Refinement(NamedTuple):
+    """What a refinement returned; read it by name.
+
+    Attributes
+    ----------
+    y
+        The answer: ``[T, dof]`` float32 actions inside the limits, or ``[S]`` int32 indices.
+    steps_run
+        Steps that gave the answer; after :meth:`Refiner.step`, steps since ``begin``.
+    status
+        :class:`~trm_edge.Status`: OK, or a positive reason such as HALTED or NONFINITE.
+    confidence
+        Sigmoid of the last halt logit, NaN where no step ran.
+    duration_us
+        Wall time inside the backend, in microseconds.
+    halt_logits
+        ``[steps_run]`` float32.
+    trajectory
+        ``[steps_run, ...]``: the answer of every step before projection, where asked for.
+    logits
+        ``[steps_run, S, M or V]`` float32, for slots and tokens where a trajectory was asked for.
+    """
+
+    y: Array
+    steps_run: int
+    status: Status
+    confidence: float
+    duration_us: float
+    halt_logits: Array
+    trajectory: Array | None = None
+    logits: Array | None = None
