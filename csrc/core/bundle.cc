@@ -16,9 +16,8 @@
 #include <tuple>
 #include <utility>
 
-#include "core/json_header.h"
+#include "core/bundle_parts.h"
 #include "core/sha256.h"
-#include "core/status.h"
 
 namespace trm {
 namespace {
@@ -30,25 +29,11 @@ static_assert(sizeof(float) == 4 && sizeof(size_t) == 8, "the reader copies litt
 
 constexpr uint64_t kMaxHeader = 16 << 20;           // bytes
 constexpr uint64_t kMaxTensor = uint64_t{1} << 48;  // elements of one tensor; keeps sums and products far from 2^64
-constexpr size_t kMaxCaseDigits = 5;                // of a golden case's number
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::string_view kHashKey = "\"sha256\":\"";
 constexpr std::string_view kGolden = "golden.";
-constexpr std::string_view kQuantization = "quantization.";
-constexpr std::string_view kInputScale = "quantization.input_scale.";
-constexpr int kMaxScaledSteps = 1024;
-
-using Metadata = std::map<std::string, std::string>;
-
-[[noreturn]] void fail(const std::string& message) { throw Error(Status::kInvalidBundle, message); }
-
-[[noreturn]] void fail_tensor(std::string_view name, const std::string& why) {
-    fail("tensor " + shown(name) + ": " + why);
-}
 
 std::string str(uint64_t value) { return std::to_string(value); }
-
-bool starts_with(std::string_view text, std::string_view prefix) { return text.substr(0, prefix.size()) == prefix; }
 
 std::string quoted(const Metadata& metadata, const char* key) {
     const auto found = metadata.find(key);
@@ -123,14 +108,6 @@ void check_hash(const Parts& parts, size_t at, const std::string& stated) {
 
 // ---- Tensors -------------------------------------------------------------------------------------------------------
 
-// A tensor whose bytes are known to lie inside the content.
-struct Tensor {
-    std::string_view name;
-    const TensorEntry* entry;
-    const uint8_t* data;
-    uint64_t bytes;
-};
-
 uint64_t item_size(std::string_view name, const std::string& dtype) {
     if (dtype == "F64") return 8;
     if (dtype == "F32" || dtype == "I32") return 4;
@@ -203,13 +180,6 @@ std::vector<Tensor> check_layout(const std::map<std::string, TensorEntry>& entri
 
 // ---- Golden cases --------------------------------------------------------------------------------------------------
 
-// A plain decimal number of at most five digits, else -1.
-int case_number(std::string_view text) {
-    const bool plain = !text.empty() && text.size() <= kMaxCaseDigits && (text == "0" || text[0] != '0') &&
-                       text.find_first_not_of("0123456789") == std::string_view::npos;
-    return plain ? std::stoi(std::string(text)) : -1;
-}
-
 std::string_view next_part(std::string_view& text) {
     const size_t dot = std::min(text.find('.'), text.size());
     const std::string_view part = text.substr(0, dot);
@@ -219,12 +189,12 @@ std::string_view next_part(std::string_view& text) {
 
 // Names are golden.<case>.<in|out>.<array>, and every one of the stated cases has its fp32_error.
 void check_golden(const std::vector<Tensor>& tensors, const std::string& stated) {
-    const int count = case_number(stated);
+    const int count = plain_number(stated);
     std::set<int> complete;
     for (const Tensor& tensor : tensors) {
         if (!starts_with(tensor.name, kGolden)) continue;
         std::string_view rest = tensor.name.substr(kGolden.size());
-        const int number = case_number(next_part(rest));
+        const int number = plain_number(next_part(rest));
         const std::string_view way = next_part(rest);
         if (number < 0 || number >= count || (way != "in" && way != "out") || rest.empty()) {
             fail_tensor(tensor.name, "not one of the " + shown(stated) + " golden cases");
@@ -302,93 +272,6 @@ void check_statistics(const std::map<std::string, std::vector<float>>& weights) 
     if (!all(upper->second, [](float v) { return v > -kInfinity; })) {
         fail_tensor("limits.upper", "-inf leaves no room to move");
     }
-}
-
-// ---- Calibration ---------------------------------------------------------------------------------------------------
-
-// Name of a block's matrix, as its weight's without ".weight".
-std::string matrix_name(const Spec& spec, int layer, int kind) {
-    static const char* const attention[] = {"attention.qkv", "attention.out", "mlp.gate_up", "mlp.down"};
-    static const char* const mixing[] = {"token_mixer.gate_up", "token_mixer.down", "mlp.gate_up", "mlp.down"};
-    return "blocks." + std::to_string(layer) + "." + (spec.mixer == Mixer::kMlpT ? mixing : attention)[kind];
-}
-
-Precision precision_named(const std::string& key, const std::string& text) {
-    if (text == "fp32") return Precision::kFp32;
-    if (text == "bf16") return Precision::kBf16;
-    if (text == "int8") return Precision::kInt8;
-    fail("metadata " + key + ": expected int8, bf16 or fp32, got '" + shown(text) + "'");
-}
-
-int scaled_steps(const std::string& scheme, const std::string& text) {
-    const int steps = case_number(text);
-    const bool fits = (scheme == "dynamic" && steps == 0) || (scheme == "static" && steps == 1) ||
-                      (scheme == "static-per-step" && steps >= 1 && steps <= kMaxScaledSteps);
-    if (!fits) {
-        fail(
-            "metadata quantization.scheme and quantization.steps: expected dynamic with 0, static with 1, or "
-            "static-per-step with 1.." +
-            std::to_string(kMaxScaledSteps) + ", got '" + shown(scheme) + "' with '" + shown(text) + "'");
-    }
-    return steps;
-}
-
-// Reads the scales of one matrix's input and takes their name out of `given`.
-void read_input_scale(const std::string& name, std::map<std::string_view, const Tensor*>& given, int steps,
-                      size_t stride, float* to) {
-    const auto found = given.find(name);
-    if (found == given.end()) fail_tensor(name, "missing; its matrix is int8");
-    const Tensor& tensor = *found->second;
-    if (tensor.entry->dtype != "F32" || tensor.entry->shape != std::vector<uint64_t>{static_cast<uint64_t>(steps)}) {
-        fail_tensor(name, "expected F32 [" + std::to_string(steps) + "]");
-    }
-    for (int step = 0; step < steps; ++step) {
-        float scale = 0;
-        std::memcpy(&scale, tensor.data + static_cast<size_t>(step) * sizeof scale, sizeof scale);
-        if (!(scale > 0 && std::isfinite(scale))) fail_tensor(name, "expected finite values > 0");
-        to[static_cast<size_t>(step) * stride] = scale;
-    }
-    given.erase(found);
-}
-
-// All of the section or none of it: scheme, steps, a precision for every matrix, and scales for those that need them.
-Quantization read_quantization(const Spec& spec, Metadata metadata, const std::vector<Tensor>& tensors) {
-    std::map<std::string_view, const Tensor*> given;
-    for (const Tensor& tensor : tensors) {
-        if (starts_with(tensor.name, kInputScale)) given[tensor.name] = &tensor;
-    }
-    const auto take = [&](const std::string& key) {
-        const auto found = metadata.find(key);
-        if (found == metadata.end()) fail("metadata lacks " + key + ", though the bundle is calibrated");
-        std::string text = std::move(found->second);
-        metadata.erase(found);
-        return text;
-    };
-    const auto left = [&] { return metadata.lower_bound(std::string(kQuantization)); };
-    const auto any_left = [&] { return left() != metadata.end() && starts_with(left()->first, kQuantization); };
-
-    Quantization quantization;
-    if (any_left()) {
-        const std::string scheme = take("quantization.scheme");
-        quantization.steps = scaled_steps(scheme, take("quantization.steps"));
-        const size_t layers = static_cast<size_t>(spec.num_layers), stride = layers * kMatricesPerBlock;
-        quantization.precision.resize(layers);
-        quantization.input_scale.resize(static_cast<size_t>(quantization.steps) * stride);
-        for (size_t i = 0; i < stride; ++i) {
-            const size_t layer = i / kMatricesPerBlock, kind = i % kMatricesPerBlock;
-            const std::string name = matrix_name(spec, static_cast<int>(layer), static_cast<int>(kind));
-            const std::string key = "quantization.precision." + name;
-            const Precision precision = precision_named(key, take(key));
-            quantization.precision[layer].of[kind] = precision;
-            if (precision == Precision::kInt8 && quantization.steps > 0) {
-                read_input_scale(std::string(kInputScale) + name, given, quantization.steps, stride,
-                                 quantization.input_scale.data() + i);
-            }
-        }
-        if (any_left()) fail("metadata has an unknown key '" + shown(left()->first) + "'");
-    }
-    if (!given.empty()) fail_tensor(given.begin()->first, "unknown; the calibration has no place for it");
-    return quantization;
 }
 
 // ---- Files ---------------------------------------------------------------------------------------------------------

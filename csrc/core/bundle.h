@@ -9,19 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "core/kernels.h"
+#include "core/quantization.h"
 #include "core/spec.h"
 
 namespace trm {
 
 constexpr int kFormatVersion = 1;
-
-// How a bundle was calibrated; empty where it was not.
-struct Quantization {
-    int steps = 0;                          // refinement steps with scales of their own; 0: every row has its own
-    std::vector<BlockPrecision> precision;  // [num_layers]
-    std::vector<float> input_scale;         // [steps][num_layers][kMatricesPerBlock], 0 where a matrix is not int8
-};
 
 // A bundle that passed every check. Golden vectors have been checked for their layout and are not kept.
 struct Bundle {
