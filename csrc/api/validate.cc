@@ -9,6 +9,8 @@
 namespace trm::api {
 namespace {
 
+static_assert(TRM_MAX_STEPS == kMaxSteps, "the header's number and that of core/ are one");
+
 constexpr int64_t kAny = -1;  // a dimension that the spec leaves free
 
 struct Shape {

@@ -10,8 +10,6 @@
 namespace trm {
 namespace {
 
-constexpr int kMaxScaledSteps = 1024;
-
 // Name of a block's matrix, as its weight's without ".weight".
 std::string matrix_name(const Spec& spec, int layer, int kind) {
     static const char* const attention[] = {"attention.qkv", "attention.out", "mlp.gate_up", "mlp.down"};
@@ -29,12 +27,12 @@ Precision precision_named(const std::string& key, const std::string& text) {
 int scaled_steps(const std::string& scheme, const std::string& text) {
     const int steps = plain_number(text);
     const bool fits = (scheme == "dynamic" && steps == 0) || (scheme == "static" && steps == 1) ||
-                      (scheme == "static-per-step" && steps >= 1 && steps <= kMaxScaledSteps);
+                      (scheme == "static-per-step" && steps >= 1 && steps <= kMaxSteps);
     if (!fits) {
         fail(
             "metadata quantization.scheme and quantization.steps: expected dynamic with 0, static with 1, or "
             "static-per-step with 1.." +
-            std::to_string(kMaxScaledSteps) + ", got '" + shown(scheme) + "' with '" + shown(text) + "'");
+            std::to_string(kMaxSteps) + ", got '" + shown(scheme) + "' with '" + shown(text) + "'");
     }
     return steps;
 }

@@ -12,6 +12,8 @@
 
 namespace trm {
 
+constexpr int kMaxSteps = 1024;  // of one call, and with scales of their own; TRM_MAX_STEPS in the public header
+
 enum class Answer { kActions, kSlots, kTokens };
 enum class Mixer { kAttention, kMlpT };
 enum class Positions { kRope, kLearned, kNone };
