@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from .bundle import Bundle, read_bundle
-from .errors import TrmInputError, TrmIOError, TrmUnsupportedError
+from .errors import TrmInputError, TrmUnsupportedError
+from .files import read_npz
 from .inputs import Array, check_steps
 from .profiling.timing import latency_summary
 from .refiner import Refiner, load
@@ -77,13 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def read_recorded(path: Path) -> dict[str, Array]:
     """Read the recorded inputs; every array has one row a control step."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            recorded = {name: stored[name] for name in (*_ARRAYS, "tasks")}
-    except OSError as error:
-        raise TrmIOError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise TrmInputError(f"{path}: not the demo's recorded inputs: {error}") from None
+    recorded = read_npz(path)
+    for name in (*_ARRAYS, "tasks"):
+        if name not in recorded:
+            raise TrmInputError(f"{path}: not the demo's recorded inputs: array {name!r} is missing")
     if len({len(recorded[name]) for name in _ARRAYS}) != 1:
         raise TrmInputError(f"{path}: expected arrays of one length")
     return recorded

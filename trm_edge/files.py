@@ -29,9 +29,16 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_npz(path: Path) -> dict[str, Array]:
-    """Return the arrays of an ``.npz`` file, without pickles, or raise :class:`TrmInputError`."""
+    """Return the arrays of an ``.npz`` file, without pickles.
+
+    Raises :class:`TrmIOError` where the file cannot be opened, :class:`TrmInputError` where it is something else.
+    """
     try:
-        with path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as stored:
+        file = path.open("rb")
+    except OSError as error:
+        raise TrmIOError(f"{path}: not a readable .npz file: {error.strerror or error}") from None
+    try:
+        with file as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise TrmInputError(f"{path}: not a readable .npz file: {error}") from None

@@ -176,7 +176,8 @@ def test_recorded_inputs_that_are_damaged_are_one_clear_error(tmp_path: Path) ->
         demo.read_recorded(tmp_path / "missing.npz")
     (tmp_path / "text.npz").write_text("no archive")
     np.savez(tmp_path / "few.npz", x=np.zeros(3))
-    for name in ("text.npz", "few.npz"):
+    (tmp_path / "cut.npz").write_bytes(demo.RECORDED.read_bytes()[:-1000])
+    for name in ("text.npz", "few.npz", "cut.npz"):
         with pytest.raises(trm_edge.TrmInputError, match=name):
             demo.read_recorded(tmp_path / name)
 

@@ -7,12 +7,26 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import trm_edge
 from trm_edge.cli import EXAMPLE, main
-from trm_edge.errors import TrmIOError
-from trm_edge.files import read_file, write_atomically
+from trm_edge.errors import TrmInputError, TrmIOError
+from trm_edge.files import read_file, read_npz, write_atomically
+
+
+def test_arrays_of_a_missing_or_truncated_file_are_one_clear_error(tmp_path: Path) -> None:
+    np.savez(tmp_path / "whole.npz", x=np.arange(1000))
+    assert read_npz(tmp_path / "whole.npz")["x"].sum() == 499500
+    whole = (tmp_path / "whole.npz").read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.npz").write_bytes(whole[:size])
+        with pytest.raises(TrmInputError, match=r"cut\.npz: not a readable \.npz file"):
+            read_npz(tmp_path / "cut.npz")
+    for absent in ("missing.npz", ""):
+        with pytest.raises(TrmIOError, match=r"not a readable \.npz file"):
+            read_npz(tmp_path / absent)
 
 
 def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:
