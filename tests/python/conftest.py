@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from runners import open_runner
+from runners import BUNDLE, open_runner
 
 from trm_edge import Refiner
-from trm_edge.bundle import Bundle
+from trm_edge.bundle import Bundle, write_bundle
 
 settings.register_profile("trm_edge", deadline=None, derandomize=True)
 settings.load_profile("trm_edge")
@@ -32,3 +32,17 @@ def open_refiner(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Bundle], Ref
     """Return a function that loads a bundle with a runner of ``runners.RUNNERS``."""
     monkeypatch.delenv("TRM_EDGE_BACKEND", raising=False)
     return lambda name, bundle: open_runner(name, bundle, monkeypatch)
+
+
+@pytest.fixture
+def no_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what the environment says of backends and instruction sets."""
+    for name in ("TRM_EDGE_BACKEND", "TRM_EDGE_ISA"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the file of ``runners.BUNDLE``."""
+    write_bundle(tmp_path / "head.trm", BUNDLE)
+    return tmp_path / "head.trm"

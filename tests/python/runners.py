@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
 import pytest
 from models import make_spec, random_weights
 
 import trm_edge
 from trm_edge._native import core
 from trm_edge.bundle import Bundle, bundle_bytes
+from trm_edge.golden import random_inputs
 
 ISAS = core.supported_isas().split(",")
 STEPPING = [*(f"fused-{isa}" for isa in ISAS), "onnxruntime-step", "reference"]
@@ -29,6 +31,14 @@ def _bundle(kind: str, mixer: str, seed: int, gentle: float, changes: tuple[tupl
 def plain_bundle(kind: str, mixer: str = "rope", *, seed: int = 0, gentle: float = 0.3, **changes: Any) -> Bundle:
     """Return a bundle without golden cases; the same one for the same arguments."""
     return _bundle(kind, mixer, seed, gentle, tuple(sorted(changes.items())))
+
+
+BUNDLE = plain_bundle("actions")
+CALL = random_inputs(BUNDLE.spec, np.random.default_rng(0))
+
+
+def answer(any_refiner: trm_edge.Refiner, call: dict[str, Any] = CALL, **options: Any) -> bytes:
+    return any_refiner.refine(**call, **options).y.tobytes()
 
 
 def open_runner(name: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> trm_edge.Refiner:

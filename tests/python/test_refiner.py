@@ -1,4 +1,4 @@
-"""The refiner as an object: loading, cloning, threads, fork, pickling; the cache of ``trm_edge.refine``; imports."""
+"""The refiner as an object: loading, cloning, threads, fork, pickling."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ import os
 import pickle
 import re
 import select
-import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runners import FLOAT32, RUNNERS, STEPPING, plain_bundle
+from runners import BUNDLE, CALL, FLOAT32, RUNNERS, STEPPING, answer, plain_bundle
 
 import trm_edge
 from trm_edge import (
@@ -33,32 +29,14 @@ from trm_edge import (
     TrmInputError,
     TrmIOError,
     TrmUnsupportedError,
-    refiner,
 )
 from trm_edge._native import core
-from trm_edge.bundle import Bundle, bundle_bytes, write_bundle
+from trm_edge.bundle import Bundle
 from trm_edge.golden import random_inputs
 
 Open = Callable[[str, Bundle], Refiner]
 
-BUNDLE = plain_bundle("actions")
-CALL = random_inputs(BUNDLE.spec, np.random.default_rng(0))
-
-
-@pytest.fixture(autouse=True)
-def no_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TRM_EDGE_BACKEND", "TRM_EDGE_ISA"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    write_bundle(tmp_path / "head.trm", BUNDLE)
-    return tmp_path / "head.trm"
-
-
-def answer(any_refiner: Refiner, call: dict[str, Any] = CALL, **options: Any) -> bytes:
-    return any_refiner.refine(**call, **options).y.tobytes()
+pytestmark = pytest.mark.usefixtures("no_overrides")
 
 
 # ---- Loading ---------------------------------------------------------------------------------------------------------
@@ -388,210 +366,6 @@ def test_a_refinement_can_be_pickled(path: Path) -> None:
     assert type(copy) is type(out)
     with pytest.raises(AttributeError):
         copy.steps_run = 0
-
-
-# ---- trm_edge.refine -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Return the list of sources that ``trm_edge.refine`` loads from here on."""
-    seen: list[Any] = []
-    original = refiner.load
-
-    def load(source: Any, **options: Any) -> Refiner:
-        seen.append(source)
-        return original(source, **options)
-
-    monkeypatch.setattr(refiner, "load", load)
-    return seen
-
-
-def test_refine_takes_what_a_refiner_takes(path: Path) -> None:
-    options = {"halt": 0.0, "trajectory": True, "last_action": np.zeros(3, np.float32)}
-    expected = trm_edge.load(path).refine(**CALL, **options)
-    out = trm_edge.refine(CALL["x"], CALL["y0"], 4, model=path, backend="fused", precision="fp32", **options)
-    assert (out.status, out.y.tobytes()) == (expected.status, expected.y.tobytes())
-    with pytest.raises(TypeError, match="model"):
-        trm_edge.refine(**CALL)
-    with pytest.raises(TypeError, match="bogus"):
-        trm_edge.refine(**CALL, model=path, bogus=1)
-
-
-def test_refine_loads_a_model_once(path: Path, loads: list[Any]) -> None:
-    answers = {trm_edge.refine(**CALL, model=model).y.tobytes() for model in [path, str(path), path, path]}
-    assert len(answers) == 1 and len(loads) == 1
-
-
-def test_refine_loads_bytes_once(path: Path, loads: list[Any]) -> None:
-    data = bundle_bytes(plain_bundle("actions", seed=77))
-    for _ in range(3):
-        trm_edge.refine(**CALL, model=bytes(bytearray(data)))
-    assert len(loads) == 1
-
-
-def test_refine_tells_options_apart(path: Path, loads: list[Any]) -> None:
-    for backend in ("fused", "reference", "fused", "auto"):
-        trm_edge.refine(**CALL, model=path, backend=backend)
-    assert len(loads) == 3
-    trm_edge.refine(**CALL, model=path, precision="int8")
-    assert len(loads) == 4
-
-
-def test_refine_loads_a_changed_file_again(path: Path, loads: list[Any]) -> None:
-    before = trm_edge.refine(**CALL, model=path).y.tobytes()
-    write_bundle(path, plain_bundle("actions", seed=5))  # of the same size
-    after = trm_edge.refine(**CALL, model=path).y.tobytes()
-    assert before != after == answer(trm_edge.load(path))
-    path.unlink()
-    with pytest.raises(TrmIOError):
-        trm_edge.refine(**CALL, model=path)
-
-
-def test_refine_keeps_a_few_models(tmp_path: Path, loads: list[Any]) -> None:
-    paths = [tmp_path / f"{seed}.trm" for seed in range(6)]
-    for seed, each in enumerate(paths):
-        write_bundle(each, plain_bundle("actions", seed=seed))
-        trm_edge.refine(**CALL, model=each)
-    assert len(loads) == 6
-    trm_edge.refine(**CALL, model=paths[-1])
-    assert len(loads) == 6, "the newest is kept"
-    trm_edge.refine(**CALL, model=paths[0])
-    assert len(loads) == 7, "the oldest is not"
-
-
-def test_refine_gives_each_thread_a_session_of_one_model(path: Path, loads: list[Any]) -> None:
-    expected = trm_edge.refine(**CALL, model=path).y.tobytes()
-    start = threading.Barrier(4)
-
-    def work(_: int) -> set[bytes]:
-        start.wait(timeout=30)
-        return {trm_edge.refine(**CALL, model=path).y.tobytes() for _ in range(50)}
-
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(work, range(4))) == [{expected}] * 4
-    assert len(loads) == 1
-
-
-# ---- Imports and names -----------------------------------------------------------------------------------------------
-
-
-def run_python(code: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *options, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | environment,
-        check=False,
-    )
-
-
-def test_a_missing_library_leaves_the_rest_and_names_the_extra(path: Path) -> None:
-    done = run_python(f"""
-        import sys
-        sys.modules["onnxruntime"] = None
-        import trm_edge
-        assert trm_edge.available_backends() == ["fused", "reference"], trm_edge.available_backends()
-        assert trm_edge.load({str(path)!r}).backend == "fused"
-        for source in ({str(path.with_suffix(".onnx"))!r}, b"graph"):
-            try:
-                if source != b"graph":
-                    open(source, "wb").write(b"graph")
-                trm_edge.load(source, backend="onnxruntime")
-            except trm_edge.TrmUnsupportedError as error:
-                assert "pip install 'trm-edge[onnxruntime]'" in str(error), error
-            else:
-                raise SystemExit("loaded")
-        """)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_installed_backends_are_available() -> None:
-    pytest.importorskip("onnxruntime")
-    assert trm_edge.available_backends() == ["fused", "onnxruntime", "reference"]
-
-
-def test_import_pulls_in_numpy_alone() -> None:
-    done = run_python("""
-        import sys
-        import trm_edge
-        heavy = ("torch", "onnx", "onnxruntime", "yaml", "safetensors", "hypothesis", "tensorrt", "pycuda", "argparse")
-        print([name for name in heavy if name in sys.modules])
-        """)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
-
-
-def _best_seconds(code: str) -> float:
-    return min(float(run_python(code).stdout) for _ in range(5))
-
-
-def test_import_costs_less_than_150_ms_over_numpy() -> None:
-    seconds = _best_seconds("""
-        import time, numpy
-        start = time.perf_counter()
-        import trm_edge
-        print(time.perf_counter() - start)
-        """)
-    assert seconds < 0.150
-
-
-@pytest.mark.slow
-def test_import_costs_less_than_150_ms_with_numpy() -> None:
-    seconds = _best_seconds("""
-        import time
-        start = time.perf_counter()
-        import trm_edge
-        print(time.perf_counter() - start)
-        """)
-    assert seconds < 0.150
-
-
-def test_a_missing_engine_names_the_command_that_builds_it(top: Path, tmp_path: Path) -> None:
-    shutil.copytree(top / "trm_edge", tmp_path / "trm_edge", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    packages = Path(np.__file__).parents[1]
-    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(packages)!r}]; import trm_edge"
-    done = run_python(code, "-S")  # without site, so that no installed copy is found
-    assert done.returncode == 1
-    assert "ImportError: trm_edge's compiled engine" in done.stderr
-    assert "pip install -e ." in done.stderr
-
-
-def test_statuses_are_those_of_the_c_header(top: Path) -> None:
-    header = (top / "csrc/include/trm_edge/trm_edge.h").read_text()
-    block = re.search(r"typedef int32_t trm_status;\s*enum \{(.*?)\};", header, re.S)
-    assert block is not None
-    entries = {name: int(value) for name, value in re.findall(r"TRM_(\w+) = (-?\d+)", block[1])}
-    assert entries == {status.name: int(status) for status in Status}
-    for status in Status:
-        assert core.status_name(int(status)) == f"TRM_{status.name}"
-    for unknown in (4, -10, 2**31 - 1):
-        assert core.status_name(unknown) == "TRM_?"
-
-
-def test_every_negative_status_has_an_error_of_its_own() -> None:
-    from trm_edge.errors import error_from_status
-
-    own = [type(error_from_status(status, "text")) for status in Status if status < 0]
-    assert len(set(own)) == len(own)
-    for status in Status:
-        if status < 0:
-            error = error_from_status(status, "text")
-            assert isinstance(error, TrmError) and error.status == status and str(error) == "text"
-    assert type(error_from_status(-99, "text")) is TrmError
-
-
-def test_every_public_name_exists_and_is_documented() -> None:
-    for name in trm_edge.__all__:
-        value = getattr(trm_edge, name)
-        if name == "__version__":
-            assert re.fullmatch(r"\d+\.\d+\.\d+", value)
-            continue
-        assert value.__doc__ and not value.__doc__.startswith(f"{name}("), name
-        if isinstance(value, type):
-            for key, member in vars(value).items():
-                if not key.startswith("_") and (callable(member) or isinstance(member, property)):
-                    assert member.__doc__, f"{name}.{key}"
 
 
 @pytest.mark.parametrize("runner", FLOAT32)
