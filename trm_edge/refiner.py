@@ -171,7 +171,8 @@ def load(
         else ``fused`` (``onnxruntime`` for ``.onnx``).
     precision
         ``fused``: ``fp32``, ``bf16``, ``int8`` (as calibrated, else with a scale per token), or None: as calibrated,
-        else ``fp32``. Other backends: None or their own, ``fp32`` (``fp64`` for ``reference``).
+        else ``fp32``. ``reference``: the oracle of the same, rounded matrices in float64 arithmetic; ``fp64`` rounds
+        nothing and is what None means without a calibration. ``onnxruntime``: None or the graph's own.
     threads
         Threads of one session. Those of ``fused`` spin between calls and keep their processors busy; a session with
         more threads than free processors is slower than one with fewer.

@@ -135,6 +135,28 @@ def test_the_caller_may_choose_otherwise_than_the_calibration() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("scheme", "precision"),
+    [("", "bf16"), ("", "int8"), ("dynamic", "int8"), ("static", None), ("static-per-step", None), ("static", "bf16")],
+)
+@pytest.mark.parametrize(("kind", "mixer"), [("actions", "rope"), ("slots", "none"), ("tokens", "mlp_t")])
+def test_the_reference_backend_rounds_as_the_engine_does(
+    kind: str, mixer: str, scheme: str, precision: str | None
+) -> None:
+    bundle = _mixed(kind, mixer, scheme) if scheme else plain_bundle(kind, mixer)
+    exact, data = oracle_values(bundle, None, 3), bundle_bytes(bundle)
+    engine, rounded, plain = (
+        trm_edge.load(data, backend=backend, precision=p)
+        for backend, p in (("fused", precision), ("reference", precision), ("reference", "fp64"))
+    )
+    assert engine.precision == rounded.precision == (precision or "int8") and plain.precision == "fp64"
+    assert rounded.clone().precision == rounded.precision
+    how = bundle.quantization if scheme and precision != "bf16" else uniform(bundle.spec, precision or "int8")
+    assert errors_of(rounded, bundle, oracle_values(bundle, how, 3)).max() <= 1e-6
+    theirs, own, none = (np.median(errors_of(r, bundle, exact)[:, -1]) for r in (engine, rounded, plain))
+    assert theirs <= 1.2 * own and none <= 1e-6 < 1e-4 < own
+
+
 def test_each_step_has_its_scale_in_stepping_too() -> None:
     bundle = calibrated(make_bundle("actions"), "static-per-step", steps=3)
     call = random_inputs(bundle.spec, np.random.default_rng(0))

@@ -107,7 +107,7 @@ def test_a_source_that_is_no_path_is_refused(source: Any) -> None:
         ({"backend": None}, TrmInputError, ("backend", "None")),
         ({"backend": ["fused"]}, TrmInputError, ("backend", "fused")),
         ({"precision": "int4"}, TrmInputError, ("precision", "'fp32'", "'bf16'", "'int8'", "'int4'")),
-        ({"precision": "int8", "backend": "reference"}, TrmUnsupportedError, ("precision", "fp64", "'int8'")),
+        ({"precision": "int4", "backend": "reference"}, TrmUnsupportedError, ("precision", "int8", "'int4'")),
         ({"precision": "fp32", "backend": "reference"}, TrmUnsupportedError, ("precision", "fp64", "'fp32'")),
         ({"precision": 32}, TrmInputError, ("precision", "32")),
         ({"threads": 65}, TrmInputError, ("threads", "1..64", "65")),

@@ -44,16 +44,20 @@ def _fused(source: Source, options: Options) -> Backend:
 def _onnxruntime(source: Source, options: Options) -> Backend:
     from .onnx_runtime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(source, threads=options.threads)
+    opened = OnnxRuntimeBackend(source, threads=options.threads)
+    if options.precision not in (None, opened.precision):
+        raise TrmUnsupportedError(f"precision: this graph runs {opened.precision}, got {options.precision!r}")
+    return opened
 
 
 def _reference(source: Source, options: Options) -> Backend:
     from ..bundle import read_bundle
-    from .reference import ReferenceBackend
+    from .reference import ReferenceBackend, oracle
 
     if options.threads != 1:
         raise TrmUnsupportedError(f"threads: the reference backend runs one thread a session, got {options.threads}")
-    return ReferenceBackend(read_bundle(source))
+    bundle = read_bundle(source)
+    return ReferenceBackend(bundle, oracle(bundle, options.precision))
 
 
 _OPENERS: dict[str, Callable[[Source, Options], Backend]] = {
@@ -93,10 +97,7 @@ def open_backend(source: Source, backend: str, options: Options) -> Backend:
         raise TrmInputError(f"{source!r}: backend {name} reads .trm bundles, not ONNX graphs")
     if name != "fused" and (options.pin or options.park_after_us is not None):
         raise TrmUnsupportedError(f"pin, park_after_us: for the threads of backend fused, not of {name}")
-    opened = _OPENERS[name](source, options)
-    if name != "fused" and options.precision not in (None, opened.precision):
-        raise TrmUnsupportedError(f"precision: backend {name} runs {opened.precision}, got {options.precision!r}")
-    return opened
+    return _OPENERS[name](source, options)
 
 
 def _is_onnx(source: Source) -> bool:

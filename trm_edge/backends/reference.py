@@ -1,4 +1,4 @@
-"""Backend ``reference``: the NumPy oracle behind the same interface. Slow, and right."""
+"""Backend ``reference``: the NumPy oracles behind the same interface. Slow, and right."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..bundle import Bundle
+from ..errors import TrmUnsupportedError
 from ..inputs import Inputs
+from ..quantization import QuantizedModel, uniform
 from ..reference import Carry, ReferenceModel, StepOutput
 from .host import HostBackend
 
 
 class ReferenceBackend(HostBackend):
-    """The float64 oracle of ``bundle``."""
+    """The oracle ``model`` of ``bundle``; the float64 one where none is given."""
 
     name = "reference"
-    precision = "fp64"
 
     def __init__(self, bundle: Bundle, model: ReferenceModel | None = None) -> None:
         super().__init__(bundle.spec, bundle.tensors)
         self._bundle = bundle
         self._model = model or ReferenceModel(bundle.spec, bundle.tensors)
+        self.precision = model.quantization.summary if isinstance(model, QuantizedModel) else "fp64"
 
     def outputs(self, inputs: Inputs, steps: int) -> Iterator[StepOutput]:
         """Yield the steps one by one."""
@@ -42,3 +44,21 @@ class ReferenceBackend(HostBackend):
     def clone(self) -> ReferenceBackend:
         """Return another session on the same weights."""
         return ReferenceBackend(self._bundle, self._model)
+
+
+def oracle(bundle: Bundle, precision: str | None) -> ReferenceModel:
+    """Return the oracle of what the fused engine runs at ``precision``; ``fp64`` rounds nothing.
+
+    ``int8`` and None are as calibrated; without a calibration ``int8`` has a scale a row, and None rounds nothing. What
+    is not rounded is float64 in all of them, so ``fp32`` has none.
+    """
+    if precision not in (None, "fp64", "bf16", "int8"):
+        raise TrmUnsupportedError(
+            f"precision: backend reference runs fp64, bf16, int8, or None, as calibrated; got {precision!r}"
+        )
+    quantization = bundle.quantization if precision in (None, "int8") else None
+    if quantization is None and precision in ("bf16", "int8"):
+        quantization = uniform(bundle.spec, precision)
+    if quantization is None or quantization.summary == "fp32":
+        return ReferenceModel(bundle.spec, bundle.tensors)
+    return QuantizedModel(bundle.spec, bundle.tensors, quantization)
