@@ -47,9 +47,11 @@ class DataConfig:
 class TrainConfig:
     """The loop and the optimiser. The defaults are those with which the Sudoku example learns.
 
-    ``start`` and ``fake_quant = "int8"`` together fine-tune a trained head for int8: every forward, also of the
-    validation, goes through the ``dynamic`` scheme of :mod:`trm_edge.quantization`, and gradients pass the rounding as
-    if it were not there. What is exported stays float32; ``trm-edge calibrate`` measures it.
+    ``start`` and ``fake_quant`` together fine-tune a trained head for int8: every forward, also of the validation,
+    rounds as :mod:`trm_edge.quantization` defines, and gradients pass the rounding as if it were not there.
+    ``fake_quant = "int8"`` is the ``dynamic`` scheme. ``"calibrated"`` is what the bundle ``start`` was calibrated to,
+    its scheme, precisions and input scales, which stay as they are; a value beyond its scale's range is clipped and
+    gets no gradient. What is exported stays float32; ``trm-edge calibrate`` measures it.
     """
 
     steps: int = 8  # K, supervised refinement steps per batch
@@ -67,7 +69,7 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     ema: float = 0.998  # decay of the averaged weights, which are what is evaluated and exported
     start: str = ""  # a .pt checkpoint or .trm bundle whose weights and statistics training starts from
-    fake_quant: str = "none"  # "int8" rounds the block matrices and their inputs as the int8 engine does, per row
+    fake_quant: str = "none"  # "int8": a scale per row; "calibrated": the scales of the bundle that start names
     precision: str = "float32"  # "bfloat16" runs the matrix products of training in it; evaluation stays float32
     device: str = "cpu"
     threads: int = 1
@@ -83,7 +85,12 @@ class TrainConfig:
         _choice("train.grad_cycles", self.grad_cycles, ("all", "last"))
         _choice("train.schedule", self.schedule, ("constant", "cosine"))
         _choice("train.precision", self.precision, ("float32", "bfloat16"))
-        _choice("train.fake_quant", self.fake_quant, ("none", "int8"))
+        _choice("train.fake_quant", self.fake_quant, ("none", "int8", "calibrated"))
+        if self.fake_quant == "calibrated" and not self.start.endswith(".trm"):
+            raise TrmInputError(
+                "train.fake_quant: 'calibrated' takes the scales of train.start, which must be a .trm bundle that "
+                f"`trm-edge calibrate` wrote, got {self.start!r}"
+            )
         for name in ("steps", "eval_steps"):
             _between(f"train.{name}", getattr(self, name), 1, MAX_STEPS)
         for name in ("batch_size", "max_updates", "threads", "log_every", "eval_every", "checkpoint_every"):

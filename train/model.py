@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from trm_edge.errors import TrmInputError
 from trm_edge.inputs import Array
-from trm_edge.quantization import LEVELS
+from trm_edge.quantization import LEVELS, Quantization
 from trm_edge.spec import TrmSpec, identity_statistics
 
 Batch = Mapping[str, Tensor]
@@ -29,14 +29,16 @@ class Carry:
     """State between steps: ``y`` and ``z``, each ``[L, B, D]``.
 
     Rows come first, so that mixing tokens is one matrix product over ``[L, B * D]``, and nothing is ever transposed.
+    ``steps`` counts the steps that led here.
     """
 
     y: Tensor
     z: Tensor
+    steps: int = 0
 
     def detach(self) -> Carry:
         """Return the same state, cut from the graph."""
-        return Carry(self.y.detach(), self.z.detach())
+        return Carry(self.y.detach(), self.z.detach(), self.steps)
 
 
 @dataclass(frozen=True)
@@ -64,18 +66,19 @@ class TrmHead(nn.Module):
     """The model of ``spec``; its ``state_dict`` has exactly the names of ``spec.tensor_shapes()``.
 
     Weights are parameters, drawn anew from torch's global generator; ``normalization.*`` and ``limits.*`` are buffers
-    and start as the identity. With ``fake_quant = "int8"`` the block matrices and their inputs are rounded as the
-    ``dynamic`` scheme of :mod:`trm_edge.quantization` says; gradients pass straight through.
+    and start as the identity. With a ``quantization`` the block matrices and their inputs are rounded as
+    :class:`trm_edge.quantization.QuantizedModel` rounds them; gradients pass straight through the rounding, and stop
+    where a value is clipped.
 
     >>> head = TrmHead(spec)  # doctest: +SKIP
     >>> carry = head.begin(batch)  # doctest: +SKIP
     >>> carry, out = head.step(carry, batch)  # doctest: +SKIP
     """
 
-    def __init__(self, spec: TrmSpec, fake_quant: str = "none") -> None:
+    def __init__(self, spec: TrmSpec, quantization: Quantization | None = None) -> None:
         super().__init__()
         self.spec = spec
-        self._round = {"none": _unrounded, "int8": fake_int8}[fake_quant]
+        self.quantization = quantization
         statistics = identity_statistics(spec)
         for name, shape in spec.tensor_shapes().items():
             owner, leaf = self._owner(name)
@@ -110,14 +113,14 @@ class TrmHead(nn.Module):
         """
         spec = self.spec
         e, rows = self._injected(batch), self._rows(batch)
-        y, z = carry.y, carry.z
+        y, z, k = carry.y, carry.z, carry.steps + 1
         for cycle in range(spec.h_cycles):
             silent = grad_cycles == "last" and cycle < spec.h_cycles - 1
             with torch.set_grad_enabled(torch.is_grad_enabled() and not silent):
                 for _ in range(spec.l_cycles):
-                    z = self._net(z + (y + e), rows)
-                y = self._net(y + z, rows)
-        return Carry(y, z), self._decode(y, batch)
+                    z = self._net(z + (y + e), rows, k)
+                y = self._net(y + z, rows, k)
+        return Carry(y, z, k), self._decode(y, batch)
 
     def refine(self, batch: Batch, steps: int) -> list[StepOutput]:
         """Run ``steps`` refinement steps from the draft and return every one."""
@@ -155,43 +158,55 @@ class TrmHead(nn.Module):
             module = module.get_submodule(part)
         return module, leaf
 
-    def _net(self, h: Tensor, rows: _Rows) -> Tensor:
-        """Evaluate the network on ``h [L, B, D]``; every block is post-norm."""
+    def _net(self, h: Tensor, rows: _Rows, k: int) -> Tensor:
+        """Evaluate the network on ``h [L, B, D]`` in step ``k``; every block is post-norm."""
         eps = self.spec.norm_eps
         for i in range(self.spec.num_layers):
             block = f"blocks.{i}."
             if self.spec.mixer == "attention":
-                h = rms_norm(h + self._attention(h, block + "attention.", rows), -1, eps)
+                h = rms_norm(h + self._attention(h, block + "attention.", rows, k), -1, eps)
             else:  # the norm runs along the tokens too
-                h = rms_norm(h + self._token_mixer(h, block + "token_mixer."), 0, eps)
-            h = rms_norm(h + self._mlp(h, block + "mlp."), -1, eps)
+                h = rms_norm(h + self._token_mixer(h, block + "token_mixer.", k), 0, eps)
+            h = rms_norm(h + self._mlp(h, block + "mlp.", k), -1, eps)
         return h
 
-    def _attention(self, h: Tensor, name: str, rows: _Rows) -> Tensor:
+    def _attention(self, h: Tensor, name: str, rows: _Rows, k: int) -> Tensor:
         heads, size = self.spec.num_heads, self.spec.head_size
-        qkv = F.linear(self._round(h, -1), self._matrix(name + "qkv.weight")).view(*h.shape[:2], 3, heads, size)
-        q, k, v = qkv.permute(2, 1, 3, 0, 4)  # [B, H, L, head_size]
+        qkv = F.linear(self._input(name + "qkv", h, -1, k), self._matrix(name + "qkv"))
+        q, key, v = qkv.view(*h.shape[:2], 3, heads, size).permute(2, 1, 3, 0, 4)  # [B, H, L, head_size]
         if rows.rope is not None:
-            q, k = rotate(q, *rows.rope), rotate(k, *rows.rope)
-        mixed = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=rows.keys)
-        rows = mixed.permute(2, 0, 1, 3).flatten(2)
-        return F.linear(self._round(rows, -1), self._matrix(name + "out.weight"))
+            q, key = rotate(q, *rows.rope), rotate(key, *rows.rope)
+        mixed = F.scaled_dot_product_attention(q, key, v.to(q.dtype), attn_mask=rows.keys)
+        joined = mixed.permute(2, 0, 1, 3).flatten(2)
+        return F.linear(self._input(name + "out", joined, -1, k), self._matrix(name + "out"))
+
+    def _token_mixer(self, h: Tensor, name: str, k: int) -> Tensor:
+        """SwiGLU along the rows: weights stand on the left of ``[L, B * D]``."""
+        columns = self._input(name + "gate_up", h.flatten(1), 0, k)
+        gate, up = (half @ columns for half in self._matrix(name + "gate_up").chunk(2))
+        return (self._matrix(name + "down") @ self._input(name + "down", F.silu(gate) * up, 0, k)).view_as(h)
+
+    def _mlp(self, h: Tensor, name: str, k: int) -> Tensor:
+        """SwiGLU; gate and up are two products, as halves of one would not be contiguous, which costs more."""
+        h = self._input(name + "gate_up", h, -1, k)
+        gate, up = (F.linear(h, half) for half in self._matrix(name + "gate_up").chunk(2))
+        return F.linear(self._input(name + "down", F.silu(gate) * up, -1, k), self._matrix(name + "down"))
 
     def _matrix(self, name: str) -> Tensor:
-        """Return a block matrix, rounded per output channel where the head is fake-quantised."""
-        return self._round(self.w(name), -1)
+        """Return block matrix ``name`` in its precision; int8 has a scale per output channel."""
+        weight, how = self.w(name + ".weight"), self.quantization
+        if how is None or how.precision[name] == "fp32":
+            return weight
+        return fake_int8(weight, -1) if how.precision[name] == "int8" else fake_bf16(weight)
 
-    def _token_mixer(self, h: Tensor, name: str) -> Tensor:
-        """SwiGLU along the rows: weights stand on the left of ``[L, B * D]``."""
-        columns = self._round(h.flatten(1), 0)
-        gate, up = (half @ columns for half in self._matrix(name + "gate_up.weight").chunk(2))
-        return (self._matrix(name + "down.weight") @ self._round(F.silu(gate) * up, 0)).view_as(h)
-
-    def _mlp(self, h: Tensor, name: str) -> Tensor:
-        """SwiGLU; gate and up are two products, as halves of one would not be contiguous, which costs more."""
-        h = self._round(h, -1)
-        gate, up = (F.linear(h, half) for half in self._matrix(name + "gate_up.weight").chunk(2))
-        return F.linear(self._round(F.silu(gate) * up, -1), self._matrix(name + "down.weight"))
+    def _input(self, name: str, values: Tensor, dim: int, k: int) -> Tensor:
+        """Return the input of block matrix ``name`` in step ``k`` in its precision; its rows lie along ``dim``."""
+        how = self.quantization
+        if how is None or how.precision[name] == "fp32":
+            return values
+        if how.precision[name] == "bf16":
+            return fake_bf16(values)
+        return fake_int8(values, dim) if how.scheme == "dynamic" else fake_static(values, float(how.scale(name, k)))
 
     def _injected(self, batch: Batch) -> Tensor:
         """Return ``e = [registers ; answer_input ; context_encoder(x)]``, plus learned positions, ``[L, B, D]``."""
@@ -345,8 +360,17 @@ def fake_int8(values: Tensor, dim: int) -> Tensor:
     return values + (rounded - exact).to(values.dtype)
 
 
-def _unrounded(values: Tensor, _dim: int) -> Tensor:
-    return values
+def fake_static(values: Tensor, scale: float) -> Tensor:
+    """Round to multiples of ``scale`` within 127 of them; what is clipped has no gradient, the rest that of 1."""
+    clipped = values.clamp(-LEVELS * scale, LEVELS * scale)
+    exact = clipped.detach().to(torch.promote_types(values.dtype, torch.float32))
+    return clipped + (torch.round(exact / scale) * scale - exact).to(values.dtype)
+
+
+def fake_bf16(values: Tensor) -> Tensor:
+    """Round to bfloat16; the gradient is that of no rounding."""
+    exact = values.detach()
+    return values + (exact.float().bfloat16().to(values.dtype) - exact)
 
 
 def rms_norm(h: Tensor, dim: int, eps: float) -> Tensor:

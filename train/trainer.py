@@ -17,6 +17,7 @@ from trm_edge.bundle import read_bundle
 from trm_edge.errors import TrmError, TrmInputError, TrmIOError
 from trm_edge.export.checkpoint import load_checkpoint, save_checkpoint
 from trm_edge.inputs import Array
+from trm_edge.quantization import Quantization, uniform
 from trm_edge.spec import TrmSpec, check_statistics
 
 from .config import RunConfig
@@ -123,6 +124,7 @@ class Trainer:
         state = {
             "config": self.config.to_dict(),
             "data": self._data_digest,
+            "quantization": _plain(self.head.quantization),
             "head": self.head.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -159,6 +161,11 @@ class Trainer:
         check_same_run(state["config"], self.config.to_dict())
         if state["data"] != self._data_digest:
             raise TrmInputError(f"{self.config.data.train}: the training examples are not those the run was started on")
+        if state["quantization"] != _plain(self.head.quantization):
+            raise TrmInputError(
+                f"train.start: {self.config.train.start} is calibrated otherwise than when the run was started; "
+                "start anew in another folder with --out"
+            )
         self.head.load_state_dict(state["head"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -287,7 +294,7 @@ def load_data(config: RunConfig) -> tuple[Examples, Examples | None]:
 
 def new_head(config: RunConfig, examples: Examples) -> TrmHead:
     """Return a head from ``train.start``, or a random one with the statistics of ``examples``; limits of ``config``."""
-    head = TrmHead(config.spec, config.train.fake_quant)
+    head = TrmHead(config.spec, fake_quantization(config))
     if config.train.start:
         found = start_tensors(config.folder / config.train.start, config.spec)
     else:
@@ -298,6 +305,22 @@ def new_head(config: RunConfig, examples: Examples) -> TrmHead:
     check_statistics(found)
     head.load_state_dict({name: torch.from_numpy(value) for name, value in found.items()}, strict=False)
     return head
+
+
+def fake_quantization(config: RunConfig) -> Quantization | None:
+    """Return how ``train.fake_quant`` rounds, or None where it does not."""
+    train, path = config.train, config.folder / config.train.start
+    if train.fake_quant == "none":
+        return None
+    if train.fake_quant == "int8":
+        return uniform(config.spec, "int8")
+    quantization = read_bundle(path).quantization
+    if quantization is None:
+        raise TrmInputError(
+            f"train.fake_quant: {path} is not calibrated; run `trm-edge calibrate {path} CALIBRATED.trm --scheme "
+            "static` and name the result in train.start, or use 'int8', whose scales need no calibration"
+        )
+    return quantization
 
 
 def start_tensors(path: Path, spec: TrmSpec) -> Arrays:
@@ -311,6 +334,14 @@ def start_tensors(path: Path, spec: TrmSpec) -> Arrays:
         if value != getattr(spec, name):
             raise TrmInputError(f"train.start: {path} has {name} = {value!r}, [spec] says {getattr(spec, name)!r}")
     return {name: np.array(value) for name, value in tensors.items()}
+
+
+def _plain(quantization: Quantization | None) -> dict[str, Any] | None:
+    """Return a quantization as plain containers, which a state can hold and compare."""
+    if quantization is None:
+        return None
+    scales = {name: scale.tolist() for name, scale in quantization.input_scale.items()}
+    return {"scheme": quantization.scheme, "precision": dict(quantization.precision), "input_scale": scales}
 
 
 def crossed(before: int, after: int, every: int) -> bool:
