@@ -163,6 +163,20 @@ def write_split(folder: Path, train: int = TRAIN, test: int = TEST, seed: int = 
         np.savez_compressed(folder / f"{name}.npz", x=x, target=target)
 
 
+def stored_split(folder: Path, seed: int = 0) -> dict[str, Path]:
+    """Return the paths of ``train.npz`` and ``test.npz`` in ``folder``; written first where they are not there."""
+    paths = {name: folder / f"{name}.npz" for name in ("train", "test")}
+    if not all(path.is_file() for path in paths.values()):
+        write_split(folder, seed=seed)
+    return paths
+
+
+def solved_by_step(refiner: Any, x: Array, target: Array, steps: int) -> Array:
+    """Return whether ``refiner`` has solved each puzzle of ``x [N, 36]`` exactly after each step, ``[N, steps]``."""
+    answers = (refiner.refine(puzzle, steps=steps, trajectory=True).trajectory for puzzle in x)
+    return np.stack([(answer == right).all(axis=1) for answer, right in zip(answers, target, strict=True)])
+
+
 def count_givens(x: Array) -> dict[int, int]:
     """Return how many of the puzzles ``x`` have how many givens."""
     numbers, counts = np.unique((x > 0).sum(axis=1), return_counts=True)

@@ -70,10 +70,7 @@ def main() -> None:
 
 def draw_puzzles(config: RunConfig) -> dict[str, Any]:
     """Write ``data/train.npz`` and ``data/test.npz`` where they are not there yet; return what they hold."""
-    folder = (config.folder / config.data.train).parent
-    paths = {name: folder / f"{name}.npz" for name in ("train", "test")}
-    if not all(path.is_file() for path in paths.values()):
-        puzzles.write_split(folder, seed=DATA_SEED)
+    paths = puzzles.stored_split((config.folder / config.data.train).parent, DATA_SEED)
     facts: dict[str, Any] = {"seed": DATA_SEED}
     for (name, path), classes in zip(paths.items(), puzzles.split_classes(), strict=True):
         x = np.load(path)["x"]
@@ -133,12 +130,7 @@ def solve(bundle: Path, x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
     solved, lost
         How many are solved exactly at each of ``STEPS`` steps, and how many were so once and are not at the last one.
     """
-    refiner = trm_edge.load(bundle, backend="fused")
-    right = np.zeros((len(x), STEPS), bool)
-    for row, puzzle, answer in zip(right, x, target, strict=True):
-        steps = refiner.refine(puzzle, steps=STEPS, trajectory=True).trajectory
-        assert steps is not None
-        row[:] = (steps == answer).all(axis=1)
+    right = puzzles.solved_by_step(trm_edge.load(bundle, backend="fused"), x, target, STEPS)
     return right.sum(axis=0), int((right.any(axis=1) & ~right[:, -1]).sum())
 
 
