@@ -49,7 +49,11 @@ class OpenVinoPeer(Peer):
             "INFERENCE_NUM_THREADS": str(threads),
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[kind],
         }
-        request = core.compile_model(model, "CPU", options).create_infer_request()
+        try:
+            request = core.compile_model(model, "CPU", options).create_infer_request()
+        except RuntimeError as error:
+            reason = [line for line in str(error).splitlines() if line][-1]
+            raise PeerError(f"OpenVINO cannot compile it: {reason[:200]}") from None
         size = (problem.rows(), problem.bundle.spec.hidden_size)
         held = [np.zeros(size, np.float32) for _ in model.inputs]
         for i, array in enumerate(held):
