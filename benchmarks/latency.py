@@ -289,10 +289,15 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
 def main() -> None:
     """Measure, print one table per L and number of threads, write JSON and plot."""
     arguments = _parse()
-    cpus = choose_cpus(max(arguments.threads), arguments.cpu)
     # NumPy encodes and decodes around some peers. From L = 32 its OpenBLAS would start workers, which spin on the core
     # that the peer is timed on.
-    ThreadpoolController().select(internal_api="openblas").limit(limits=1)
+    with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
+        measure(arguments)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Measure as the command line says."""
+    cpus = choose_cpus(max(arguments.threads), arguments.cpu)
     progress = Progress()
     versions = {name: PEERS[name].version() for name in arguments.peers}
     before, machine = machine_state(), machine_facts()

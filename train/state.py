@@ -15,7 +15,7 @@ from trm_edge.export.checkpoint import read_torch
 from trm_edge.files import write_atomically
 
 FORMAT = "trm_edge.training_state"
-VERSION = 1
+VERSION = 2
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
