@@ -33,10 +33,6 @@ class Loop:
     rows: int
     instructions: list[str]
 
-    def count(self, kind: re.Pattern[str]) -> int:
-        """Return how many instructions are of a kind."""
-        return sum(bool(kind.match(line.split()[0])) for line in self.instructions)
-
 
 def assembly(isa: str) -> str:
     """Return the compiler's assembly of one instruction set's kernels, names demangled."""
@@ -76,13 +72,14 @@ def _hottest(lines: list[str]) -> list[str]:
         if any(other.startswith(".L") for other in inside):
             continue
         loop = [other for other in inside if re.match(r"\s+[a-z]", other)]
-        if _multiplies(loop) > _multiplies(best):
+        if count(loop, MULTIPLY) > count(best, MULTIPLY):
             best = loop
     return best
 
 
-def _multiplies(lines: list[str]) -> int:
-    return sum(bool(MULTIPLY.match(line.split()[0])) for line in lines)
+def count(instructions: list[str], kind: re.Pattern[str]) -> int:
+    """Return how many instructions are of a kind."""
+    return sum(bool(kind.match(line.split()[0])) for line in instructions)
 
 
 def simulated_cycles(loop: Loop, cpu: str) -> float:
@@ -111,7 +108,7 @@ def main() -> None:
             cycles = "".join(f"{simulated_cycles(loop, cpu):22.1f}" for cpu in cpus)
             print(
                 f"{isa + ' ' + loop.precision.lower():<14}{loop.rows:5d}{work:15d}{len(loop.instructions):14d}"
-                f"{loop.count(MULTIPLY):13d}{loop.count(LOAD):7d}{cycles}"
+                f"{count(loop.instructions, MULTIPLY):13d}{count(loop.instructions, LOAD):7d}{cycles}"
             )
 
 

@@ -7,15 +7,13 @@ import os
 # The matrices are tiny: BLAS threads that wait for each other cost more than they bring. Read when NumPy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from runners import BUNDLE, open_runner
+from runners import BUNDLE, Open, open_runner
 
-from trm_edge import Refiner
-from trm_edge.bundle import Bundle, write_bundle
+from trm_edge.bundle import write_bundle
 
 settings.register_profile("trm_edge", deadline=None, derandomize=True)
 settings.load_profile("trm_edge")
@@ -28,7 +26,7 @@ def top() -> Path:
 
 
 @pytest.fixture
-def open_refiner(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Bundle], Refiner]:
+def open_refiner(monkeypatch: pytest.MonkeyPatch) -> Open:
     """Return a function that loads a bundle with a runner of ``runners.RUNNERS``."""
     monkeypatch.delenv("TRM_EDGE_BACKEND", raising=False)
     return lambda name, bundle: open_runner(name, bundle, monkeypatch)

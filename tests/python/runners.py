@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ STEPPING = [*(f"fused-{isa}" for isa in ISAS), "onnxruntime-step", "reference"]
 
 RUNNERS = [*STEPPING, "onnxruntime-loop"]
 FLOAT32 = [name for name in RUNNERS if name != "reference"]
+
+Open = Callable[[str, Bundle], trm_edge.Refiner]
+"""Type of the fixture ``open_refiner``."""
 
 
 @functools.lru_cache(maxsize=64)

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runners import RUNNERS, STEPPING, plain_bundle
+from runners import RUNNERS, STEPPING, Open, plain_bundle
 
 from trm_edge import Refiner, Status, TrmError, TrmInputError
-from trm_edge.bundle import Bundle
 from trm_edge.golden import random_inputs
 from trm_edge.inputs import as_array
 
-Open = Callable[[str, Bundle], Refiner]
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 # The heads that the table below speaks of.

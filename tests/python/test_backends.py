@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,16 +19,13 @@ from backend_cases import (
     projected,
     variant,
 )
-from runners import RUNNERS, STEPPING, plain_bundle
+from runners import RUNNERS, STEPPING, Open, plain_bundle
 
-from trm_edge import Refiner, Status, TrmNotBegunError, TrmUnsupportedError
+from trm_edge import Status, TrmNotBegunError, TrmUnsupportedError
 from trm_edge.bundle import Bundle
 from trm_edge.golden import random_inputs, relative_error
 from trm_edge.inputs import check_inputs
 from trm_edge.reference import ReferenceModel
-
-Open = Callable[[str, Bundle], Refiner]
-
 
 # ---- Every step ------------------------------------------------------------------------------------------------------
 

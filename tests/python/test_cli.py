@@ -33,10 +33,7 @@ OFFICIAL = TOP / "tests/golden/official"
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def no_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TRM_EDGE_BACKEND", "TRM_EDGE_ISA"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("no_overrides")
 
 
 def run(capsys: Capture, *argv: object) -> tuple[int, str, str]:

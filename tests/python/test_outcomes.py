@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,12 @@ from backend_cases import (
     projected,
     variant,
 )
-from runners import FLOAT32, RUNNERS, STEPPING, plain_bundle
+from runners import FLOAT32, RUNNERS, STEPPING, Open, plain_bundle
 
-from trm_edge import Refinement, Refiner, Status
+from trm_edge import Refinement, Status
 from trm_edge._native import core
 from trm_edge.bundle import Bundle, bundle_bytes
 from trm_edge.golden import random_inputs
-
-Open = Callable[[str, Bundle], Refiner]
 
 
 @pytest.mark.parametrize("runner", RUNNERS)

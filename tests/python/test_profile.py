@@ -27,10 +27,7 @@ from trm_edge.profiling.timing import Counters, Samples, Task, percentiles
 Capture = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def no_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TRM_EDGE_BACKEND", "TRM_EDGE_ISA"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("no_overrides")
 
 
 @pytest.fixture(scope="module")
