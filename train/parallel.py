@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # before any group exists: see process_group
 from torch import Tensor
 
 from .data import Arrays
@@ -52,7 +53,12 @@ class Group:
 
 @contextmanager
 def process_group() -> Iterator[Group]:
-    """Join the processes that ``torchrun`` started, if it did."""
+    """Join the processes that ``torchrun`` started, if it did.
+
+    Leaving ends gloo's threads: one that outlives the interpreter aborts the process. ``torch.distributed.nn`` would
+    keep the group, and so the threads, alive if it were first imported while the group exists (by an optimiser, say),
+    since its functions have the group of that moment as a default argument.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Group()

@@ -386,12 +386,23 @@ def test_signals_save_and_leave(undisturbed, tmp_path, number):
     assert_same_run(whole, tmp_path / "run")
 
 
-def test_two_processes_give_the_result_of_one(tmp_path):
+TRAIN_AND_LOOK = """
+import os, sys
+from trm_edge.cli import main
+code = main(["train", *sys.argv[1:]])
+threads = {open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")}
+sys.exit(code or (f"still running: {threads}" if any("gloo" in name for name in threads) else 0))
+"""
+
+
+def test_two_processes_give_the_result_of_one_and_leave_no_thread(tmp_path):
     config = make_config("actions", tmp_path, train={**LIVELY, "max_updates": 20}, loss={"targets": "schedule"})
     (tmp_path / "run.toml").write_text(as_toml(config))
     whole = tmp_path / "whole"
     train(config, whole)
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trm_edge.train")
+    script = tmp_path / "train_and_look.py"
+    script.write_text(TRAIN_AND_LOOK)
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script))
     process = start(tmp_path / "run.toml", tmp_path / "run", *launcher)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
