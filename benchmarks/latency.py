@@ -47,7 +47,10 @@ WRONG = 10.0  # times the error of rounded weights alone
 FLOOR = 1e-6  # no error below this is wrong: float32 itself
 WAITED = 0.05  # share of a call, in the median: an engine that waits longer than this for its core is not ranked
 SMALL = {"hidden": 128, "heads": 4, "inner": 384}
-ENVIRONMENT = ("TRM_EDGE_ISA", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+ENVIRONMENT = (
+    *("TRM_EDGE_ISA", "ONEDNN_MAX_CPU_ISA", "FBGEMM_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY"),
+    *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"),
+)
 
 
 @dataclass
