@@ -1,0 +1,181 @@
+"""Typed spans: what each operator reads from a text, and that it reads what it writes."""
+
+import datetime as dt
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trm_edge.json_slots.operators import MAX_TEXT, OPERATORS, find_spans, spellings
+from trm_edge.json_slots.text import same
+
+NOW = dt.datetime(2026, 11, 25, 12)  # a Wednesday
+
+READ = [
+    ("words", "Fly to New York.", "New York"),
+    ("words", "play Luigi's song", "Luigi"),
+    ("words", "is it 'late'?", "is it 'late"),
+    ("quoted", "open 'My Documents, old'", "My Documents, old"),
+    ("quoted", "say \u201chi there\u201d", "hi there"),
+    ("lower", "Show Comedy films", "comedy"),
+    ("title", "in san francisco now", "San Francisco"),
+    ("snake", "the Living Room lights", "living_room"),
+    ("singular", "two cherries", "cherry"),
+    ("singular", "all the boxes", "all the box"),
+    ("number", "add 3", 3),
+    ("number", "minus -2.50 degrees", -2.5),
+    ("number", "it cost $1,250,000.", 1250000),
+    ("number", "$2.5 million", 2500000),
+    ("number", "15k steps", 15000),
+    ("number", "above 4/5", 4),
+    ("number", "charges of 1e-9", 1e-9),
+    ("number", "150lbs", 150),
+    ("number", ".5 litres", 0.5),
+    ("percent", "a 12.5% tip", 0.125),
+    ("percent", "five or 3 percent", 0.03),
+    ("number words", "twenty-five guests", 25),
+    ("number words", "one hundred and three", 103),
+    ("number words", "two thousand five hundred", 2500),
+    ("number words", "three million two hundred thousand and one", 3200001),
+    ("number words", "a dozen eggs", 12),
+    ("number words", "two dozen", 24),
+    ("ordinal", "the 21st floor", 21),
+    ("ordinal", "the third one", 3),
+    ("times", "rolled twice", 2),
+    ("times", "compounded quarterly", 4),
+    ("coordinate", "at 118.2437 W", -118.2437),
+    ("coordinate", "33.45\u00b0 N", 33.45),
+    ("prefixed unit", "an inductance of 50mH", 0.05),
+    ("prefixed unit", "100 \u00b5F", 1e-4),
+    ("currency", "from British pounds", "GBP"),
+    ("currency", "50 $", "USD"),
+    ("date", "on March 5, 2024", "2024-03-05"),
+    ("date", "on the 5th of March 2024", "2024-03-05"),
+    ("date", "3 Sept", None),
+    ("date", "on 2024/3/5", "2024-03-05"),
+    ("date", "from 05.03.2024", "2024-03-05"),
+    ("date", "12/03/2024", "2024-12-03"),
+    ("date", "12/03/2024", "2024-03-12"),
+    ("date", "by January 2", "2027-01-02"),
+    ("date", "by December 2", "2026-12-02"),
+    ("date", "tomorrow", "2026-11-26"),
+    ("date", "the day after tomorrow", "2026-11-27"),
+    ("date", "next Wednesday", "2026-12-02"),
+    ("date", "on Friday", "2026-11-27"),
+    ("date", "last Wednesday", "2026-11-18"),
+    ("date", "in 10 days", "2026-12-05"),
+    ("US date", "on March 5, 2024", "03/05/2024"),
+    ("European date", "on March 5, 2024", "05/03/2024"),
+    ("date-time", "November 1, 2023 at 8pm", "2023-11-01T20:00:00"),
+    ("date and time", "at 16:00 on 2024-03-12", "2024-03-12 16:00:00"),
+    ("date and minute", "2024-03-12, 9:05", "2024-03-12 09:05"),
+    ("time", "at 3 pm", "15:00"),
+    ("time", "at 12:30 a.m. sharp", "00:30"),
+    ("time", "around noon", "12:00"),
+    ("time with seconds", "at 23:59", "23:59:00"),
+    ("part of a time", "a clock at 6:30 PM", 30),
+    ("part of a time", "a clock at 6:30 PM", 18),
+    ("place", "in San Francisco, California", "San Francisco, CA"),
+    ("place", "near Austin TX", "Austin, TX"),
+    ("list", "with tomatoes, red onions and garlic salt please", ["tomatoes", "red onions", "garlic salt"]),
+    ("list", "the numbers [3, 1.5, -2]", [3, 1.5, -2]),
+    ("list", "compare Paris and New York", ["Paris", "New York"]),
+    ("list", "add 1, 2, and 3", [1, 2, 3]),
+]
+
+NOT_READ = [
+    ("number", "version 1.2.3"),
+    ("number", "at 10:30:15"),
+    ("number", "model X200"),
+    ("percent", "5 apples"),
+    ("number words", "a dog and a hundredweight"),
+    ("date", "February 30, 2024"),
+    ("date", "2024-13-01"),
+    ("time", "13 pm"),
+    ("time", "ratio 3"),
+    ("place", "Hello World, AB"),
+    ("list", "no enumeration here"),
+    ("currency", "poundcake"),
+]
+
+
+def read(operator: str, text: str, now: dt.datetime | None = NOW) -> list:
+    return [span.value for span in find_spans(text, now) if span.operator == operator]
+
+
+@pytest.mark.parametrize(("operator", "text", "value"), READ)
+def test_values_are_read(operator, text, value):
+    values = read(operator, text)
+    assert values == [] if value is None else any(same(value, found) for found in values), values
+
+
+@pytest.mark.parametrize(("operator", "text"), NOT_READ)
+def test_what_only_looks_like_a_value_is_not_read(operator, text):
+    assert read(operator, text) == []
+
+
+def test_every_operator_is_shown_to_read():
+    assert {operator for operator, *_ in READ} == {one.name for one in OPERATORS}
+
+
+def test_relative_dates_need_a_now():
+    assert read("date", "tomorrow or Friday or May 3", None) == []
+
+
+def test_the_span_is_what_was_read():
+    text = "Book it for twenty five people at 7:30 pm."
+    spans = {(span.operator, span.value): text[span.start : span.end] for span in find_spans(text)}
+    assert spans["number words", 25] == "twenty five"
+    assert spans["time", "19:30"] == "7:30 pm"
+
+
+dates = st.dates(dt.date(1, 1, 1), dt.date(9999, 12, 31))
+clocks = st.times().map(lambda time: time.replace(microsecond=0))
+values = st.one_of(
+    st.integers(-(10**7), 10**7),
+    st.integers(0, 400),
+    st.floats(-1e6, 1e6).map(lambda number: round(number, 3)),
+    st.text("abcXYZ 012.,'-_", max_size=20),
+    dates.map(dt.date.isoformat),
+    dates.map(lambda day: f"{day.month:02}/{day.day:02}/{day.year:04}"),
+    dates.map(lambda day: f"{day.day:02}/{day.month:02}/{day.year:04}"),
+    clocks.map(lambda time: time.strftime("%H:%M")),
+    clocks.map(lambda time: time.strftime("%H:%M:%S")),
+    st.builds(lambda day, time: f"{day.isoformat()}T{time.strftime('%H:%M:%S')}", dates, clocks),
+    st.builds(lambda day, time: f"{day.isoformat()} {time.strftime('%H:%M')}", dates, clocks),
+    st.sampled_from(
+        ["Austin, TX", "New York, NY", "USD", "GBP", "living_room", 0.05, 0.125, 2, 12, [1, 2], [0.5, 2, 3]]
+    ),
+    st.lists(st.text("abc XY", min_size=1, max_size=8), max_size=5),
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(values, st.sampled_from(["{}", "set it to {} please", "{}, now", "'x' {}"]))
+def test_what_is_written_is_read(value, sentence):
+    for operator, text in spellings(value, NOW):
+        found = read(operator, sentence.format(text))
+        assert any(same(value, other) for other in found), f"{operator} wrote {text!r} for {value!r} and read {found}"
+
+
+def test_every_operator_writes():
+    samples = ["New York", "old_files", "Red", 3, 0.05, 12, -3.5, "2024-03-05", "03/05/2024", "25/03/2024", "15:00"]
+    samples += ["15:00:00", "2024-03-05T15:00:00", "2024-03-05 15:00:00", "2024-03-05 15:00", "Austin, TX", "GBP"]
+    samples += [["a", "b"], "cat", "comedy"]
+    wrote = {operator for value in samples for operator, _ in spellings(value, NOW)}
+    assert wrote == {one.name for one in OPERATORS}
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text(max_size=200) | st.text("12:/.-, apmAPM$%and'\"()[]NSfirsttwenty", max_size=80), st.booleans())
+def test_any_text_is_read(text, with_now):
+    for span in find_spans(text, NOW if with_now else None):
+        assert 0 <= span.start < span.end <= len(text)
+
+
+@pytest.mark.parametrize(
+    "unit", ["1,", "1 and ", "a ", "A ", "a, ", "(", "'", "one ", "1/", "12:", "in 1 ", "May 1 ", "$", "\n"]
+)
+def test_a_long_text_is_read(unit):
+    """A pattern that backtracks without bound would hang here."""
+    assert all(span.end <= MAX_TEXT for span in find_spans(unit * MAX_TEXT, NOW))
