@@ -1,11 +1,11 @@
 """JSON text: what strict reading takes and refuses, and what lenient reading makes of what language models write."""
 
 import json
-import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from json_cases import broken
 
 from trm_edge.json_slots.text import MAX_CHARACTERS, MAX_DEPTH, JsonTextError, depth, dumps, parse, parse_lenient, same
 
@@ -169,19 +169,3 @@ def test_a_long_text_is_read_or_refused(unit):
         assert "deeper" in str(error)
     else:
         assert isinstance(result, list)
-
-
-def broken(text: str, rng: random.Random, edits: int) -> str:
-    """Cut, delete, double, insert and replace as a language model, or a network, might."""
-    for _ in range(edits):
-        at = rng.randrange(len(text) + 1)
-        kind = rng.randrange(5)
-        if kind == 0:
-            text = text[:at] if rng.random() < 0.3 else text
-        elif kind == 1:
-            text = text[:at] + text[at + 1 :]
-        elif kind == 2:
-            text = text[:at] + text[at : at + 3] * 2 + text[at + 3 :]
-        else:
-            text = text[:at] + rng.choice("{}[]\",:'\\/#*`=0eE-+.ntu \n\u201c") + text[at + kind - 3 :]
-    return text

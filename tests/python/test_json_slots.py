@@ -1,0 +1,221 @@
+"""Slots of a tool call: what is offered, what comes back, and that this is valid whatever goes in."""
+
+import datetime as dt
+import json
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from json_cases import broken, plausible, roots
+from jsonschema import Draft202012Validator
+
+from trm_edge import TrmError
+from trm_edge.errors import TrmInputError
+from trm_edge.json_slots.schema import MISSING, SchemaError
+from trm_edge.json_slots.slots import MAX_ELEMENTS, JsonSlots
+from trm_edge.json_slots.text import parse, same
+
+
+def tool(required: tuple[str, ...] = (), **properties) -> JsonSlots:
+    schema = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+    return JsonSlots({"name": "f", "parameters": schema})
+
+
+STRING, INTEGER, BOOLEAN = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
+UNIT = {"enum": ["metric", "imperial"]}
+WEATHER = tool(("city",), city=STRING, days={**INTEGER, "minimum": 1, "maximum": 14, "default": 7}, unit=UNIT)
+PEOPLE = {"type": "array", "items": {"type": "object", "properties": {"name": STRING, "age": INTEGER}}}
+
+
+def offered(bound, pointer: str) -> list:
+    row = [slot.pointer for slot in bound.slots].index(pointer)
+    return [bound.candidates[j].value for j in np.flatnonzero(bound.mask[row])]
+
+
+def choose(bound, **values) -> np.ndarray:
+    """Return the draft's choices with some slots, named by their last part, set to candidates of these values."""
+    indices = bound.y0.copy()
+    for i, slot in enumerate(bound.slots):
+        if slot.path[-1] in values:
+            wanted = values[slot.path[-1]]
+            fitting = [
+                j
+                for j in np.flatnonzero(bound.mask[i])
+                if (bound.candidates[j].value is MISSING) == (wanted is MISSING)
+                and (wanted is MISSING or same(bound.candidates[j].value, wanted))
+            ]
+            indices[i] = fitting[0]
+    return indices
+
+
+class TestCandidates:
+    def test_what_a_slot_may_become(self):
+        bound = WEATHER.bind("three days in Paris, in Metric units", '{"city": "London", "days": 99}')
+        assert {"London", "Paris", "days in Paris"} <= set(offered(bound, "/city"))
+        assert MISSING not in offered(bound, "/city")  # required
+        assert offered(bound, "/days") == [MISSING, 7, 3]  # 99 is out of bounds
+        assert offered(bound, "/unit") == [MISSING, "metric", "imperial"]
+        assert bound.y0[0] >= 0 and bound.y0[1] == -1 and bound.candidates[bound.y0[2]].value is MISSING
+
+    def test_values_are_brought_to_the_type(self):
+        bound = tool(n=INTEGER, x={"type": "number"}, b=BOOLEAN, s=STRING).bind(
+            "", '{"n": "5", "x": "2.5", "b": "yes", "s": 7}'
+        )
+        assert [offered(bound, f"/{name}")[1] for name in "nxbs"] == [5, 2.5, True, "7"]
+
+    def test_literals_of_a_description_are_offered(self):
+        bound = tool(code={**STRING, "description": "e.g. 'US' or \"DE\"; level 3"}).bind("anything", None)
+        assert {"US", "DE", "3"} <= set(offered(bound, "/code"))
+
+    def test_arrays_of_scalars_are_one_slot(self):
+        bound = tool(tags={"type": "array", "items": STRING}, ids={"type": "array", "items": INTEGER}).bind(
+            "tag it red, light blue and green for 1, 2 and 3", None
+        )
+        assert ["red", "light blue", "green"] in offered(bound, "/tags")
+        assert [1, 2, 3] in offered(bound, "/ids") and [2] in offered(bound, "/ids")
+
+    def test_objects_are_their_slots(self):
+        where = {"type": "object", "properties": {"a/b": STRING}, "required": ["a/b"]}
+        bound = tool(("where",), where=where, maybe=where).bind("", None)
+        assert [(slot.pointer, slot.optional) for slot in bound.slots] == [
+            ("/where/a~1b", False),
+            ("/maybe/a~1b", True),
+        ]
+
+    def test_arrays_of_objects_are_as_long_as_the_draft_s(self):
+        bound = tool(people=PEOPLE).bind("", '{"people": [{"name": "A"}, {"name": "B"}, {"age": 3}, {}]}')
+        assert len(bound.slots) == 8
+        assert len(tool(people=PEOPLE).bind("", "{}").slots) == 2 * MAX_ELEMENTS
+
+    def test_relative_dates_need_a_now(self):
+        slots = tool(day={**STRING, "format": "date"})
+        assert offered(slots.bind("tomorrow"), "/day") == [MISSING]
+        assert offered(slots.bind("tomorrow", now=dt.datetime(2026, 11, 25)), "/day") == [MISSING, "2026-11-26"]
+
+
+class TestDecode:
+    @pytest.mark.parametrize(
+        "draft", ['{"city":"London"}', ' {\n "unit": "metric", "city" : "\\u0041" }\n', '{"city": ""}']
+    )
+    def test_a_valid_draft_whose_choices_are_kept_comes_back_byte_for_byte(self, draft):
+        bound = WEATHER.bind("whatever", draft)
+        resolved = bound.decode(bound.y0)
+        assert (resolved.status, resolved.json, resolved.draft) == ("unchanged", draft, draft)
+        assert bound.decode(np.full(len(bound.slots), -1)).status == "unchanged"
+
+    def test_choices_become_json(self):
+        bound = WEATHER.bind("3 days in Paris", '{"unit": "metric", "city": "London"}')
+        resolved = bound.decode(choose(bound, city="Paris", days=3, unit=MISSING))
+        assert (resolved.status, resolved.json) == ("resolved", '{"city": "Paris", "days": 3}')
+
+    def test_the_draft_s_order_and_unknown_names_stay_where_they_may(self):
+        slots = JsonSlots({"name": "f", "parameters": {"type": "object", "properties": {"a": INTEGER, "b": INTEGER}}})
+        bound = slots.bind("5", '{"more": [1], "b": 1, "a": 2}')
+        assert bound.decode(choose(bound, b=5)).json == '{"more": [1], "b": 5, "a": 2}'
+        closed = tool(a=INTEGER).bind("5", '{"more": 1, "a": 2}')
+        assert closed.decode(closed.y0).json == '{"a": 2}'
+
+    def test_broken_drafts_are_mended(self):
+        bound = WEATHER.bind("", 'Sure: {"city": "Paris", "days": "3", "unit": \'Metric\', "x": 1')
+        assert not bound.draft.valid
+        assert parse(bound.decode(choose(bound, days=3, unit="metric")).json) == {
+            "city": "Paris",
+            "days": 3,
+            "unit": "metric",
+        }
+
+    def test_without_a_draft_only_choices_count(self):
+        bound = WEATHER.bind("Paris", None)
+        assert bound.decode(choose(bound, city="Paris")).json == '{"city": "Paris"}'
+        assert bound.decode(bound.y0) == bound.abstain()
+        assert (bound.abstain().status, bound.abstain().json) == ("unresolved", None)
+
+    def test_elements_that_are_left_out_are_no_elements(self):
+        bound = tool(people=PEOPLE).bind("Ann and Bob", None)
+        indices = bound.y0.copy()
+        names = [i for i, slot in enumerate(bound.slots) if slot.path[-1] == "name"]
+        for i, name in ((names[0], "Ann"), (names[2], "Bob")):
+            indices[i] = next(j for j in np.flatnonzero(bound.mask[i]) if bound.candidates[j].value == name)
+        assert parse(bound.decode(indices).json) == {"people": [{"name": "Ann"}, {"name": "Bob"}]}
+        assert bound.decode(bound.y0).json == "{}"
+
+    def test_a_null_object_stays_null_until_something_is_chosen(self):
+        where = {"type": ["object", "null"], "properties": {"x": INTEGER}, "required": ["x"]}
+        bound = tool(("where", "n"), where=where, n=INTEGER).bind("4", '{"where": null, "n": 1}')
+        assert bound.decode(bound.y0).status == "unchanged"
+        assert bound.decode(choose(bound, n=4)).json == '{"where": null, "n": 4}'
+        assert bound.decode(choose(bound, x=4)).json == '{"where": {"x": 4}, "n": 1}'
+
+    def test_where_the_joint_choice_is_not_valid_the_next_best_one_is_taken(self):
+        schema = {"type": "object", "properties": {"a": INTEGER, "b": INTEGER}, "dependentRequired": {"a": ["b"]}}
+        bound = JsonSlots({"name": "f", "parameters": schema}).bind("1 and 2", '{"b": 9}')
+        logits = np.where(bound.mask, 0.0, -np.inf)
+        for i, value, logit in ((0, 1, 9), (0, MISSING, 1), (1, MISSING, 8), (1, 2, 7)):
+            j = next(
+                j for j in np.flatnonzero(bound.mask[i]) if type(bound.candidates[j].value) is type(value) and
+                (value is MISSING or bound.candidates[j].value == value)
+            )  # fmt: skip
+            logits[i, j] = logit
+        best = logits.argmax(axis=1)
+        assert bound.decode(best, logits).json == '{"b": 2, "a": 1}'  # a alone is not allowed; adding b costs least
+        assert bound.decode(best).status == "abstained"  # without logits the draft, which is valid
+
+    @pytest.mark.parametrize(
+        ("indices", "message"),
+        [
+            ([0], r"expected integers \[3\], got int64 \[1\]"),
+            ([0.0, 0.0, 0.0], "got float64"),
+            ([10**6, -1, -1], "1000000 is no candidate of /city"),
+            ([-2, -1, -1], "-2 is no candidate of /city"),
+        ],
+    )
+    def test_wrong_choices_are_named(self, indices, message):
+        with pytest.raises(TrmInputError, match=message):
+            WEATHER.bind("Paris", None).decode(indices)
+
+    def test_choices_outside_the_mask_and_logits_of_another_shape_are_refused(self):
+        bound = WEATHER.bind("Paris", None)
+        other = next(j for j in range(len(bound.candidates)) if not bound.mask[0, j])
+        with pytest.raises(TrmInputError, match=f"{other} is no candidate of /city"):
+            bound.decode([other, -1, -1])
+        with pytest.raises(TrmInputError, match=r"logits: expected \[3, \d+\], got \[1, 1\]"):
+            bound.decode(bound.y0, np.zeros((1, 1)))
+
+    def test_wrong_arguments_are_named(self):
+        with pytest.raises(TrmInputError, match="query: expected text, got int"):
+            WEATHER.bind(3)
+        with pytest.raises(TrmInputError, match="draft: expected text, got dict"):
+            WEATHER.bind("", {})
+        many = {"people": [{}] * 200}
+        with pytest.raises(SchemaError, match="at most 256 slots, got 400"):
+            tool(people=PEOPLE).bind("", json.dumps(many))
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(roots, st.text("Paris 12 red, blue and 2024-02-29 a@b true", max_size=60), st.data())
+def test_what_comes_back_is_valid_whatever_goes_in(schema, query, data):
+    try:
+        slots = JsonSlots({"name": "f", "parameters": schema})
+    except SchemaError:
+        return
+    oracle = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    draft = json.dumps(plausible(schema, data.draw))
+    if data.draw(st.booleans()):
+        draft = broken(draft, data.draw(st.randoms(use_true_random=False)), 3)
+    try:
+        bound = slots.bind(query, draft)
+    except TrmError:
+        return
+    for i, index in enumerate(bound.y0):
+        assert index == -1 or bound.mask[i, index]
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    logits = np.where(bound.mask, rng.standard_normal(bound.mask.shape), -np.inf)
+    wild = [int(rng.choice([-1, *np.flatnonzero(row)])) for row in bound.mask]
+    kept = bound.decode(bound.y0, logits)
+    for resolved in (kept, bound.decode(wild, logits), bound.decode(wild), bound.abstain()):
+        assert (resolved.json is None) == (resolved.status == "unresolved")
+        if resolved.json is not None:
+            assert oracle.is_valid(parse(resolved.json)), (resolved, query)
+    if bound.draft.valid:
+        assert (kept.status, kept.json) == ("unchanged", draft)
