@@ -81,6 +81,14 @@ READ = [
     ("list", "the numbers [3, 1.5, -2]", [3, 1.5, -2]),
     ("list", "compare Paris and New York", ["Paris", "New York"]),
     ("list", "add 1, 2, and 3", [1, 2, 3]),
+    ("list", "the 2nd, 3rd and 4th floors", [2, 3, 4]),
+    ("list", "scores 85, 90, 88 and set the range to 5", [85, 90, 88]),
+    ("list", "group (e.g., 12.4, 15.6, 11.2)", [12.4, 15.6, 11.2]),
+    ("range", "from 2015 to 2021", [2015, 2021]),
+    ("range", "between -1.5 and 2", [-1.5, 2]),
+    ("date", "at closing March.11, 2022", "2022-03-11"),
+    ("date", "on Jun.20,2023", "2023-06-20"),
+    ("date", "from 2023 April 4th", "2023-04-04"),
 ]
 
 NOT_READ = [
@@ -161,7 +169,7 @@ def test_what_is_written_is_read(value, sentence):
 def test_every_operator_writes():
     samples = ["New York", "old_files", "Red", 3, 0.05, 12, -3.5, "2024-03-05", "03/05/2024", "25/03/2024", "15:00"]
     samples += ["15:00:00", "2024-03-05T15:00:00", "2024-03-05 15:00:00", "2024-03-05 15:00", "Austin, TX", "GBP"]
-    samples += [["a", "b"], "cat", "comedy"]
+    samples += [["a", "b"], [2, 3], "cat", "comedy"]
     wrote = {operator for value in samples for operator, _ in spellings(value, NOW)}
     assert wrote == {one.name for one in OPERATORS}
 

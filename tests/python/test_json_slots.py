@@ -65,8 +65,10 @@ class TestCandidates:
         assert [offered(bound, f"/{name}")[1] for name in "nxbs"] == [5, 2.5, True, "7"]
 
     def test_literals_of_a_description_are_offered(self):
-        bound = tool(code={**STRING, "description": "e.g. 'US' or \"DE\"; level 3"}).bind("anything", None)
-        assert {"US", "DE", "3"} <= set(offered(bound, "/code"))
+        bound = tool(code={**STRING, "description": "'US' or \"DE\"; level 3, e.g. New York, NY."}).bind(
+            "anything", None
+        )
+        assert {"US", "DE", "3", "New York, NY"} <= set(offered(bound, "/code"))
 
     def test_arrays_of_scalars_are_one_slot(self):
         bound = tool(tags={"type": "array", "items": STRING}, ids={"type": "array", "items": INTEGER}).bind(

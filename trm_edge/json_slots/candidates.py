@@ -17,6 +17,7 @@ from .text import Json, dumps
 
 SOURCES = ("omit", "draft", "option", "default", "literal", "span")
 _LITERAL = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,80})\1(?!\w)")
+_EXAMPLE = re.compile(r"\b(?:e\.g\.|such as|for example|for instance),? ([A-Za-z][^.;()'\"\n]{0,60})", re.I)
 _LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
 
 
@@ -144,12 +145,14 @@ def _options(schema: Schema) -> Iterator[Json]:
 
 
 def _literals(schema: Schema) -> Iterator[Json]:
-    """Yield what a description quotes, and the numbers that it names."""
+    """Yield what a description quotes or gives as an example, and the numbers that it names."""
     texts = [schema.description]
     if isinstance(schema, Array) and not isinstance(schema.items, Object):
         texts.append(schema.items.description)
     for text in texts:
         for match in _LITERAL.finditer(text):
             yield match.group(2)
+        for match in _EXAMPLE.finditer(text):
+            yield match.group(1).strip()
         for match in _LITERAL_NUMBER.finditer(text):
             yield _number(match.group())

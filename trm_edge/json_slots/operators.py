@@ -11,6 +11,7 @@ import datetime as dt
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .text import Json, same
 
@@ -341,7 +342,8 @@ _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "su
 _ISO_DATE = re.compile(r"(?<![\d-])(\d{4})[-/](\d{1,2})[-/](\d{1,2})(?![\d-])")
 _US_DATE = re.compile(r"(?<![\d/])(\d{1,2})/(\d{1,2})/(\d{4})(?![\d/])")  # of two readings the operator takes both
 _DOTTED_DATE = re.compile(r"(?<![\d.])(\d{1,2})\.(\d{1,2})\.(\d{4})(?![\d.])")
-_MONTH_FIRST = re.compile(rf"\b({_MONTH})\.? (\d{{1,2}})(?:st|nd|rd|th)?(?:,? (\d{{4}}))?\b", re.I)
+_MONTH_FIRST = re.compile(rf"\b({_MONTH})\.? ?(\d{{1,2}})(?:st|nd|rd|th)?(?:,? ?(\d{{4}}))?\b", re.I)
+_YEAR_FIRST = re.compile(rf"\b(\d{{4}}),? ({_MONTH})\.? (\d{{1,2}})(?:st|nd|rd|th)?\b", re.I)
 _DAY_FIRST = re.compile(rf"\b(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? ({_MONTH})\.?,?(?: (\d{{4}}))?\b", re.I)
 _RELATIVE = re.compile(
     r"\b(today|tonight|(?:day after )?tomorrow|yesterday"
@@ -356,7 +358,7 @@ _NAMED_TIME = re.compile(r"\b(noon|midday|midnight)\b", re.I)
 
 _DATES = (  # with the groups of year, month and day
     *((_ISO_DATE, (1, 2, 3)), (_US_DATE, (3, 1, 2)), (_US_DATE, (3, 2, 1)), (_DOTTED_DATE, (3, 2, 1))),
-    *((_MONTH_FIRST, (3, 1, 2)), (_DAY_FIRST, (3, 2, 1))),
+    *((_MONTH_FIRST, (3, 1, 2)), (_DAY_FIRST, (3, 2, 1)), (_YEAR_FIRST, (1, 2, 3))),
 )
 
 
@@ -597,6 +599,7 @@ def _write_currency(value: Json, now: dt.datetime | None) -> Iterator[str]:
 _SEPARATOR = re.compile(r"(,? (?:and|or|&) )|, ?")
 _BREAK = re.compile(r"[.;:!?]\s|[\n()\[\]{}]")
 _BRACKETS = re.compile(r"[\[(]([^\[\]()]{1,400})[\])]")
+_RANGE = re.compile(r" ?(?:-|\u2013) ?| (?:to|and|through|until|till) ")
 _ITEM_WORDS = 4  # of an item in a list
 
 
@@ -624,15 +627,39 @@ def _enumerations(text: str, begin: int, stop: int) -> Iterator[tuple[int, int, 
             if not 1 <= len(between) <= _ITEM_WORDS:
                 break
             last += 1
-        head_from = separators[first - 1].end() if first else begin
-        tail_to = separators[last + 1].start() if last + 1 < len(separators) else stop
-        heads = list(re.finditer(r"\S+", text[head_from : separators[first].start()]))[-_ITEM_WORDS:]
-        tails = list(re.finditer(r"\S+", text[separators[last].end() : tail_to]))[:_ITEM_WORDS]
-        for head in heads:
-            for tail in tails:
-                start, end = head_from + head.start(), separators[last].end() + tail.end()
-                yield start, end, _items(text[start:end])
+        yield from _cuts(text, separators, first, last, begin, stop)
+        if last > first:  # what stands before the first comma, or after "and", may belong to the sentence
+            yield from _cuts(text, separators, first + 1, last, begin, stop)
+            yield from _cuts(text, separators, first, last - 1, begin, stop)
         first = last + 1
+
+
+def _cuts(
+    text: str, separators: list[re.Match[str]], first: int, last: int, begin: int, stop: int
+) -> Iterator[tuple[int, int, Json]]:
+    """Yield the enumeration between two separators, with every number of words in its first and its last item."""
+    head_from = separators[first - 1].end() if first else begin
+    tail_to = separators[last + 1].start() if last + 1 < len(separators) else stop
+    heads = list(re.finditer(r"\S+", text[head_from : separators[first].start()]))[-_ITEM_WORDS:]
+    tails = list(re.finditer(r"\S+", text[separators[last].end() : tail_to]))[:_ITEM_WORDS]
+    for head in heads:
+        for tail in tails:
+            start, end = head_from + head.start(), separators[last].end() + tail.end()
+            yield start, end, _items(text[start:end])
+
+
+def _find_range(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find two numbers with "to", "and" or a dash between them, as an array of the two."""
+    numbers = list(_digits(text))
+    for (left, low), (right, high) in pairwise(numbers):
+        if _RANGE.fullmatch(text, left.end(), right.start()) is not None:
+            yield left.start(), right.end(), [low, high]
+
+
+def _write_range(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if isinstance(value, list) and len(value) == 2:
+        low, high = (list(_write_number(part, now))[:1] for part in value)
+        yield from (f"{a} to {b}" for a in low for b in high)
 
 
 def _items(text: str) -> Json:
@@ -643,10 +670,10 @@ def _items(text: str) -> Json:
 
 
 def _as_number(text: str) -> int | float | None:
-    match = re.fullmatch(r"[-+]?\d{1,15}(\.\d{1,15})?", text, re.A)
+    match = re.fullmatch(r"([-+]?\d{1,15}(\.\d{1,15})?)(?:st|nd|rd|th)?", text, re.A)
     if match is None:
         return None
-    return float(text) if match.group(1) else int(text)
+    return float(match.group(1)) if match.group(2) else int(match.group(1))
 
 
 def _write_list(value: Json, now: dt.datetime | None) -> Iterator[str]:
@@ -690,4 +717,5 @@ OPERATORS = (
     Operator("part of a time", _find_clock_parts, _write_clock_parts),
     Operator("place", _find_place, _write_place),
     Operator("list", _find_list, _write_list),
+    Operator("range", _find_range, _write_range),
 )
