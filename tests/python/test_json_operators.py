@@ -130,6 +130,12 @@ def test_relative_dates_need_a_now():
     assert read("date", "tomorrow or Friday or May 3", None) == []
 
 
+def test_dates_beyond_the_calendar_are_not_read():
+    last = dt.datetime(9999, 12, 31)
+    assert read("date", "tomorrow, today, in 9 days or January 1", last) == ["9999-12-31"]
+    assert read("date", "yesterday or last Friday", dt.datetime(1, 1, 1)) == []
+
+
 def test_the_span_is_what_was_read():
     text = "Book it for twenty five people at 7:30 pm."
     spans = {(span.operator, span.value): text[span.start : span.end] for span in find_spans(text)}

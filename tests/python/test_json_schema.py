@@ -184,6 +184,8 @@ class TestParts:
             ({"type": ["object", "null"]}, "cannot be null"),
             ({"type": "object", "properties": 3}, "/properties: expected an object, got 3"),
             (None, "/: expected an object, got None"),
+            (obj(a={"type": "number", "default": float("nan")}), "/: the schema is not JSON: Out of range float"),
+            (obj(a={"type": "string", "enum": {"x"}}), "/: the schema is not JSON: .*set is not JSON serializable"),
         ],
     )
     def test_what_is_not_supported_is_named(self, schema, message):

@@ -189,6 +189,8 @@ class TestDecode:
             WEATHER.bind(3)
         with pytest.raises(TrmInputError, match="draft: expected text, got dict"):
             WEATHER.bind("", {})
+        with pytest.raises(TrmInputError, match="now: expected a datetime, got str"):
+            WEATHER.bind("", None, "today")
         many = {"people": [{}] * 200}
         with pytest.raises(SchemaError, match="at most 256 slots, got 400"):
             tool(people=PEOPLE).bind("", json.dumps(many))

@@ -372,7 +372,10 @@ def _dates(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, dt.da
                 yield match.start(), match.end(), found
     if now is not None:
         for match in _RELATIVE.finditer(text):
-            yield match.start(), match.end(), _relative(match, now.date())
+            try:
+                yield match.start(), match.end(), _relative(match, now.date())
+            except OverflowError:  # the calendar ends in 9999
+                continue
 
 
 def _date(year: str | None, month: str, day: str, now: dt.datetime | None) -> dt.date | None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import json
 import math
 import re
 import uuid
@@ -167,12 +168,23 @@ def compile_arguments(schema: Json) -> Object:
     SchemaError
         With the JSON pointer of what is malformed or not supported.
     """
+    schema = _as_json(schema)
     compiled = _Compiler(schema).compile(schema, "", ())
     if not isinstance(compiled, Object):
         raise SchemaError(f"/: expected the schema of an object, got that of {_kind(compiled)}")
     if compiled.nullable:
         raise SchemaError("/: arguments are an object, and cannot be null")
     return compiled
+
+
+def _as_json(schema: Json) -> Json:
+    """Return a schema as its JSON text would be read: no tuples, no NaN, nothing that could not be written."""
+    try:
+        return json.loads(json.dumps(schema, allow_nan=False))
+    except RecursionError:
+        raise SchemaError("/: the schema is too deep") from None
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"/: the schema is not JSON: {error}") from None
 
 
 def walk(schema: Schema) -> Iterator[Schema]:

@@ -99,6 +99,8 @@ class JsonSlots:
         for name, text in (("query", query), ("draft", "" if draft is None else draft)):
             if not isinstance(text, str):
                 raise TrmInputError(f"{name}: expected text, got {type(text).__name__}")
+        if now is not None and not isinstance(now, dt.datetime):
+            raise TrmInputError(f"now: expected a datetime, got {type(now).__name__}")
         arguments = self.tool.arguments
         read = read_draft(arguments, draft or "")
         slots = list(_slots(arguments, (), False, read.value))
@@ -345,6 +347,10 @@ def _pruned(schema: Schema, value: Json, draft: Json | Missing) -> Json:
                 result[name] = part
         return result
     if isinstance(schema, Array) and isinstance(schema.items, Object) and isinstance(value, list):
-        parts = [_pruned(schema.items, item, _at(draft, (i,))) for i, item in enumerate(value) if item is not MISSING]
-        return [part for i, part in enumerate(parts) if part or _at(draft, (i,)) == {}]
+        parts = [
+            (_pruned(schema.items, item, _at(draft, (i,))), _at(draft, (i,)))
+            for i, item in enumerate(value)
+            if item is not MISSING
+        ]
+        return [part for part, was in parts if part or was == {}]
     return value
