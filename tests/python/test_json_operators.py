@@ -84,6 +84,7 @@ READ = [
     ("list", "the 2nd, 3rd and 4th floors", [2, 3, 4]),
     ("list", "scores 85, 90, 88 and set the range to 5", [85, 90, 88]),
     ("list", "group (e.g., 12.4, 15.6, 11.2)", [12.4, 15.6, 11.2]),
+    ("list", "between (33.4484 N, 112.0740 W) and home", [33.4484, -112.074]),
     ("range", "from 2015 to 2021", [2015, 2021]),
     ("range", "between -1.5 and 2", [-1.5, 2]),
     ("date", "at closing March.11, 2022", "2022-03-11"),

@@ -77,6 +77,13 @@ class TestCandidates:
         assert ["red", "light blue", "green"] in offered(bound, "/tags")
         assert [1, 2, 3] in offered(bound, "/ids") and [2] in offered(bound, "/ids")
 
+    def test_arrays_are_offered_the_items_that_the_query_mentions(self):
+        of = {"type": "array", "items": {**STRING, "enum": ["price", "rating", "sound_quality"]}}
+        said = {"type": "array", "items": STRING, "description": "of 'S&P 500', 'NASDAQ', 'Dow Jones'"}
+        bound = tool(of=of, said=said).bind("the Dow Jones and S&P 500 by sound quality and prices", None)
+        assert ["sound_quality", "price"] in offered(bound, "/of")
+        assert ["Dow Jones", "S&P 500"] in offered(bound, "/said")
+
     def test_objects_are_their_slots(self):
         where = {"type": "object", "properties": {"a/b": STRING}, "required": ["a/b"]}
         bound = tool(("where",), where=where, maybe=where).bind("", None)
@@ -196,9 +203,24 @@ class TestDecode:
             tool(people=PEOPLE).bind("", json.dumps(many))
 
 
+queries = st.text("Paris 12 red, blue and 2024-02-29 a@b true", max_size=60)
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
-@given(roots, st.text("Paris 12 red, blue and 2024-02-29 a@b true", max_size=60), st.data())
+@given(roots, queries, st.data())
 def test_what_comes_back_is_valid_whatever_goes_in(schema, query, data):
+    comes_back_valid(schema, query, data)
+
+
+@pytest.mark.slow
+@settings(max_examples=100_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@given(roots, queries, st.data())
+def test_a_hundred_thousand_come_back_valid(schema, query, data):
+    comes_back_valid(schema, query, data)
+
+
+def comes_back_valid(schema, query, data):
+    """Check one random schema with a random draft, whole or broken, and random choices."""
     try:
         slots = JsonSlots({"name": "f", "parameters": schema})
     except SchemaError:

@@ -15,7 +15,7 @@ from .operators import Span
 from .schema import MISSING, Array, Choice, Missing, Object, Scalar, Schema, violation
 from .text import Json, dumps
 
-SOURCES = ("omit", "draft", "option", "default", "literal", "span")
+SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span")
 _LITERAL = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,80})\1(?!\w)")
 _EXAMPLE = re.compile(r"\b(?:e\.g\.|such as|for example|for instance),? ([A-Za-z][^.;()'\"\n]{0,60})", re.I)
 _LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
@@ -67,6 +67,9 @@ def _proposals(schema: Schema, optional: bool, draft: Json | Missing, spans: Seq
     for literal in _literals(schema):
         for value in coerced(schema, literal):
             yield Candidate(value, "literal")
+    if isinstance(schema, Array) and isinstance(schema.items, Scalar):
+        for value in coerced(schema, _mentioned(schema, spans)):
+            yield Candidate(value, "mentioned")
     for span in spans:
         for value in coerced(schema, span.value):
             yield Candidate(value, "span", span.operator, span.start, span.end)
@@ -142,6 +145,17 @@ def _options(schema: Schema) -> Iterator[Json]:
             yield from (option for option in _options(alternative) if violation(schema, option) is None)
     if schema.nullable or (isinstance(schema, Scalar) and schema.type == "null"):
         yield None
+
+
+def _mentioned(schema: Array, spans: Sequence[Span]) -> list[Json]:
+    """Return those of an array's possible items that the query mentions, in its order."""
+    starts: dict[str, int] = {}
+    for span in spans:
+        if span.operator in ("words", "singular") and isinstance(span.value, str):
+            starts.setdefault(_fold(span.value), span.start)
+    possible = {str(value): value for value in (*_options(schema.items), *_literals(schema))}
+    found = [(starts[_fold(text)], text) for text in possible if _fold(text) in starts]
+    return [possible[text] for _, text in sorted(found)]
 
 
 def _literals(schema: Schema) -> Iterator[Json]:

@@ -673,10 +673,11 @@ def _items(text: str) -> Json:
 
 
 def _as_number(text: str) -> int | float | None:
-    match = re.fullmatch(r"([-+]?\d{1,15}(\.\d{1,15})?)(?:st|nd|rd|th)?", text, re.A)
+    match = re.fullmatch(r"([-+]?\d{1,15}(\.\d{1,15})?)(?:st|nd|rd|th| ?\u00b0? ?([NSEW]))?", text, re.A)
     if match is None:
         return None
-    return float(match.group(1)) if match.group(2) else int(match.group(1))
+    number = float(match.group(1)) if match.group(2) else int(match.group(1))
+    return -number if match.group(3) in ("S", "W") else number
 
 
 def _write_list(value: Json, now: dt.datetime | None) -> Iterator[str]:
