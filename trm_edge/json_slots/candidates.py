@@ -1,8 +1,9 @@
 """Candidates: what a slot of a tool call may become, given the query, the draft and the schema.
 
 A slot's answer is one choice among: nothing (where it may be left out), the draft's own value, the values that the
-schema names (``enum``, ``const``, ``default``, true and false, null), literals quoted in its description, and what the
-operators read from the query, brought to the slot's type. Only values that are valid for the slot are candidates.
+schema names (``enum``, ``const``, ``default``, true and false, null), literals quoted in its description (for an array
+also those of them that the query mentions), and what the operators read from the query, brought to the slot's type.
+Only values that are valid for the slot are candidates.
 """
 
 from __future__ import annotations
