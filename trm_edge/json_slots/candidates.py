@@ -19,6 +19,7 @@ from .text import Json, dumps
 SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span")
 _LITERAL = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,80})\1(?!\w)")
 _EXAMPLE = re.compile(r"\b(?:e\.g\.|such as|for example|for instance),? ([A-Za-z][^.;()'\"\n]{0,60})", re.I)
+_NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
 _LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
 
 
@@ -71,7 +72,10 @@ def _proposals(schema: Schema, optional: bool, draft: Json | Missing, spans: Seq
     if isinstance(schema, Array) and isinstance(schema.items, Scalar):
         for value in coerced(schema, _mentioned(schema, spans)):
             yield Candidate(value, "mentioned")
+    numeric = isinstance(schema, Scalar) and schema.type in ("number", "integer")
     for span in spans:
+        if numeric and isinstance(span.value, str) and not _NUMERAL.fullmatch(span.value):
+            continue  # what spells a number otherwise, an operator has read as one
         for value in coerced(schema, span.value):
             yield Candidate(value, "span", span.operator, span.start, span.end)
 
@@ -126,7 +130,7 @@ def _number(value: Json) -> int | float | None:
         return None
     if isinstance(value, (int, float)):
         return value
-    if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", value, re.A):
+    if isinstance(value, str) and _NUMERAL.fullmatch(value):
         return float(value) if "." in value else int(value)
     return None
 

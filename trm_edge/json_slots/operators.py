@@ -11,6 +11,7 @@ import datetime as dt
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from .text import Json, same
@@ -63,17 +64,21 @@ _ENDS = ".'\u2019"
 
 def _find_words(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     """Find runs of up to MAX_WORDS words, without what punctuation ends them."""
+    yield from _runs(text)
+
+
+@lru_cache(maxsize=8)  # several operators read the same query
+def _runs(text: str) -> tuple[tuple[int, int, str], ...]:
+    runs: list[tuple[int, int, str]] = []
     tokens = [(match.start(), match.end()) for match in _TOKEN.finditer(text)]
     for first, (start, _) in enumerate(tokens):
         for _, end in tokens[first : first + MAX_WORDS]:
             span = text[start:end].rstrip(_ENDS)
-            if span:
-                yield start, start + len(span), span
             owner = _POSSESSIVE.sub("", span)
-            if owner and owner != span:
-                yield start, start + len(owner), owner
+            runs.extend((start, start + len(run), run) for run in dict.fromkeys((span, owner)) if run)
             if text[end : end + 1] == "." and text[end + 1 : end + 2].isspace():
                 break
+    return tuple(runs)
 
 
 def _write_text(value: Json, now: dt.datetime | None) -> Iterator[str]:
