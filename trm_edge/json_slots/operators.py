@@ -58,7 +58,7 @@ def spellings(value: Json, now: dt.datetime | None = None) -> list[tuple[str, st
 
 _TOKEN = re.compile(r"[^\s,;:!?\"()\[\]{}]+")
 _POSSESSIVE = re.compile(r"['\u2019]s$")
-_QUOTED = re.compile(r"(?<!\w)(['\"`\u2018\u201c])(.{1,200}?)['\"`\u2019\u201d](?!\w)", re.S)
+_QUOTED = re.compile(r"(?<![A-Za-z0-9])(['\"`\u2018\u201c])(.{1,200}?)['\"`\u2019\u201d](?![A-Za-z0-9])", re.S)
 _ENDS = ".'\u2019"
 
 

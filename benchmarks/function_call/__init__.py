@@ -1,0 +1,1 @@
+"""Function calls: data, checkers and measurements around ``trm_edge.json_slots``."""

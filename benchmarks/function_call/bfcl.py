@@ -1,0 +1,160 @@
+"""The Berkeley Function Calling Leaderboard: its examples, its checker, and the choices that its answers ask for.
+
+Needs ``pip install --no-deps bfcl-eval``: its requirements, clients of a dozen services, pin another NumPy. The data
+and the checker are the package's; only its table of models, which imports those clients, has a stand-in.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import re
+import sys
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trm_edge.json_slots import Bound
+from trm_edge.json_slots.schema import MISSING, Missing
+
+SETS = ("simple_python", "multiple", "live_simple", "live_multiple")
+MODEL = "any"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One query, the tools offered, the name of the right one, and per argument the values that count as right.
+
+    ``""`` among an argument's values means that it may be left out.
+    """
+
+    identity: str
+    query: str
+    tools: list[dict[str, Any]]
+    name: str
+    answer: dict[str, list[Any]]
+
+    @property
+    def tool(self) -> dict[str, Any]:
+        """Return the right tool."""
+        return next(tool for tool in self.tools if tool["name"] == self.name)
+
+
+def folder() -> Path:
+    """Return where the installed package keeps its data, without importing it."""
+    found = importlib.util.find_spec("bfcl_eval")
+    if found is None or found.origin is None:
+        raise SystemExit("bfcl_eval is not installed: pip install --no-deps bfcl-eval")
+    return Path(found.origin).parent / "data"
+
+
+def examples(name: str) -> list[Example]:
+    """Read one of ``SETS``."""
+    file = f"BFCL_v4_{name}.json"
+    rows = [json.loads(line) for line in (folder() / file).read_text().splitlines()]
+    answers = {}
+    for line in (folder() / "possible_answer" / file).read_text().splitlines():
+        row = json.loads(line)
+        answers[row["id"]] = row["ground_truth"]
+    result = []
+    for row in rows:
+        said = [turn["content"] for turns in row["question"] for turn in turns if turn["role"] == "user"]
+        ((called, answer),) = answers[row["id"]][0].items()
+        result.append(Example(row["id"], " ".join(said), row["function"], called, answer))
+    return result
+
+
+def passes(example: Example, arguments: Any) -> bool:
+    """Whether BFCL's checker takes a call of the right tool with these arguments."""
+    checker, python = _checker()
+    result = checker(example.tool, {example.name: arguments}, {example.name: example.answer}, python, MODEL)
+    return bool(result["valid"])
+
+
+def _checker() -> tuple[Any, Any]:
+    models = "bfcl_eval.constants.model_config"
+    if models not in sys.modules:
+        stand_in = types.ModuleType(models)
+        keeps_names = types.SimpleNamespace(underscore_to_dot=False)
+        stand_in.MODEL_CONFIG_MAPPING = {MODEL: keeps_names}  # type: ignore[attr-defined]
+        sys.modules[models] = stand_in
+    module = importlib.import_module("bfcl_eval.eval_checker.ast_eval.ast_checker")
+    return module.simple_function_checker, module.Language.PYTHON
+
+
+# ---- labels ----------------------------------------------------------------------------------------------------------
+
+
+def labels(bound: Bound, answer: dict[str, list[Any]]) -> np.ndarray[Any, np.dtype[np.int32]] | None:
+    """Return the choices [S] that make one of the right answers, or None where the candidates hold none.
+
+    Of the candidates that fit, the first is taken: those of the draft and the schema stand before the query's.
+    """
+    by_path: dict[tuple[Any, ...], int] = {slot.path: i for i, slot in enumerate(bound.slots)}
+    chosen = np.full(len(bound.slots), -1, dtype=np.int32)
+
+    def set_all(paths: Iterator[int] | list[int], value: Any) -> bool:
+        return all([choose(i, [value]) for i in paths])
+
+    def choose(i: int, values: list[Any]) -> bool:
+        for value in values:
+            for j in np.flatnonzero(bound.mask[i]):
+                if fits(value, bound.candidates[j].value):
+                    chosen[i] = j
+                    return True
+        return False
+
+    def below(path: tuple[Any, ...]) -> list[int]:
+        return [i for known, i in by_path.items() if known[: len(path)] == path]
+
+    def make(path: tuple[Any, ...], values: list[Any]) -> bool:
+        if path in by_path:
+            return choose(by_path[path], [MISSING if value == "" else value for value in _wanted_first(values)])
+        for value in _wanted_first(values):
+            if value == "" and set_all(below(path), MISSING):
+                return True
+            if isinstance(value, dict) and make_object(path, value):
+                return True
+            if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+                elements = {known[len(path)] for known in by_path if known[: len(path)] == path}
+                given = all(make_object((*path, k), item) for k, item in enumerate(value) if k in elements)
+                rest = [i for k in elements if k >= len(value) for i in below((*path, k))]
+                if len(value) <= len(elements) and given and set_all(rest, MISSING):
+                    return True
+        return False
+
+    def make_object(path: tuple[Any, ...], value: dict[str, Any]) -> bool:
+        names = list(dict.fromkeys(known[len(path)] for known in by_path if known[: len(path)] == path))
+        wanted = {name: v if isinstance(v, list) else [v] for name, v in value.items()}
+        if any(name not in names and "" not in values for name, values in wanted.items()):
+            return False
+        return all(make((*path, name), wanted.get(name, [""])) for name in names)
+
+    return chosen if make_object((), answer) else None
+
+
+def _wanted_first(values: list[Any]) -> list[Any]:
+    """Return the values with "may be left out" last."""
+    return [value for value in values if value != ""] + [value for value in values if value == ""]
+
+
+def fits(right: Any, value: Any | Missing) -> bool:
+    """Whether BFCL counts a candidate as this right value: strings without case and some punctuation."""
+    if right is MISSING or value is MISSING:
+        return right is value
+    if isinstance(right, str) and isinstance(value, str):
+        return _standard(right) == _standard(value)
+    if isinstance(right, list) and isinstance(value, list):
+        return len(right) == len(value) and all(map(fits, right, value))
+    if isinstance(right, bool) or isinstance(value, bool):
+        return right is value
+    return type(right) in (int, float) and type(value) in (int, float) and right == value
+
+
+def _standard(text: str) -> str:
+    return re.sub(r"[ ,./\-_*^]", "", text).lower().replace("'", '"')
