@@ -87,6 +87,7 @@ READ = [
     ("list", "between (33.4484 N, 112.0740 W) and home", [33.4484, -112.074]),
     ("range", "from 2015 to 2021", [2015, 2021]),
     ("range", "between -1.5 and 2", [-1.5, 2]),
+    ("range", "from x=1 to x=3", [1, 3]),
     ("date", "at closing March.11, 2022", "2022-03-11"),
     ("date", "on Jun.20,2023", "2023-06-20"),
     ("date", "from 2023 April 4th", "2023-04-04"),

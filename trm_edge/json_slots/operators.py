@@ -607,7 +607,7 @@ def _write_currency(value: Json, now: dt.datetime | None) -> Iterator[str]:
 _SEPARATOR = re.compile(r"(,? (?:and|or|&) )|, ?")
 _BREAK = re.compile(r"[.;:!?]\s|[\n()\[\]{}]")
 _BRACKETS = re.compile(r"[\[(]([^\[\]()]{1,400})[\])]")
-_RANGE = re.compile(r" ?(?:-|\u2013) ?| (?:to|and|through|until|till) ")
+_RANGE = re.compile(r" ?(?:-|\u2013) ?| (?:to|and|through|until|till) (?:\w{1,2} ?= ?)?")
 _ITEM_WORDS = 4  # of an item in a list
 
 
