@@ -12,7 +12,6 @@ import json
 import re
 import sys
 import types
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,8 +97,11 @@ def labels(bound: Bound, answer: dict[str, list[Any]]) -> np.ndarray[Any, np.dty
     by_path: dict[tuple[Any, ...], int] = {slot.path: i for i, slot in enumerate(bound.slots)}
     chosen = np.full(len(bound.slots), -1, dtype=np.int32)
 
-    def set_all(paths: Iterator[int] | list[int], value: Any) -> bool:
-        return all([choose(i, [value]) for i in paths])
+    def leave_out(path: tuple[Any, ...]) -> bool:
+        return all([choose(i, [MISSING]) for known, i in by_path.items() if known[: len(path)] == path])
+
+    def parts_of(path: tuple[Any, ...]) -> list[Any]:
+        return list(dict.fromkeys(known[len(path)] for known in by_path if known[: len(path)] == path))
 
     def choose(i: int, values: list[Any]) -> bool:
         for value in values:
@@ -109,27 +111,23 @@ def labels(bound: Bound, answer: dict[str, list[Any]]) -> np.ndarray[Any, np.dty
                     return True
         return False
 
-    def below(path: tuple[Any, ...]) -> list[int]:
-        return [i for known, i in by_path.items() if known[: len(path)] == path]
-
     def make(path: tuple[Any, ...], values: list[Any]) -> bool:
         if path in by_path:
             return choose(by_path[path], [MISSING if value == "" else value for value in _wanted_first(values)])
         for value in _wanted_first(values):
-            if value == "" and set_all(below(path), MISSING):
+            if value == "" and leave_out(path):
                 return True
             if isinstance(value, dict) and make_object(path, value):
                 return True
             if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-                elements = {known[len(path)] for known in by_path if known[: len(path)] == path}
-                given = all(make_object((*path, k), item) for k, item in enumerate(value) if k in elements)
-                rest = [i for k in elements if k >= len(value) for i in below((*path, k))]
-                if len(value) <= len(elements) and given and set_all(rest, MISSING):
+                rest = parts_of(path)[len(value) :]
+                given = all(make_object((*path, k), item) for k, item in enumerate(value[: len(parts_of(path))]))
+                if len(value) <= len(parts_of(path)) and given and all([leave_out((*path, k)) for k in rest]):
                     return True
         return False
 
     def make_object(path: tuple[Any, ...], value: dict[str, Any]) -> bool:
-        names = list(dict.fromkeys(known[len(path)] for known in by_path if known[: len(path)] == path))
+        names = parts_of(path)
         wanted = {name: v if isinstance(v, list) else [v] for name, v in value.items()}
         if any(name not in names and "" not in values for name, values in wanted.items()):
             return False

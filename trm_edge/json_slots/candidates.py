@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .operators import Span
-from .schema import MISSING, Array, Choice, Missing, Object, Scalar, Schema, violation
+from .schema import MISSING, Array, Choice, Missing, Object, Scalar, Schema, takes_null, violation
 from .text import Json, dumps
 
 SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span")
 _LITERAL = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,80})\1(?!\w)")
 _EXAMPLE = re.compile(r"\b(?:e\.g\.|such as|for example|for instance),? ([A-Za-z][^.;()'\"\n]{0,60})", re.I)
 _NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
+_JOINTS = re.compile(r"[\s_-]+")
 _LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
 
 
@@ -34,12 +35,12 @@ class Candidate:
     end: int = -1
 
 
-def candidates_of(schema: Schema, optional: bool, draft: Json | Missing, spans: Sequence[Span]) -> list[Candidate]:
-    """Return a slot's candidates, each value once, those of the draft and the schema before those of the query."""
+def candidates_of(schema: Schema, optional: bool, draft: Json | Missing, spans: Sequence[Span]) -> dict[Key, Candidate]:
+    """Return a slot's candidates by ``key_of`` their values, those of the draft and the schema before the query's."""
     found: dict[Key, Candidate] = {}
     for candidate in _proposals(schema, optional, draft, spans):
         found.setdefault(key_of(candidate.value), candidate)
-    return list(found.values())
+    return found
 
 
 Key = tuple[str, Json]
@@ -136,7 +137,7 @@ def _number(value: Json) -> int | float | None:
 
 
 def _fold(text: str) -> str:
-    return re.sub(r"[\s_-]+", "", text).casefold()
+    return _JOINTS.sub("", text).casefold()
 
 
 def _options(schema: Schema) -> Iterator[Json]:
@@ -148,7 +149,7 @@ def _options(schema: Schema) -> Iterator[Json]:
     elif isinstance(schema, Choice):
         for alternative in schema.alternatives:
             yield from (option for option in _options(alternative) if violation(schema, option) is None)
-    if schema.nullable or (isinstance(schema, Scalar) and schema.type == "null"):
+    if takes_null(schema):
         yield None
 
 

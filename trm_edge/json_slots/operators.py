@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any, TypeVar
 
 from .text import Json, same
 
@@ -30,7 +31,8 @@ class Span:
     operator: str
 
 
-Find = Callable[[str, "dt.datetime | None"], Iterator[tuple[int, int, Json]]]
+Find = Callable[[str, "dt.datetime | None"], Iterable[tuple[int, int, Json]]]
+Found = TypeVar("Found")
 Write = Callable[[Json, "dt.datetime | None"], Iterator[str]]
 
 
@@ -54,6 +56,16 @@ def spellings(value: Json, now: dt.datetime | None = None) -> list[tuple[str, st
     return [(one.name, text) for one in OPERATORS for text in one.write(value, now)]
 
 
+def once_per_query(find: Callable[..., Iterator[Found]]) -> Callable[..., tuple[Found, ...]]:
+    """Keep what several operators start from, for the last few queries."""
+
+    @lru_cache(maxsize=8)
+    def kept(*arguments: Any) -> tuple[Found, ...]:
+        return tuple(find(*arguments))
+
+    return kept
+
+
 # ---- words -----------------------------------------------------------------------------------------------------------
 
 _TOKEN = re.compile(r"[^\s,;:!?\"()\[\]{}]+")
@@ -62,23 +74,21 @@ _QUOTED = re.compile(r"(?<![A-Za-z0-9])(['\"`\u2018\u201c])(.{1,200}?)['\"`\u201
 _ENDS = ".'\u2019"
 
 
-def _find_words(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+def _find_words(text: str, now: dt.datetime | None) -> Iterable[tuple[int, int, Json]]:
     """Find runs of up to MAX_WORDS words, without what punctuation ends them."""
-    yield from _runs(text)
+    return _runs(text)
 
 
-@lru_cache(maxsize=8)  # several operators read the same query
-def _runs(text: str) -> tuple[tuple[int, int, str], ...]:
-    runs: list[tuple[int, int, str]] = []
+@once_per_query
+def _runs(text: str) -> Iterator[tuple[int, int, str]]:
     tokens = [(match.start(), match.end()) for match in _TOKEN.finditer(text)]
     for first, (start, _) in enumerate(tokens):
         for _, end in tokens[first : first + MAX_WORDS]:
             span = text[start:end].rstrip(_ENDS)
             owner = _POSSESSIVE.sub("", span)
-            runs.extend((start, start + len(run), run) for run in dict.fromkeys((span, owner)) if run)
+            yield from ((start, start + len(run), run) for run in dict.fromkeys((span, owner)) if run)
             if text[end : end + 1] == "." and text[end + 1 : end + 2].isspace():
                 break
-    return tuple(runs)
 
 
 def _write_text(value: Json, now: dt.datetime | None) -> Iterator[str]:
@@ -101,8 +111,8 @@ def _folded(fold: Callable[[str], str]) -> tuple[Find, Write]:
 
     def find(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
         for start, end, words in _find_words(text, now):
-            if words.count(" ") < 3 and fold(words) != words:
-                yield start, end, fold(words)
+            if words.count(" ") < 3 and (folded := fold(words)) != words:
+                yield start, end, folded
 
     def write(value: Json, now: dt.datetime | None) -> Iterator[str]:
         for text in _write_text(value, now):
@@ -151,6 +161,7 @@ def _exact(number: float) -> int | float:
     return int(rounded) if rounded.is_integer() and abs(rounded) < 2**53 else rounded
 
 
+@once_per_query
 def _digits(text: str) -> Iterator[tuple[re.Match[str], int | float]]:
     for match in _NUMBER.finditer(text):
         digits = match.group(2).replace(",", "")
@@ -210,12 +221,12 @@ def _find_number_words(text: str, now: dt.datetime | None) -> Iterator[tuple[int
 
 def _spelt(text: str, words: list[tuple[int, int, str]], at: int) -> tuple[int, int]:
     """Return how many words from ``at`` on spell one number, and the number."""
-    total, group, count, used, least = 0, 0, 0, 0, 10**12
+    total, group, used, least = 0, 0, 0, 10**12
     room = 10**3  # what a further unit must be smaller than: 100 after tens of hundreds, 10 after "twenty"
     for i in range(at, len(words)):
-        _, end, word = words[i]
-        count += 1
-        between = text[words[i - 1][1] : words[i][0]] if i > at else " "
+        start, _, word = words[i]
+        count = i - at + 1
+        between = text[words[i - 1][1] : start] if i > at else ""
         if between.strip(" -"):
             break
         if word in _WORDS and _WORDS[word] < room:
@@ -238,13 +249,11 @@ def _spelt(text: str, words: list[tuple[int, int, str]], at: int) -> tuple[int, 
         else:
             break
         used = count
-        if end >= MAX_TEXT:
-            break
     return used, total + group if used else 0
 
 
 def _write_number_words(value: Json, now: dt.datetime | None) -> Iterator[str]:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**6:
+    if _is_whole(value) and 0 <= value < 10**6:
         yield _in_words(value)
         if value == 12:
             yield "a dozen"
@@ -265,20 +274,29 @@ def _in_words(value: int) -> str:
 def _find_ordinal(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     for match in _ORDINAL.finditer(text):
         yield match.start(), match.end(), int(match.group(1))
-    for match in _WORD.finditer(text):
-        if match.group().lower() in _ORDINALS:
-            yield match.start(), match.end(), _ORDINALS[match.group().lower()]
+    yield from _named(text, _ORDINALS)
 
 
 def _write_ordinal(value: Json, now: dt.datetime | None) -> Iterator[str]:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10_000:
+    if _is_whole(value) and 0 < value < 10_000:
         ending = "th" if value // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(value % 10, "th")
         yield f"{value}{ending}"
         yield from (name for name, number in _ORDINALS.items() if number == value)
 
 
+def _named(text: str, values: Mapping[str, float]) -> Iterator[tuple[int, int, Json]]:
+    """Find the words that a table has a number for."""
+    for match in _WORD.finditer(text):
+        if match.group().lower() in values:
+            yield match.start(), match.end(), values[match.group().lower()]
+
+
 def _is_number(value: Json) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_whole(value: Json) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 _COMPASS = re.compile(r" ?\u00b0? ?([NSEWnsew])\b")
@@ -326,9 +344,7 @@ def _write_prefixed(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 
 def _find_times(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
-    for match in _WORD.finditer(text):
-        if match.group().lower() in _TIMES:
-            yield match.start(), match.end(), _TIMES[match.group().lower()]
+    return _named(text, _TIMES)
 
 
 def _write_times(value: Json, now: dt.datetime | None) -> Iterator[str]:
@@ -345,7 +361,7 @@ _MONTHS = (
 _MONTH = "|".join(f"{name[:3]}(?:{name[3:]})?" if len(name) > 3 else name for name in _MONTHS)
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _ISO_DATE = re.compile(r"(?<![\d-])(\d{4})[-/](\d{1,2})[-/](\d{1,2})(?![\d-])")
-_US_DATE = re.compile(r"(?<![\d/])(\d{1,2})/(\d{1,2})/(\d{4})(?![\d/])")  # of two readings the operator takes both
+_SLASHED_DATE = re.compile(r"(?<![\d/])(\d{1,2})/(\d{1,2})/(\d{4})(?![\d/])")
 _DOTTED_DATE = re.compile(r"(?<![\d.])(\d{1,2})\.(\d{1,2})\.(\d{4})(?![\d.])")
 _MONTH_FIRST = re.compile(rf"\b({_MONTH})\.? ?(\d{{1,2}})(?:st|nd|rd|th)?(?:,? ?(\d{{4}}))?\b", re.I)
 _YEAR_FIRST = re.compile(rf"\b(\d{{4}}),? ({_MONTH})\.? (\d{{1,2}})(?:st|nd|rd|th)?\b", re.I)
@@ -362,36 +378,41 @@ _NAMED_TIME = re.compile(r"\b(noon|midday|midnight)\b", re.I)
 
 
 _DATES = (  # with the groups of year, month and day
-    *((_ISO_DATE, (1, 2, 3)), (_US_DATE, (3, 1, 2)), (_US_DATE, (3, 2, 1)), (_DOTTED_DATE, (3, 2, 1))),
+    *((_ISO_DATE, (1, 2, 3)), (_SLASHED_DATE, (3, 1, 2)), (_SLASHED_DATE, (3, 2, 1)), (_DOTTED_DATE, (3, 2, 1))),
     *((_MONTH_FIRST, (3, 1, 2)), (_DAY_FIRST, (3, 2, 1)), (_YEAR_FIRST, (1, 2, 3))),
 )
 
 
-def _dates(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, dt.date]]:
-    """Find dates, written out or (where ``now`` is given) relative. Without a year, the next such day from now on."""
+@once_per_query
+def _dates(text: str, today: dt.date | None) -> Iterator[tuple[int, int, dt.date]]:
+    """Find dates, written out or (where ``today`` is given) relative. Without a year, the next such day counts."""
     for pattern, order in _DATES:
         for match in pattern.finditer(text):
             year, month, day = (match.group(i) for i in order)
-            found = _date(year, month, day, now)
+            found = _date(year, month, day, today)
             if found is not None:
                 yield match.start(), match.end(), found
-    if now is not None:
+    if today is not None:
         for match in _RELATIVE.finditer(text):
             try:
-                yield match.start(), match.end(), _relative(match, now.date())
+                yield match.start(), match.end(), _relative(match, today)
             except OverflowError:  # the calendar ends in 9999
                 continue
 
 
-def _date(year: str | None, month: str, day: str, now: dt.datetime | None) -> dt.date | None:
+def _today(now: dt.datetime | None) -> dt.date | None:
+    return None if now is None else now.date()
+
+
+def _date(year: str | None, month: str, day: str, today: dt.date | None) -> dt.date | None:
     number = int(month) if month.isdecimal() else 1 + [name[:3] for name in _MONTHS].index(month[:3].lower())
     try:
         if year is not None:
             return dt.date(int(year), number, int(day))
-        if now is None:
+        if today is None:
             return None
-        found = dt.date(now.year, number, int(day))
-        return found if found >= now.date() else dt.date(now.year + 1, number, int(day))
+        found = dt.date(today.year, number, int(day))
+        return found if found >= today else dt.date(today.year + 1, number, int(day))
     except ValueError:  # no such day
         return None
 
@@ -412,7 +433,7 @@ def _dated(style: str) -> tuple[Find, Write]:
     """Return an operator's functions: dates written in a style of ``strftime``."""
 
     def find(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
-        for start, end, found in _dates(text, now):
+        for start, end, found in _dates(text, _today(now)):
             yield start, end, _styled(found, style)
 
     def write(value: Json, now: dt.datetime | None) -> Iterator[str]:
@@ -422,7 +443,7 @@ def _dated(style: str) -> tuple[Find, Write]:
         month = _MONTHS[day.month - 1].title()
         yield f"{month} {day.day}, {day.year:04}"
         yield f"{day.day} {month} {day.year:04}"
-        yield f"{day.year:04}-{day.month:02}-{day.day:02}"
+        yield day.isoformat()
         if now is not None and (day - now.date()).days == 1:
             yield "tomorrow"
 
@@ -443,6 +464,7 @@ def _read_date(value: Json, style: str) -> dt.date | None:
     return day if _styled(day, style) == value else None
 
 
+@once_per_query
 def _clocks(text: str) -> Iterator[tuple[int, int, tuple[int, int, int]]]:
     """Find times of day as (hour, minute, second) in 24 hours."""
     for match in _CLOCK.finditer(text):
@@ -467,7 +489,7 @@ def _find_clock_parts(text: str, now: dt.datetime | None) -> Iterator[tuple[int,
 
 
 def _write_clock_parts(value: Json, now: dt.datetime | None) -> Iterator[str]:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 60:
+    if _is_whole(value) and 0 <= value < 60:
         yield f"9:{value:02}"
         if value < 24:
             yield f"{value:02}:30"
@@ -477,13 +499,11 @@ def _find_date_time(style: str) -> Find:
     """Return a way to find a date with the time that follows it, or stands before it."""
 
     def find(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
-        clocks = list(_clocks(text))
-        for first, last, day in _dates(text, now):
-            for start, end, time in clocks:
+        for first, last, day in _dates(text, _today(now)):
+            for start, end, time in _clocks(text):
                 behind, ahead = start - last, first - end
                 if 0 <= behind <= 12 or 0 <= ahead <= 12:
-                    moment = f"{day.year:04}-{day.month:02}-{day.day:02}" + style.format(*time)
-                    yield min(first, start), max(last, end), moment
+                    yield min(first, start), max(last, end), day.isoformat() + style.format(*time)
 
     return find
 
@@ -608,6 +628,7 @@ _SEPARATOR = re.compile(r"(,? (?:and|or|&) )|, ?")
 _BREAK = re.compile(r"[.;:!?]\s|[\n()\[\]{}]")
 _BRACKETS = re.compile(r"[\[(]([^\[\]()]{1,400})[\])]")
 _RANGE = re.compile(r" ?(?:-|\u2013) ?| (?:to|and|through|until|till) (?:\w{1,2} ?= ?)?")
+_NUMERAL = re.compile(r"([-+]?\d{1,15}(\.\d{1,15})?)(?:st|nd|rd|th| ?\u00b0? ?([NSEW]))?", re.A)
 _ITEM_WORDS = 4  # of an item in a list
 
 
@@ -658,8 +679,7 @@ def _cuts(
 
 def _find_range(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     """Find two numbers with "to", "and" or a dash between them, as an array of the two."""
-    numbers = list(_digits(text))
-    for (left, low), (right, high) in pairwise(numbers):
+    for (left, low), (right, high) in pairwise(_digits(text)):
         if _RANGE.fullmatch(text, left.end(), right.start()) is not None:
             yield left.start(), right.end(), [low, high]
 
@@ -678,7 +698,7 @@ def _items(text: str) -> Json:
 
 
 def _as_number(text: str) -> int | float | None:
-    match = re.fullmatch(r"([-+]?\d{1,15}(\.\d{1,15})?)(?:st|nd|rd|th| ?\u00b0? ?([NSEW]))?", text, re.A)
+    match = _NUMERAL.fullmatch(text)
     if match is None:
         return None
     number = float(match.group(1)) if match.group(2) else int(match.group(1))

@@ -206,7 +206,7 @@ def walk(schema: Schema) -> Iterator[Schema]:
 
 def violation(schema: Schema, value: Json, at: str = "") -> str | None:
     """Return what is wrong with a value, by JSON pointer, or None where it is valid."""
-    if value is None and (schema.nullable or (isinstance(schema, Scalar) and schema.type == "null")):
+    if value is None and takes_null(schema):
         return None
     if isinstance(schema, Object):
         return _object_violation(schema, value, at)
@@ -223,6 +223,11 @@ def violation(schema: Schema, value: Json, at: str = "") -> str | None:
     return _scalar_violation(schema, value, at)
 
 
+def takes_null(schema: Schema) -> bool:
+    """Whether null is a valid value."""
+    return schema.nullable or (isinstance(schema, Scalar) and schema.type == "null")
+
+
 def _object_violation(schema: Object, value: Json, at: str) -> str | None:
     if not isinstance(value, dict):
         return _wrong(at, "an object", _shown(value))
@@ -232,7 +237,7 @@ def _object_violation(schema: Object, value: Json, at: str) -> str | None:
         known = schema.properties.get(name)
         if known is None and schema.closed:
             return _wrong(at, f"only the properties {', '.join(schema.properties) or '(none)'}", repr(name))
-        wrong = violation(known, inner, f"{at}/{_escaped(name)}") if known is not None else None
+        wrong = violation(known, inner, f"{at}/{escaped(name)}") if known is not None else None
         if wrong is not None:
             return wrong
     most = math.inf if schema.max_properties is None else schema.max_properties
@@ -270,7 +275,7 @@ def _scalar_violation(schema: Scalar, value: Json, at: str) -> str | None:
             return _wrong(at, f"{schema.min_length} to {most} characters", str(len(value)))
         if schema.format in FORMATS and not FORMATS[schema.format](value):
             return _wrong(at, f"the format {schema.format}", _shown(value))
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+    elif schema.type in ("number", "integer"):
         return _number_violation(schema, value, at)
     return None
 
@@ -319,7 +324,8 @@ def _kind(schema: Schema) -> str:
     return schema.type if isinstance(schema, Scalar) else type(schema).__name__.lower()
 
 
-def _escaped(name: str) -> str:
+def escaped(name: str) -> str:
+    """Return a name as a part of a JSON pointer (RFC 6901)."""
     return name.replace("~", "~0").replace("/", "~1")
 
 
@@ -429,7 +435,7 @@ class _Compiler:
             raise SchemaError(f"{at or '/'}: the schema has more than {MAX_NODES} parts")
         if at.count("/") > 3 * MAX_DEPTH:
             raise SchemaError(f"{at or '/'}: the schema is too deep")
-        if not isinstance(schema, Mapping):
+        if not isinstance(schema, dict):
             raise SchemaError(f"{at or '/'}: expected an object, got {_shown(schema)}")
         if "$ref" in schema:
             return self.reference(schema, at, behind)
@@ -456,8 +462,8 @@ class _Compiler:
 
     def check_keys(self, schema: Mapping[str, Json], known: set[str], at: str) -> None:
         for key in schema:
-            if key not in known and not str(key).startswith("x-"):
-                raise SchemaError(f"{at}/{_escaped(str(key))}: not supported here")
+            if key not in known and not key.startswith("x-"):
+                raise SchemaError(f"{at}/{escaped(key)}: not supported here")
 
     def type_of(self, schema: Mapping[str, Json], at: str) -> tuple[str, bool]:
         """Return the type's name in JSON Schema, and whether null is allowed beside it."""
@@ -507,14 +513,13 @@ class _Compiler:
         found: Json = self.root
         for part in target[1:].split("/")[1:]:
             part = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(found, Mapping) and part in found:
+            if isinstance(found, dict) and part in found:
                 found = found[part]
             elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
                 found = found[int(part)]
             else:
                 raise SchemaError(f"{at}/$ref: there is no {target}")
-        compiled = self.compile(found, at, (*behind, target))
-        return _with_remarks(compiled, schema, at)
+        return _beside(self.compile(found, at, (*behind, target)), schema, at)
 
     def combined(self, schema: Mapping[str, Json], key: str, at: str, behind: tuple[str, ...]) -> Schema:
         self.check_keys(schema, _REMARKS | {key, "default", "nullable"}, at)
@@ -525,16 +530,15 @@ class _Compiler:
         if key == "allOf":
             if len(compiled) > 1:
                 raise SchemaError(f"{at}/allOf: supported with one schema, got {len(compiled)}")
-            return _with_remarks(replace(compiled[0], pointer=at or "/"), schema, at)
+            return _beside(compiled[0], schema, at)
         others = [one for one in compiled if not (isinstance(one, Scalar) and one.type == "null")]
-        takes_null = sum(one.nullable for one in others) + len(compiled) - len(others)
-        if key == "oneOf" and takes_null > 1:
-            raise SchemaError(f"{at}/oneOf: null fits {takes_null} alternatives, so it could not be told apart")
-        nullable = takes_null > 0 or schema.get("nullable") is True
+        nulls = sum(one.nullable for one in others) + len(compiled) - len(others)
+        if key == "oneOf" and nulls > 1:
+            raise SchemaError(f"{at}/oneOf: null fits {nulls} alternatives, so it could not be told apart")
         if not others:
-            return _with_remarks(replace(compiled[0], pointer=at or "/"), schema, at)
+            return _beside(compiled[0], schema, at)
         if len(others) == 1:
-            return _with_remarks(replace(others[0], pointer=at or "/", nullable=nullable), schema, at)
+            return _beside(replace(others[0], nullable=nulls > 0), schema, at)
         scalars = []
         for i, one in enumerate(others):
             if isinstance(one, (Array, Object)):
@@ -542,25 +546,23 @@ class _Compiler:
             if isinstance(one, Choice):
                 raise SchemaError(f"{at}/{key}/{i}: alternatives within alternatives are not supported")
             scalars.append(replace(one, nullable=False))
-        choice = Choice(at or "/", tuple(scalars), key == "oneOf", nullable=nullable)
-        return _with_remarks(choice, schema, at)
+        return _beside(Choice(at, tuple(scalars), key == "oneOf", nullable=nulls > 0), schema, at)
 
     def object(self, schema: Mapping[str, Json], at: str, behind: tuple[str, ...], common: dict[str, Any]) -> Object:
         properties = schema.get("properties", {})
-        if not isinstance(properties, Mapping):
+        if not isinstance(properties, dict):
             raise SchemaError(f"{at}/properties: expected an object, got {_shown(properties)}")
         compiled = {
-            str(name): self.compile(inner, f"{at}/properties/{_escaped(str(name))}", behind)
-            for name, inner in properties.items()
+            name: self.compile(inner, f"{at}/properties/{escaped(name)}", behind) for name, inner in properties.items()
         }
         required = _names(schema.get("required", []), f"{at}/required")
         extra = schema.get("additionalProperties", True)
-        if isinstance(extra, Mapping) and extra:
+        if isinstance(extra, dict) and extra:
             raise SchemaError(f"{at}/additionalProperties: a schema for other names is not supported")
-        if not isinstance(extra, (bool, Mapping)):
+        if not isinstance(extra, (bool, dict)):
             raise SchemaError(f"{at}/additionalProperties: expected true or false, got {_shown(extra)}")
         dependent = schema.get("dependentRequired", {})
-        if not isinstance(dependent, Mapping):
+        if not isinstance(dependent, dict):
             raise SchemaError(f"{at}/dependentRequired: expected an object, got {_shown(dependent)}")
         for name in sorted(required - compiled.keys()):
             raise SchemaError(f"{at}/required: {name!r} is no property")
@@ -571,7 +573,7 @@ class _Compiler:
             min_properties=_count(schema, "minProperties", at) or 0,
             max_properties=_count(schema, "maxProperties", at),
             dependent_required={
-                name: _names(names, f"{at}/dependentRequired/{_escaped(name)}") for name, names in dependent.items()
+                name: _names(names, f"{at}/dependentRequired/{escaped(name)}") for name, names in dependent.items()
             },
             **common,
         )
@@ -598,7 +600,7 @@ class _Compiler:
             values = [schema[key]] if key == "const" else schema[key]
             if not isinstance(values, list) or not values:
                 raise SchemaError(f"{at}/{key}: expected a list of values, got {_shown(values)}")
-            if any(isinstance(value, (list, Mapping)) for value in values):
+            if any(isinstance(value, (list, dict)) for value in values):
                 raise SchemaError(f"{at}/{key}: supported for scalars only")
             kept = values if options is None else [v for v in values if any(same(v, o) for o in options)]
             options = [v for v in kept if _has_type(v, name) or (v is None and common["nullable"])]
@@ -627,10 +629,11 @@ class _Compiler:
         )
 
 
-def _with_remarks(compiled: Schema, schema: Mapping[str, Json], at: str) -> Schema:
-    """Return a schema with the description and default that stand beside the reference or the alternatives."""
+def _beside(compiled: Schema, schema: Mapping[str, Json], at: str) -> Schema:
+    """Return what a reference or alternatives compile to, with the description and default that stand beside them."""
     return replace(
         compiled,
+        pointer=at or "/",
         description=_text(schema, "description", at) or compiled.description,
         default=schema.get("default", compiled.default),
         nullable=compiled.nullable or schema.get("nullable") is True,
@@ -652,7 +655,7 @@ def _text(schema: Mapping[str, Json], key: str, at: str) -> str:
 
 
 def _names(value: Json, at: str) -> frozenset[str]:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise SchemaError(f"{at}: expected a list of names, got {_shown(value)}")
     return frozenset(value)
 

@@ -14,14 +14,14 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from ..errors import TrmInputError
-from .candidates import Candidate, candidates_of, key_of
+from .candidates import Candidate, Key, candidates_of, key_of
 from .operators import find_spans
-from .schema import MISSING, Array, Missing, Object, Schema, SchemaError, Tool, compile_tool, violation
+from .schema import MISSING, Array, Missing, Object, Schema, SchemaError, Tool, compile_tool, escaped, violation
 from .text import Json, JsonTextError, dumps, parse, parse_lenient
 
 MAX_ELEMENTS = 3  # of an array of objects that the draft does not have
@@ -42,7 +42,7 @@ class Slot:
     @property
     def pointer(self) -> str:
         """Return the slot's JSON pointer."""
-        return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in self.path)
+        return "".join("/" + escaped(str(part)) for part in self.path)
 
 
 @dataclass(frozen=True)
@@ -112,14 +112,11 @@ class JsonSlots:
             candidates_of(slot.schema, slot.optional, value, spans) for slot, value in zip(slots, chosen, strict=True)
         ]
         table = _Table()
-        rows = [[table.number_of(candidate) for candidate in some] for some in own]
+        rows = [{key: table.number_of(key, candidate) for key, candidate in some.items()} for some in own]
         mask = np.zeros((len(slots), len(table.candidates)), dtype=bool)
-        y0 = np.full(len(slots), -1, dtype=np.int32)
-        for i, (some, row) in enumerate(zip(own, rows, strict=True)):
-            mask[i, row] = True
-            for candidate, j in zip(some, row, strict=True):
-                if key_of(candidate.value) == key_of(chosen[i]):
-                    y0[i] = j
+        for i, row in enumerate(rows):
+            mask[i, list(row.values())] = True
+        y0 = np.array([row.get(key_of(value), -1) for row, value in zip(rows, chosen, strict=True)], dtype=np.int32)
         return Bound(self.tool, query, read, tuple(slots), tuple(table.candidates), mask, y0)
 
 
@@ -254,7 +251,7 @@ def _slots(schema: Schema, path: Path, optional: bool, draft: Json | Missing) ->
         for name, inner in schema.properties.items():
             missing_may = optional or schema.nullable or name not in schema.required
             yield from _slots(inner, (*path, name), missing_may, _at(draft, (name,)))
-    elif isinstance(schema, Array) and isinstance(schema.items, Object):
+    elif _has_elements(schema):
         given = len(draft) if isinstance(draft, list) else 0
         least = schema.min_items
         for index in range(given or max(MAX_ELEMENTS, least)):
@@ -262,6 +259,11 @@ def _slots(schema: Schema, path: Path, optional: bool, draft: Json | Missing) ->
             yield from _slots(schema.items, (*path, index), inner_optional, _at(draft, (index,)))
     else:
         yield Slot(path, schema, optional)
+
+
+def _has_elements(schema: Schema) -> TypeGuard[Array]:
+    """Whether it is an array of objects, which has slots of its own."""
+    return isinstance(schema, Array) and isinstance(schema.items, Object)
 
 
 def _at(value: Json | Missing, path: Path) -> Json | Missing:
@@ -280,10 +282,10 @@ class _Table:
         self.candidates: list[Candidate] = []
         self.numbers: dict[tuple[object, ...], int] = {}
 
-    def number_of(self, candidate: Candidate) -> int:
-        """Return where a candidate stands, adding it where it is new."""
+    def number_of(self, key: Key, candidate: Candidate) -> int:
+        """Return where a candidate, with the key of its value, stands; it is added where it is new."""
         origin = (candidate.source, candidate.operator, candidate.start, candidate.end)
-        number = self.numbers.setdefault((key_of(candidate.value), *origin), len(self.candidates))
+        number = self.numbers.setdefault((key, *origin), len(self.candidates))
         if number == len(self.candidates):
             self.candidates.append(candidate)
         return number
@@ -304,7 +306,7 @@ def _kept(schema: Schema, draft: Json | Missing) -> Json:
             else:
                 frame[name] = _kept(known[name], value)
         return frame
-    if isinstance(schema, Array) and isinstance(schema.items, Object):
+    if _has_elements(schema):
         return [_kept(schema.items, item) for item in (draft if isinstance(draft, list) else [])]
     return MISSING
 
@@ -334,11 +336,11 @@ def _pruned(schema: Schema, value: Json, draft: Json | Missing) -> Json:
             if inner is None:
                 result[name] = part
                 continue
-            holds = isinstance(inner, Object) or (isinstance(inner, Array) and isinstance(inner.items, Object))
+            holds = isinstance(inner, Object) or _has_elements(inner)
+            was = _at(draft, (name,))
             if part is MISSING and holds and name in schema.required and not inner.nullable:
                 part = {} if isinstance(inner, Object) else []
-            part = _pruned(inner, part, _at(draft, (name,)))
-            was = _at(draft, (name,))
+            part = _pruned(inner, part, was)
             if holds and not part and was is None and inner.nullable:
                 part = None
             elif holds and not part and name not in schema.required and was not in ({}, []):
@@ -346,10 +348,11 @@ def _pruned(schema: Schema, value: Json, draft: Json | Missing) -> Json:
             if part is not MISSING:
                 result[name] = part
         return result
-    if isinstance(schema, Array) and isinstance(schema.items, Object) and isinstance(value, list):
+    if _has_elements(schema) and isinstance(value, list):
+        drafted = [_at(draft, (i,)) for i in range(len(value))]
         parts = [
-            (_pruned(schema.items, item, _at(draft, (i,))), _at(draft, (i,)))
-            for i, item in enumerate(value)
+            (_pruned(schema.items, item, was), was)
+            for item, was in zip(value, drafted, strict=True)
             if item is not MISSING
         ]
         return [part for part, was in parts if part or was == {}]

@@ -202,9 +202,9 @@ class _LenientReader:
         return self.text[self.at : self.at + 1]
 
     def value(self, level: int) -> Json:
-        if level > MAX_DEPTH - 1 and self.text[self.at] in "{[":
-            raise _too_deep()
         first = self.text[self.at]
+        if level >= MAX_DEPTH and first in "{[":
+            raise _too_deep()
         if first == "{":
             return self.object(level)
         if first == "[":
@@ -235,9 +235,8 @@ class _LenientReader:
                 first = self.space()
             else:
                 first = self.text[self.at : self.at + 1]
-                if first not in "{[":  # a name alone, as where the text was cut
-                    if first != "":
-                        result[name] = None
+                if first and first not in "{[":  # a name alone
+                    result[name] = None
                     continue
             if first == "":
                 return result
