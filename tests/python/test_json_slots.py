@@ -125,6 +125,11 @@ class TestDecode:
         closed = tool(a=INTEGER).bind("5", '{"more": 1, "a": 2}')
         assert closed.decode(closed.y0).json == '{"a": 2}'
 
+    def test_required_objects_that_the_draft_lacks_come_in_the_schema_s_order(self):
+        names = tuple("hgfedcba")
+        bound = tool(names, **{name: {"type": "object"} for name in names}).bind("", "{}")
+        assert [*parse(bound.decode(bound.y0).json)] == [*names]
+
     def test_broken_drafts_are_mended(self):
         bound = WEATHER.bind("", 'Sure: {"city": "Paris", "days": "3", "unit": \'Metric\', "x": 1')
         assert not bound.draft.valid

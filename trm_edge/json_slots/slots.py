@@ -329,7 +329,7 @@ def _pruned(schema: Schema, value: Json, draft: Json | Missing) -> Json:
     """Return a frame without what was not chosen; objects that are required, or that the draft has empty, stay."""
     if isinstance(schema, Object) and isinstance(value, dict):
         result: dict[str, Json] = {}
-        names = [*value, *(name for name in schema.required if name not in value)]
+        names = [*value, *(name for name in schema.properties if name in schema.required and name not in value)]
         for name in names:
             inner = schema.properties.get(name)
             part = value.get(name, MISSING)
