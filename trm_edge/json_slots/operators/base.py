@@ -1,0 +1,57 @@
+"""What an operator is: a way to read values of one kind from a text, and to write them into one."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from ..text import Json
+
+MAX_TEXT = 4096  # characters of a query that are looked at
+
+
+@dataclass(frozen=True)
+class Span:
+    """A value, and the characters ``start`` to ``end`` of the text that an operator read it from."""
+
+    start: int
+    end: int
+    value: Json
+    operator: str
+
+
+Find = Callable[[str, "dt.datetime | None"], Iterable[tuple[int, int, Json]]]
+Found = TypeVar("Found")
+Write = Callable[[Json, "dt.datetime | None"], Iterator[str]]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A way to read values from a text and to write them; ``now`` is what relative dates are relative to, if given."""
+
+    name: str
+    find: Find
+    write: Write
+
+
+def once_per_query(find: Callable[..., Iterator[Found]]) -> Callable[..., tuple[Found, ...]]:
+    """Keep what several operators start from, for the last few queries."""
+
+    @lru_cache(maxsize=8)
+    def kept(*arguments: Any) -> tuple[Found, ...]:
+        return tuple(find(*arguments))
+
+    return kept
+
+
+def is_number(value: Json) -> bool:
+    """Whether it is a number, which true is not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_whole(value: Json) -> bool:
+    """Whether it is an integer, which true is not."""
+    return isinstance(value, int) and not isinstance(value, bool)

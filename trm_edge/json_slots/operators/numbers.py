@@ -1,0 +1,233 @@
+"""Numbers: in digits and in words, with what stands before or behind them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterator, Mapping
+
+from ..text import Json, same
+from .base import Operator, is_number, is_whole, once_per_query
+
+_SCALES = {"hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "mn": 10**6, "billion": 10**9, "bn": 10**9}
+_SCALES |= {"m": 10**6, "b": 10**9, "dozen": 12}
+_DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,15})(?:\.\d{1,15})?"
+_NUMBER = re.compile(
+    rf"(?<![\w.,:])([-+\u2212]?)[$\u20ac\u00a3\u00a5]?({_DIGITS}(?:[eE][-+]?\d{{1,3}}(?!\w))?|\.\d{{1,15}})(?!\d|[.,:]\d)"
+)
+_SCALE = re.compile(r" ?(hundred|thousand|million|mn|billion|bn|dozen|[kKmMbB])(?![\w])")
+_PERCENT = re.compile(r" ?(?:%|percent\b|per cent\b|pct\b)")
+_UNITS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_WORDS = {name: value for value, name in enumerate(_UNITS)} | {name: 20 + 10 * i for i, name in enumerate(_TENS)}
+_WORD = re.compile(r"[A-Za-z]+")
+_ORDINALS = {
+    **{"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12, "twentieth": 20},
+    **{name + "th": _WORDS[name] for name in ("four", "six", "seven", "ten", "eleven", *_UNITS[13:])},
+}
+_ORDINAL = re.compile(r"(?<![\w.])(\d{1,4})(?:st|nd|rd|th)\b")
+
+
+def _exact(number: float) -> int | float:
+    """Return a whole float as an int, and others without the noise of a multiplication."""
+    rounded = round(float(number), 12)
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 2**53 else rounded
+
+
+@once_per_query
+def digits_of(text: str) -> Iterator[tuple[re.Match[str], int | float]]:
+    """Yield the numbers in digits, with where they stand."""
+    for match in _NUMBER.finditer(text):
+        digits = match.group(2).replace(",", "")
+        number = int(digits) if digits.isdecimal() else float(digits)
+        yield match, -number if match.group(1) in ("-", "\u2212") else number
+
+
+def _find_number(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find digits, with groups of three, a sign, a currency, and a word that multiplies ("$2.5 million")."""
+    for match, number in digits_of(text):
+        yield match.start(), match.end(), number
+        scale = _SCALE.match(text, match.end())
+        if scale is not None:
+            yield match.start(), scale.end(), _exact(number * _SCALES[scale.group(1).lower()])
+
+
+def write_number(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    """Yield a number as it is written, in digits and, where it is whole, by its scale."""
+    if not is_number(value) or not abs(value) < 1e15 or (isinstance(value, float) and "e" in repr(value)):
+        return
+    text = repr(value)
+    yield text
+    if isinstance(value, int) and abs(value) >= 1000:
+        yield f"{value:,}"
+        for name in ("thousand", "million", "billion"):
+            if value % _SCALES[name] == 0 and 0 < abs(value) // _SCALES[name] < 1000:
+                yield f"{value // _SCALES[name]} {name}"
+
+
+def _find_percent(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find percentages as fractions: "5%" is 0.05 (the plain number is found without)."""
+    for match, number in digits_of(text):
+        percent = _PERCENT.match(text, match.end())
+        if percent is not None:
+            yield match.start(), percent.end(), round(number / 100, 15)
+
+
+def _write_percent(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if is_number(value) and abs(value) <= 10:
+        percent = _exact(round(value * 100, 10))
+        if "e" not in repr(percent) and same(round(percent / 100, 15), value):
+            yield f"{percent}%"
+            yield f"{percent} percent"
+
+
+def _find_number_words(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find spelt numbers: "twenty-five", "one hundred and three", "two million", "a dozen"."""
+    words = [(match.start(), match.end(), match.group().lower()) for match in _WORD.finditer(text)]
+    at = 0
+    while at < len(words):
+        count, value = _spelt(text, words, at)
+        if count == 0:
+            at += 1
+            continue
+        yield words[at][0], words[at + count - 1][1], value
+        at += count
+
+
+def _spelt(text: str, words: list[tuple[int, int, str]], at: int) -> tuple[int, int]:
+    """Return how many words from ``at`` on spell one number, and the number."""
+    total, group, used, least = 0, 0, 0, 10**12
+    room = 10**3  # what a further unit must be smaller than: 100 after tens of hundreds, 10 after "twenty"
+    for i in range(at, len(words)):
+        start, _, word = words[i]
+        count = i - at + 1
+        between = text[words[i - 1][1] : start] if i > at else ""
+        if between.strip(" -"):
+            break
+        if word in _WORDS and _WORDS[word] < room:
+            if group % 10 == 0 and (used > 0 or count == 1):
+                group += _WORDS[word]
+                room = 10 if _WORDS[word] >= 20 else 1
+            else:
+                break
+        elif word == "a" and count == 1:
+            group, room = 1, 1
+            continue  # only before a scale
+        elif word == "hundred" and 0 < group < 10:
+            group, room = group * 100, 100
+        elif word == "dozen" and group in range(1, 100):
+            group, room = group * 12, 1
+        elif word in ("thousand", "million", "billion") and group > 0 and _SCALES[word] < least:
+            total, group, room, least = total + group * _SCALES[word], 0, 1000, _SCALES[word]
+        elif word == "and" and used > 0 and room in (100, 1000):
+            continue
+        else:
+            break
+        used = count
+    return used, total + group if used else 0
+
+
+def _write_number_words(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if is_whole(value) and 0 <= value < 10**6:
+        yield _in_words(value)
+        if value == 12:
+            yield "a dozen"
+
+
+def _in_words(value: int) -> str:
+    if value >= 1000:
+        rest = value % 1000
+        return _in_words(value // 1000) + " thousand" + (" " + _in_words(rest) if rest else "")
+    if value >= 100:
+        rest = value % 100
+        return _UNITS[value // 100] + " hundred" + (" and " + _in_words(rest) if rest else "")
+    if value < 20:
+        return _UNITS[value]
+    return _TENS[value // 10 - 2] + ("-" + _UNITS[value % 10] if value % 10 else "")
+
+
+def _find_ordinal(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    for match in _ORDINAL.finditer(text):
+        yield match.start(), match.end(), int(match.group(1))
+    yield from _named(text, _ORDINALS)
+
+
+def _write_ordinal(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if is_whole(value) and 0 < value < 10_000:
+        ending = "th" if value // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(value % 10, "th")
+        yield f"{value}{ending}"
+        yield from (name for name, number in _ORDINALS.items() if number == value)
+
+
+def _named(text: str, values: Mapping[str, float]) -> Iterator[tuple[int, int, Json]]:
+    """Find the words that a table has a number for."""
+    for match in _WORD.finditer(text):
+        if match.group().lower() in values:
+            yield match.start(), match.end(), values[match.group().lower()]
+
+
+_COMPASS = re.compile(r" ?\u00b0? ?([NSEWnsew])\b")
+_PREFIXES = {"p": -12, "n": -9, "\u00b5": -6, "\u03bc": -6, "u": -6, "m": -3, "c": -2, "k": 3, "M": 6, "G": 9}
+_PREFIXED = re.compile(r" ?([pn\u00b5\u03bcumckMG])(?:F|H|V|A|W|Hz|m|g|s|C|J|N|Pa|L|eV|\u03a9|ohms?)(?!\w)")
+_TIMES: dict[str, float] = {
+    "once": 1,
+    "twice": 2,
+    "thrice": 3,
+    "annually": 1,
+    "yearly": 1,
+    "quarterly": 4,
+    "monthly": 12,
+    "weekly": 52,
+}
+_TIMES |= {"daily": 365, "half": 0.5, "pair": 2, "couple": 2, "double": 2, "triple": 3}
+
+
+def _find_coordinate(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find degrees with a quarter of the compass; south and west are negative."""
+    for match, number in digits_of(text):
+        quarter = _COMPASS.match(text, match.end())
+        if quarter is not None:
+            yield match.start(), quarter.end(), -number if quarter.group(1) in "SWsw" else number
+
+
+def _write_coordinate(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if is_number(value) and value != 0 and abs(value) <= 180 and "e" not in repr(value):
+        yield f"{abs(value)!r} {'W' if value < 0 else 'E'}"
+
+
+def _find_prefixed(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find quantities with a prefix of their unit, in the unit itself: "50mH" is 0.05."""
+    for match, number in digits_of(text):
+        prefix = _PREFIXED.match(text, match.end())
+        if prefix is not None:
+            yield match.start(), prefix.end(), float(f"{number!r}e{_PREFIXES[prefix.group(1)]}")
+
+
+def _write_prefixed(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if isinstance(value, float) and 1e-3 <= abs(value) < 1:
+        milli = _exact(value * 1000)
+        if float(f"{milli!r}e-3") == value:
+            yield f"{milli} mA"
+
+
+def _find_times(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    return _named(text, _TIMES)
+
+
+def _write_times(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if is_number(value):
+        yield from (name for name, number in _TIMES.items() if number == value)
+
+
+OPERATORS = (
+    Operator("number", _find_number, write_number),
+    Operator("percent", _find_percent, _write_percent),
+    Operator("number words", _find_number_words, _write_number_words),
+    Operator("ordinal", _find_ordinal, _write_ordinal),
+    Operator("times", _find_times, _write_times),
+    Operator("coordinate", _find_coordinate, _write_coordinate),
+    Operator("prefixed unit", _find_prefixed, _write_prefixed),
+)
