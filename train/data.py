@@ -1,7 +1,6 @@
-"""Training examples: read, checked against the spec, measured, and cut into batches.
+"""Training examples: checked against the spec, measured, and cut into batches.
 
-One ``.npz`` file, or a folder of ``.safetensors`` shards that are joined along N. Arrays by kind, where ``[]`` is
-optional:
+Arrays by kind, where ``[]`` is optional:
 
 ==========  =========================================================================================================
 actions     ``x [N, P, Dx]``, ``[x_len [N]]``, ``y0 [N, T, dof]``, ``target [N, T, dof]``, ``features [N, T, Df]``
@@ -18,20 +17,18 @@ Floats are float32, indices int32 or int64. Rows beyond a length are padding, wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trm_edge.errors import TrmInputError
-from trm_edge.extras import import_extra
-from trm_edge.files import read_npz
 from trm_edge.inputs import Array
 from trm_edge.spec import TrmSpec
 
+_BLOCK = 1 << 16  # rows that are widened to float64 at once
 IGNORED = -100
 """Target of a token that nothing is asked of."""
 
@@ -76,6 +73,19 @@ class Examples:
                         picked[name] = picked[name].take(range(most), axis=dim)
         return picked
 
+    def subset(self, index: Array) -> Examples:
+        """Return some of the examples, by number."""
+        return Examples(self.spec, {name: array[index] for name, array in self.arrays.items()})
+
+    def rows(self, name: str) -> Array:
+        """Return the rows ``[rows, width]`` of a float array, of all examples, without padding."""
+        values = self.arrays[name]
+        length, _ = _PADDED.get(name, ("", 0))
+        if length in self.arrays:
+            values = values[np.arange(values.shape[1]) < self.arrays[length][:, None]]
+        rows: Array = values.reshape(-1, values.shape[-1])
+        return rows
+
     def digest(self) -> str:
         """SHA-256 of everything, so that a resumed run notices other data."""
         total = hashlib.sha256()
@@ -90,27 +100,12 @@ _SLOT_DIMS = {"slots": 1, "mask": 1, "y0": 1, "target": 1, "required": 1}
 _CANDIDATE_DIMS = {"candidates": 1, "mask": 2, "omit": 1}
 
 
-def load_examples(path: Path, spec: TrmSpec) -> Examples:
-    """Read ``path`` and check it, or raise :class:`TrmInputError` that names file, array and example."""
-    if path.is_dir():
-        arrays = _read_shards(path)
-    elif path.suffix == ".npz":
-        arrays = read_npz(path)
-    else:
-        raise TrmInputError(f"{path}: expected an .npz file or a folder of .safetensors shards, and found neither")
-    try:
-        return Examples(spec, check_arrays(spec, arrays))
-    except TrmInputError as error:
-        raise TrmInputError(f"{path}: {error}") from None
-
-
 def split(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
     """Hold out ``share`` of the examples, drawn by ``seed``; returns what is left and what was held out."""
     order = np.random.default_rng([seed, 2]).permutation(len(examples))
     count = round(share * len(examples))
     held, left = np.sort(order[:count]), np.sort(order[count:])
-    parts = [{name: a[i] for name, a in examples.arrays.items()} for i in (left, held)]
-    return Examples(examples.spec, parts[0]), Examples(examples.spec, parts[1])
+    return examples.subset(left), examples.subset(held)
 
 
 def batch_index(size: int, batch_size: int, number: int, seed: int) -> Array:
@@ -151,41 +146,22 @@ def statistics(examples: Examples) -> Arrays:
         if f"normalization.{name}.mean" not in spec.tensor_shapes():
             continue
         sources = [n for n in ((name, "target") if name == "y0" else (name,)) if n in examples.arrays]
-        rows = np.concatenate([_real_rows(examples.arrays, source) for source in sources])
-        mean, std = (rows.mean(0), rows.std(0)) if len(rows) else (np.zeros(1), np.ones(1))
+        mean, std = _moments([examples.rows(source) for source in sources])
         still = std <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
-        found[f"normalization.{name}.mean"] = np.broadcast_to(mean, rows.shape[1:]).astype(np.float32)
-        found[f"normalization.{name}.std"] = np.broadcast_to(np.where(still, 1, std), rows.shape[1:]).astype(np.float32)
+        found[f"normalization.{name}.mean"] = mean.astype(np.float32)
+        found[f"normalization.{name}.std"] = np.where(still, 1, std).astype(np.float32)
     return found
 
 
-def _real_rows(arrays: Arrays, name: str) -> Array:
-    """Return ``[rows, width]`` float64 without padding."""
-    values = arrays[name]
-    length, _ = _PADDED.get(name, ("", 0))
-    if length in arrays:
-        values = values[np.arange(values.shape[1]) < arrays[length][:, None]]
-    rows: Array = values.reshape(-1, values.shape[-1]).astype(np.float64)
-    return rows
-
-
-def _read_shards(folder: Path) -> Arrays:
-    load = import_extra("safetensors.numpy", "reading .safetensors shards", "train").load_file
-    paths = sorted(folder.glob("*.safetensors"))
-    if not paths:
-        raise TrmInputError(f"{folder}: holds no .safetensors shard")
-    shards = []
-    for path in paths:
-        try:
-            shards.append(load(path))
-        except Exception as error:  # safetensors has an exception type of its own, and raises OSError too
-            raise TrmInputError(f"{path}: not a readable shard: {error}") from None
-        if set(shards[-1]) != set(shards[0]):
-            raise TrmInputError(f"{path}: expected the arrays of {paths[0].name}, got {sorted(shards[-1])}")
-    try:
-        return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
-    except ValueError as error:
-        raise TrmInputError(f"{folder}: shards do not fit together: {error}") from None
+def _moments(sources: Sequence[Array]) -> tuple[Array, Array]:
+    """Return mean and standard deviation of each column in float64; a part of the rows at a time is widened."""
+    count, width = sum(len(rows) for rows in sources), sources[0].shape[1]
+    if not count:
+        return np.zeros(width), np.ones(width)
+    parts = [rows[begin : begin + _BLOCK] for rows in sources for begin in range(0, len(rows), _BLOCK)]
+    mean = sum(part.sum(0, dtype=np.float64) for part in parts) / count
+    variance = sum(np.square(part - mean).sum(0) for part in parts) / count
+    return mean, np.sqrt(variance)
 
 
 def check_arrays(spec: TrmSpec, arrays: Mapping[str, Array]) -> Arrays:

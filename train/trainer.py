@@ -21,9 +21,10 @@ from trm_edge.quantization import Quantization, uniform
 from trm_edge.spec import TrmSpec, check_statistics
 
 from .config import RunConfig
-from .data import Arrays, Examples, batch_index, check_arrays, load_examples, split, statistics, to_tensors
+from .data import Arrays, Examples, batch_index, check_arrays, split, statistics, to_tensors
 from .evaluate import Evaluation, evaluate, summary
 from .hooks import find_hook, fresh_features
+from .load import load_examples
 from .log import JsonLines, LogSums, Progress, describe, plot_curve
 from .losses import step_loss
 from .model import Batch, Carry, StepOutput, TrmHead

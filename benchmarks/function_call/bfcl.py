@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from trm_edge.json_slots import Bound
+from trm_edge.json_slots import SlotInputs
 from trm_edge.json_slots.schema import MISSING, Missing
 
 SETS = ("simple_python", "multiple", "live_simple", "live_multiple")
@@ -89,7 +89,7 @@ def _checker() -> tuple[Any, Any]:
 # ---- labels ----------------------------------------------------------------------------------------------------------
 
 
-def labels(bound: Bound, answer: dict[str, list[Any]]) -> np.ndarray[Any, np.dtype[np.int32]] | None:
+def labels(bound: SlotInputs, answer: dict[str, list[Any]]) -> np.ndarray[Any, np.dtype[np.int32]] | None:
     """Return the choices [S] that make one of the right answers, or None where the candidates hold none.
 
     Of the candidates that fit, the first is taken: those of the draft and the schema stand before the query's.

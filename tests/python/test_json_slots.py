@@ -13,7 +13,8 @@ from jsonschema import Draft202012Validator
 from trm_edge import TrmError
 from trm_edge.errors import TrmInputError
 from trm_edge.json_slots.schema import MISSING, SchemaError
-from trm_edge.json_slots.slots import MAX_ELEMENTS, JsonSlots
+from trm_edge.json_slots.calls import JsonSlots
+from trm_edge.json_slots.slots import MAX_ELEMENTS
 from trm_edge.json_slots.text import parse, same
 
 
@@ -202,7 +203,7 @@ class TestDecode:
         with pytest.raises(TrmInputError, match="draft: expected text, got dict"):
             WEATHER.bind("", {})
         with pytest.raises(TrmInputError, match="now: expected a datetime, got str"):
-            WEATHER.bind("", None, "today")
+            WEATHER.bind("", now="today")
         many = {"people": [{}] * 200}
         with pytest.raises(SchemaError, match="at most 256 slots, got 400"):
             tool(people=PEOPLE).bind("", json.dumps(many))

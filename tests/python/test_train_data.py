@@ -16,10 +16,10 @@ from trm_edge.train.data import (  # noqa: E402
     batch_index,
     batches,
     check_arrays,
-    load_examples,
     split,
     statistics,
 )
+from trm_edge.train.load import load_examples  # noqa: E402
 
 
 def action_arrays(n: int = 6, spec=None) -> dict[str, np.ndarray]:

@@ -1,11 +1,27 @@
 """Tool calls behind a language model: a draft and a query become slots with candidates, choices become valid JSON.
 
 It reads from left to right: ``schema`` (a tool's JSON Schema, compiled) -> ``slots`` -> ``candidates`` (with what
-``operators`` read from the query) -> choices -> JSON (``text``). Who chooses is not part of it.
+``operators`` read from the query) -> ``features`` (arrays, with the vectors of ``providers``) -> a head -> ``answer``
+(JSON). ``calls`` ties them together for one call.
 """
 
+from .calls import JsonSlots, Resolved, SlotInputs
+from .features import Featurizer
+from .providers import ContextProvider, GivenStates, HashedNgrams, Tokens
 from .schema import SchemaError, Tool, compile_tool
-from .slots import Bound, JsonSlots, Resolved
 from .text import JsonTextError
 
-__all__ = ["Bound", "JsonSlots", "JsonTextError", "Resolved", "SchemaError", "Tool", "compile_tool"]
+__all__ = [
+    "ContextProvider",
+    "Featurizer",
+    "GivenStates",
+    "HashedNgrams",
+    "JsonSlots",
+    "JsonTextError",
+    "Resolved",
+    "SchemaError",
+    "SlotInputs",
+    "Tokens",
+    "Tool",
+    "compile_tool",
+]

@@ -16,7 +16,7 @@ from .operators import Span
 from .schema import MISSING, Array, Choice, Missing, Object, Scalar, Schema, takes_null, violation
 from .text import Json, dumps
 
-SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span")
+SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span", "tool")
 _LITERAL = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,80})\1(?!\w)")
 _EXAMPLE = re.compile(r"\b(?:e\.g\.|such as|for example|for instance),? ([A-Za-z][^.;()'\"\n]{0,60})", re.I)
 _NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
@@ -26,13 +26,17 @@ _LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A value (``MISSING``: leave the slot out) and its source, one of ``SOURCES``; a span also has an operator."""
+    """A value (``MISSING``: leave the slot out) and its source, one of ``SOURCES``.
+
+    A span also has an operator and its place in the query; ``note`` is what is said about an option elsewhere.
+    """
 
     value: Json | Missing
     source: str
     operator: str = ""
     start: int = -1
     end: int = -1
+    note: str = ""
 
 
 def candidates_of(schema: Schema, optional: bool, draft: Json | Missing, spans: Sequence[Span]) -> dict[Key, Candidate]:

@@ -1,0 +1,78 @@
+"""Training examples from tool calls: labels, drafts of every quality, and the arrays of ``train.packed``.
+
+slots = JsonSlots(tool)
+inputs = slots.bind(query, corrupted(slots, query, arguments, rng), featurizer)
+target = label(inputs, arguments)               # None: the candidates do not hold the answer
+calls.append(call_arrays(inputs, target))
+np.savez(path, **pack(calls))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from trm_edge.inputs import Array
+from trm_edge.json_slots import JsonSlots, SlotInputs
+from trm_edge.json_slots.candidates import key_of
+from trm_edge.json_slots.schema import MISSING
+from trm_edge.json_slots.slots import at
+from trm_edge.json_slots.text import Json, dumps
+
+KINDS = ("none", "right", "partial", "wrong", "broken")
+"""Drafts: none at all, the right call, one that lacks slots, one with other values or types, and text cut short."""
+
+
+def label(inputs: SlotInputs, arguments: Mapping[str, Json]) -> Array | None:
+    """Return the choices [S] that make these arguments, or None where the candidates do not hold them."""
+    target = np.full(len(inputs.slots), -1, np.int32)
+    wanted = [key_of(at(arguments, slot.path)) for slot in inputs.slots]
+    for number, (candidate, owner) in enumerate(zip(inputs.candidates, inputs.slot_of.tolist(), strict=True)):
+        if target[owner] < 0 and key_of(candidate.value) == wanted[owner]:
+            target[owner] = number
+    return None if (target < 0).any() else target
+
+
+def call_arrays(inputs: SlotInputs, target: Array) -> dict[str, Array]:
+    """Return one call as ``train.packed.pack`` takes it."""
+    made = inputs.arrays
+    omit = np.array([candidate.value is MISSING for candidate in inputs.candidates], bool)
+    arrays = {name: made[name] for name in ("x", "slots", "candidates", "y0")}
+    return arrays | {"slot_of": inputs.slot_of.astype(np.int32), "target": target.astype(np.int32), "omit": omit}
+
+
+def corrupted(slots: JsonSlots, query: str, arguments: Mapping[str, Json], kind: str, rng: np.random.Generator) -> str:
+    """Return a draft of ``arguments`` as text, of one of ``KINDS``.
+
+    Values of wrong drafts are other candidates of their slot, so that they look as what a language model takes from
+    the query by mistake.
+    """
+    if kind == "none":
+        return ""
+    value: dict[str, Any] = dict(arguments)
+    names = [name for name in slots.tool.arguments.properties if name in value]
+    if kind == "partial" and names:
+        for name in rng.permutation(names)[: rng.integers(1, len(names) + 1)].tolist():
+            del value[name]
+    if kind == "wrong":
+        _spoil(slots, query, value, rng)
+    text = dumps(value)
+    return text[: rng.integers(1, len(text) + 1)] if kind == "broken" else text
+
+
+def _spoil(slots: JsonSlots, query: str, value: dict[str, Any], rng: np.random.Generator) -> None:
+    """Set one to three slots at the top to another candidate, to text of their value, or take them out."""
+    inputs = slots.bind(query)
+    tops = [i for i, slot in enumerate(inputs.slots) if len(slot.path) == 1]
+    for i in rng.permutation(tops)[: rng.integers(1, 4)].tolist():
+        name = inputs.slots[i].path[0]
+        others = np.flatnonzero(inputs.slot_of == i)
+        other = inputs.candidates[int(rng.choice(others))].value if len(others) else MISSING
+        if rng.random() < 0.1 and name in value:
+            value[str(name)] = str(value[name])
+        elif other is MISSING:
+            value.pop(str(name), None)
+        else:
+            value[str(name)] = other

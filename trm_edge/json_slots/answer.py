@@ -1,0 +1,125 @@
+"""Answers: a choice per slot becomes JSON, with what the draft has beside its slots."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from .candidates import Candidate
+from .schema import MISSING, Missing, Object, Schema, violation
+from .slots import Draft, Path, Slot, at, has_elements
+from .text import Json
+
+MAX_TRIES = 256  # joint choices that are looked at before the draft is taken, or nothing
+
+
+def joint_choices(
+    first: list[int], mask: np.ndarray[Any, np.dtype[np.bool_]], logits: np.ndarray[Any, Any] | None
+) -> Iterator[list[int]]:
+    """Yield the joint choice ``first``, then others by falling sum of ``logits [S, M]``, up to MAX_TRIES."""
+    yield first
+    if logits is None:
+        return
+    scores = np.where(mask & ~np.isnan(logits), logits, -np.inf).astype(np.float64)
+    orders = [
+        [int(j) for j in np.argsort(-row, kind="stable") if allowed[j]]
+        for row, allowed in zip(scores, mask, strict=True)
+    ]
+    orders = [order or [-1] for order in orders]
+    begin = (0,) * len(orders)
+    heap: list[tuple[float, tuple[int, ...]]] = [(0.0, begin)]
+    seen = {begin}
+    for _ in range(MAX_TRIES):
+        if not heap:
+            return
+        loss, ranks = heapq.heappop(heap)
+        choice = [order[rank] for order, rank in zip(orders, ranks, strict=True)]
+        if choice != first:
+            yield choice
+        for i, rank in enumerate(ranks):
+            after = (*ranks[:i], rank + 1, *ranks[i + 1 :])
+            if rank + 1 < len(orders[i]) and after not in seen:
+                seen.add(after)
+                step = scores[i, orders[i][rank]] - scores[i, orders[i][rank + 1]]
+                heapq.heappush(heap, (loss + (float(step) if np.isfinite(step) else 1e9), after))
+
+
+def assembled(
+    arguments: Object, draft: Draft, slots: Sequence[Slot], candidates: Sequence[Candidate], choice: Sequence[int]
+) -> Json:
+    """Return the draft's value with every slot set to its choice; names that the schema does not know are kept."""
+    result = _kept(arguments, draft.value)
+    for slot, index in zip(slots, choice, strict=True):
+        value = candidates[index].value if index >= 0 else at(draft.value, slot.path)
+        if value is not MISSING and (index >= 0 or violation(slot.schema, value) is None):
+            _set(result, slot.path, value)
+    return _pruned(arguments, result, draft.value)
+
+
+def _kept(schema: Schema, draft: Json | Missing) -> Json:
+    """Return the frame that choices are set into: the draft's unknown names, where the schema lets them stand."""
+    if isinstance(schema, Object):
+        known = schema.properties
+        frame: dict[str, Json] = {}
+        for name, value in draft.items() if isinstance(draft, Mapping) else ():
+            if name not in known:
+                if not schema.closed:
+                    frame[name] = value
+            else:
+                frame[name] = _kept(known[name], value)
+        return frame
+    if has_elements(schema):
+        return [_kept(schema.items, item) for item in (draft if isinstance(draft, list) else [])]
+    return MISSING
+
+
+def _set(frame: Json, path: Path, value: Json) -> None:
+    for part, following in pairwise(path):
+        empty: Json = [] if isinstance(following, int) else {}
+        if isinstance(part, int):
+            while len(frame) <= part:
+                frame.append(MISSING)
+            if not isinstance(frame[part], (dict, list)):
+                frame[part] = empty
+        elif not isinstance(frame.get(part), (dict, list)):
+            frame[part] = empty
+        frame = frame[part]
+    frame[path[-1]] = value
+
+
+def _pruned(schema: Schema, value: Json, draft: Json | Missing) -> Json:
+    """Return a frame without what was not chosen; objects that are required, or that the draft has empty, stay."""
+    if isinstance(schema, Object) and isinstance(value, dict):
+        result: dict[str, Json] = {}
+        names = [*value, *(name for name in schema.properties if name in schema.required and name not in value)]
+        for name in names:
+            inner = schema.properties.get(name)
+            part = value.get(name, MISSING)
+            if inner is None:
+                result[name] = part
+                continue
+            holds = isinstance(inner, Object) or has_elements(inner)
+            was = at(draft, (name,))
+            if part is MISSING and holds and name in schema.required and not inner.nullable:
+                part = {} if isinstance(inner, Object) else []
+            part = _pruned(inner, part, was)
+            if holds and not part and was is None and inner.nullable:
+                part = None
+            elif holds and not part and name not in schema.required and was not in ({}, []):
+                part = MISSING
+            if part is not MISSING:
+                result[name] = part
+        return result
+    if has_elements(schema) and isinstance(value, list):
+        drafted = [at(draft, (i,)) for i in range(len(value))]
+        parts = [
+            (_pruned(schema.items, item, was), was)
+            for item, was in zip(value, drafted, strict=True)
+            if item is not MISSING
+        ]
+        return [part for part, was in parts if part or was == {}]
+    return value

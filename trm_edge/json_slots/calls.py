@@ -1,0 +1,201 @@
+"""Calls of a tool: a draft and a query become choices, and choices become JSON again.
+
+inputs = JsonSlots(tool).bind(query, draft, featurizer)   # schema -> slots -> candidates -> arrays
+out = refiner.refine(**inputs.arrays)                     # who chooses
+resolved = inputs.decode(out.y, out.logits)               # choices -> JSON, valid or none
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import TrmInputError
+from .answer import assembled, joint_choices
+from .candidates import Candidate, candidates_of, key_of
+from .features import Features, Featurizer
+from .operators import find_spans
+from .schema import SchemaError, Tool, compile_tool, violation
+from .slots import Draft, Slot, at, read_draft, slots_of
+from .text import dumps
+
+MAX_SLOTS = 256
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What became of a draft.
+
+    ``status`` is ``unchanged`` (``json`` is the draft's own text), ``resolved`` (``json`` is new), ``abstained``
+    (``json`` is the draft's, as it is valid) or ``unresolved`` (``json`` is None). Whatever ``json`` holds is valid.
+    """
+
+    status: str
+    json: str | None
+    draft: str
+
+
+class JsonSlots:
+    """The slots of one tool, compiled once.
+
+    Parameters
+    ----------
+    tool
+        What ``compile_tool`` takes, or a compiled ``Tool``.
+    """
+
+    def __init__(self, tool: Any) -> None:
+        self.tool = tool if isinstance(tool, Tool) else compile_tool(tool)
+
+    def bind(
+        self,
+        query: str,
+        draft: str | None = None,
+        featurizer: Featurizer | None = None,
+        now: dt.datetime | None = None,
+    ) -> SlotInputs:
+        """Return the slots, candidates and first choices for one call.
+
+        Parameters
+        ----------
+        query
+            What the user said.
+        draft
+            The text of the arguments as a language model wrote them; None or empty where there is none.
+        featurizer
+            Makes the arrays that a head takes; without it there are none, and the caller chooses by other means.
+        now
+            What relative dates in the query are relative to; without it they are not read.
+
+        Raises
+        ------
+        TrmInputError
+            Where an argument has another type, or the draft needs more than MAX_SLOTS slots.
+        """
+        check_call(query, draft, now)
+        arguments = self.tool.arguments
+        read = read_draft(arguments, draft or "")
+        slots = list(slots_of(arguments, (), False, read.value))
+        if len(slots) > MAX_SLOTS:
+            raise SchemaError(f"tool {self.tool.name}: expected at most {MAX_SLOTS} slots, got {len(slots)}")
+        spans = find_spans(query, now)
+        candidates: list[Candidate] = []
+        y0 = np.full(len(slots), -1, np.int32)
+        counts = []
+        for i, slot in enumerate(slots):
+            drafted = at(read.value, slot.path)
+            own = candidates_of(slot.schema, slot.optional, drafted, spans)
+            key = key_of(drafted)
+            if key in own:
+                y0[i] = len(candidates) + list(own).index(key)
+            candidates += own.values()
+            counts.append(len(own))
+        slot_of = np.repeat(np.arange(len(slots)), counts)
+        features = None
+        if featurizer is not None:
+            features = featurizer.features(query, self.tool, slots, read, candidates, slot_of, y0)
+        return SlotInputs(self.tool, query, read, tuple(slots), tuple(candidates), slot_of, y0, features)
+
+
+def check_call(query: str, draft: str | None, now: dt.datetime | None) -> None:
+    """Raise :class:`TrmInputError` where an argument of a call has another type."""
+    for name, text in (("query", query), ("draft", "" if draft is None else draft)):
+        if not isinstance(text, str):
+            raise TrmInputError(f"{name}: expected text, got {type(text).__name__}")
+    if now is not None and not isinstance(now, dt.datetime):
+        raise TrmInputError(f"now: expected a datetime, got {type(now).__name__}")
+
+
+@dataclass(frozen=True, eq=False)
+class SlotInputs:
+    """One call's slots and candidates, and the arrays that a head takes.
+
+    Attributes
+    ----------
+    candidates
+        Those of the first slot, then those of the second, and so on.
+    slot_of
+        [M] int: the slot that a candidate belongs to, rising.
+    y0
+        [S] int32: the draft's choices; -1 where its value is not valid for the slot, or is missing and must not be.
+    features
+        Float arrays, or None where it was bound without a featurizer.
+    """
+
+    tool: Tool
+    query: str
+    draft: Draft
+    slots: tuple[Slot, ...]
+    candidates: tuple[Candidate, ...]
+    slot_of: np.ndarray[Any, np.dtype[np.int64]]
+    y0: np.ndarray[Any, np.dtype[np.int32]]
+    features: Features | None = None
+
+    @property
+    def mask(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return [S, M] bool: which candidates a slot may take."""
+        mask: np.ndarray[Any, np.dtype[np.bool_]] = np.arange(len(self.slots))[:, None] == self.slot_of
+        return mask
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return what ``Refiner.refine`` takes, by name."""
+        if self.features is None:
+            raise TrmInputError("arrays: there are none; bind with a featurizer")
+        made = self.features
+        return {"x": made.x, "y0": self.y0, "slots": made.slots, "candidates": made.candidates, "mask": self.mask}
+
+    def decode(
+        self, indices: Sequence[int] | np.ndarray[Any, Any], logits: np.ndarray[Any, Any] | None = None
+    ) -> Resolved:
+        """Turn a choice per slot into JSON that is valid, or say that there is none.
+
+        Parameters
+        ----------
+        indices
+            [S] int: candidates; -1 for the draft's value, or nothing where that is not valid.
+        logits
+            [S, M] float: where the joint choice is not valid, the next best by their sum are tried, up to 256.
+
+        Raises
+        ------
+        TrmInputError
+            Where shapes or indices do not fit the slots and their mask.
+        """
+        first = self._checked(indices)
+        if self.draft.valid and all(
+            index < 0 or key_of(self.candidates[index].value) == key_of(at(self.draft.value, slot.path))
+            for slot, index in zip(self.slots, first, strict=True)
+        ):
+            return Resolved("unchanged", self.draft.text, self.draft.text)
+        scores = None if logits is None else np.asarray(logits, dtype=np.float64)
+        shape = [len(self.slots), len(self.candidates)]
+        if scores is not None and [*scores.shape] != shape:
+            raise TrmInputError(f"logits: expected {shape}, got {list(scores.shape)}")
+        for choice in joint_choices(first, self.mask, scores):
+            value = assembled(self.tool.arguments, self.draft, self.slots, self.candidates, choice)
+            if violation(self.tool.arguments, value) is None:
+                return Resolved("resolved", dumps(value), self.draft.text)
+        return self.abstain()
+
+    def abstain(self) -> Resolved:
+        """Return the draft if it is valid, else nothing, with status ``unresolved``."""
+        if self.draft.valid:
+            return Resolved("abstained", self.draft.text, self.draft.text)
+        return Resolved("unresolved", None, self.draft.text)
+
+    def _checked(self, indices: Sequence[int] | np.ndarray[Any, Any]) -> list[int]:
+        array = np.asarray(indices)
+        if array.shape != (len(self.slots),) or (array.size and array.dtype.kind not in "iu"):
+            raise TrmInputError(
+                f"indices: expected integers [{len(self.slots)}], got {array.dtype} {list(array.shape)}"
+            )
+        chosen = [int(index) for index in array]
+        for i, (slot, index) in enumerate(zip(self.slots, chosen, strict=True)):
+            if not -1 <= index < len(self.candidates) or (index >= 0 and self.slot_of[index] != i):
+                raise TrmInputError(f"indices: {index} is no candidate of {slot.pointer}")
+        return chosen

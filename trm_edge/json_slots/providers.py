@@ -1,0 +1,134 @@
+"""Context providers: one vector per word or token of a text, from hashed n-grams, a language model, or the caller.
+
+A provider is any object with ``width`` and ``tokens(text) -> Tokens``. The query, the names and descriptions of slots,
+and the values of candidates all pass through the same one, so that a head can compare them.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import TrmInputError
+
+Vectors = np.ndarray[Any, np.dtype[np.float32]]
+Offsets = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The tokens of a text.
+
+    Attributes
+    ----------
+    vectors
+        [P, W] float32, a row per token.
+    starts, ends
+        [P] int64: the characters of the text that a token covers, in rising order.
+    """
+
+    vectors: Vectors
+    starts: Offsets
+    ends: Offsets
+
+    def __post_init__(self) -> None:
+        count = len(self.starts)
+        if self.vectors.ndim != 2 or self.vectors.dtype != np.float32 or len(self.vectors) != count:
+            shape = list(self.vectors.shape)
+            raise TrmInputError(f"vectors: expected float32 [{count}, width], got {self.vectors.dtype} {shape}")
+        if self.starts.shape != (count,) or self.ends.shape != (count,):
+            raise TrmInputError(f"ends: expected [{count}], as many as starts, got {list(self.ends.shape)}")
+        if (np.diff(self.starts) < 0).any() or (self.ends < self.starts).any():
+            raise TrmInputError("starts: expected rising offsets, each not behind its end")
+        if not np.isfinite(self.vectors).all():
+            raise TrmInputError("vectors: expected finite values")
+
+
+class ContextProvider(Protocol):
+    """What a resolver asks for vectors."""
+
+    @property
+    def width(self) -> int:
+        """W, the width of a vector."""
+        ...
+
+    def tokens(self, text: str) -> Tokens:
+        """Return the tokens of a text, in order; a text without any gives 0 rows."""
+        ...
+
+
+_WORD = re.compile(r"[^\W_]+|[^\w\s]")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+class HashedNgrams:
+    """Words as signed sums of their hashed character n-grams: no language model, no table, nothing to download.
+
+    A word's vector is the sum, over the word in brackets and its n-grams of 3 to 5 characters (Bojanowski et al.,
+    arXiv 1607.04606), of a sign at a place that the n-gram's CRC-32 names (feature hashing, arXiv 0902.2206), brought
+    to length 1. Case is folded; punctuation marks are words of their own. It is the same on every machine.
+
+    Parameters
+    ----------
+    width
+        W; more keeps more words apart.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        if not 8 <= width <= 4096:
+            raise TrmInputError(f"width: expected 8..4096, got {width}")
+        self.width = width
+        self._vector = lru_cache(maxsize=1 << 15)(self._hashed)
+
+    def tokens(self, text: str) -> Tokens:
+        """Return the words and punctuation marks of a text."""
+        found = [(match.start(), match.end(), match.group()) for match in _WORD.finditer(text)]
+        vectors = np.zeros((len(found), self.width), np.float32)
+        for row, (_, _, word) in enumerate(found):
+            vectors[row] = self._vector(word.casefold())
+        starts = np.array([start for start, _, _ in found], np.int64)
+        return Tokens(vectors, starts, np.array([end for _, end, _ in found], np.int64))
+
+    def _hashed(self, word: str) -> Vectors:
+        framed = f"<{word}>"
+        grams = {framed} | {framed[i : i + n] for n in (3, 4, 5) for i in range(len(framed) - n + 1)}
+        vector = np.zeros(self.width, np.float32)
+        for gram in sorted(grams):
+            code = zlib.crc32(gram.encode("utf-8", "surrogatepass"))
+            vector[code % self.width] += 1 if code >> 31 else -1
+        norm = float(np.sqrt(vector @ vector))
+        return vector / np.float32(norm) if norm > 0 else vector
+
+
+class GivenStates:
+    """Vectors that the caller computed elsewhere, by text: hidden states of a served model, for instance.
+
+    Parameters
+    ----------
+    states
+        The tokens of every text that a call needs; ``texts_of`` of a resolver lists them.
+    """
+
+    def __init__(self, states: Mapping[str, Tokens]) -> None:
+        widths = {tokens.vectors.shape[1] for tokens in states.values()}
+        if len(widths) != 1:
+            raise TrmInputError(f"states: expected vectors of one width, got {sorted(widths) or 'none'}")
+        self.width = widths.pop()
+        self._states = dict(states)
+
+    def tokens(self, text: str) -> Tokens:
+        """Return what was given for a text."""
+        if text not in self._states:
+            raise TrmInputError(f"states: expected the tokens of {text!r}, which were not given")
+        return self._states[text]
+
+
+def words_of(name: str) -> str:
+    """Return an identifier as words: "numUnits_max" is "num Units max"."""
+    return _HUMP.sub(" ", name.replace("_", " ").replace(".", " "))

@@ -1,0 +1,263 @@
+"""The resolver: a head that chooses among a call's candidates, and everything around it.
+
+    resolver = Resolver("home.trm")
+    call = resolver.resolve_tool_call(tools, "dim the lights in the kitchen to 20 percent")
+    call.name, call.json        # a function of the tools, and arguments that its schema allows; or None
+
+One ``Resolver`` serves one thread at a time, as its ``Refiner`` does; ``clone()`` makes another on the same weights.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import TrmInputError
+from ..refiner import Refiner, load
+from .calls import JsonSlots, SlotInputs, check_call
+from .candidates import Candidate
+from .features import TOKEN_FLAGS, Featurizer
+from .providers import ContextProvider, HashedNgrams
+from .schema import MISSING, Object, Scalar, SchemaError, Tool
+from .slots import Draft, Slot
+from .text import Json, JsonTextError, dumps, parse, parse_lenient
+
+Logits = np.ndarray[Any, np.dtype[np.float32]]
+NO_TOOL = Tool("", "", Object(""))  # whose slot the choice of a tool is
+
+
+@dataclass(frozen=True)
+class ResolvedCall:
+    """A tool call.
+
+    Attributes
+    ----------
+    name
+        The function; None where there is no tool.
+    status
+        That of ``Resolved``, for the arguments.
+    json
+        The arguments, valid for the function's schema, or None.
+    draft
+        The text of the arguments as they were drafted.
+    confidence
+        0 to 1: the head's own estimate that every slot is right; 1 where there was nothing to choose.
+    by_step
+        (name, arguments) after each refinement step.
+    """
+
+    name: str | None
+    status: str
+    json: str | None
+    draft: str
+    confidence: float
+    by_step: tuple[tuple[str | None, str | None], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """What a head chose: ``y [K, S]`` and ``logits [K, S, M]`` after each step, and the confidence of the last."""
+
+    y: np.ndarray[Any, np.dtype[np.int32]]
+    logits: Logits
+    confidence: float
+
+
+class Resolver:
+    """Resolves tool calls with a head of kind ``slots``.
+
+    Parameters
+    ----------
+    head
+        A ``.trm`` bundle, or a ``Refiner``.
+    provider
+        Where vectors come from; None: ``HashedNgrams`` of the width that the head was trained with.
+    steps
+        Refinement steps, 1 to 64.
+    abstain_below
+        Confidence below which the draft is left as it is.
+    """
+
+    def __init__(
+        self,
+        head: Any,
+        provider: ContextProvider | None = None,
+        *,
+        steps: int = 4,
+        abstain_below: float = 0.0,
+    ) -> None:
+        self.refiner = head if isinstance(head, Refiner) else load(head)
+        spec = self.refiner.spec
+        if spec.answer != "slots":
+            raise TrmInputError(f"head: expected one that answers slots, got one that answers {spec.answer}")
+        if not 1 <= steps <= 64:
+            raise TrmInputError(f"steps: expected 1..64, got {steps}")
+        self.steps, self.abstain_below = steps, abstain_below
+        self.featurizer = Featurizer(provider or HashedNgrams(spec.context_size - TOKEN_FLAGS), spec.max_context)
+        for name in ("context_size", "slot_size", "candidate_size"):
+            own, made = getattr(spec, name), getattr(self.featurizer, name)
+            if own != made:
+                raise TrmInputError(
+                    f"provider: this head expects {name} {own}, a provider of width {self.featurizer.provider.width} "
+                    f"makes {made}; give the provider that the head was trained with"
+                )
+
+    def clone(self) -> Resolver:
+        """Return another resolver on the same weights, for another thread."""
+        return Resolver(
+            self.refiner.clone(), self.featurizer.provider, steps=self.steps, abstain_below=self.abstain_below
+        )
+
+    def resolve(self, tool: Any, query: str, draft: str | None = None, now: dt.datetime | None = None) -> ResolvedCall:
+        """Resolve the arguments of one tool.
+
+        Parameters
+        ----------
+        tool
+            What ``compile_tool`` takes, a compiled ``Tool``, or a ``JsonSlots`` that is kept from call to call.
+        query
+            What the user said.
+        draft
+            The text of the arguments as a language model wrote them, if there is one.
+        now
+            What relative dates are relative to.
+        """
+        slots = tool if isinstance(tool, JsonSlots) else JsonSlots(tool)
+        inputs = slots.bind(query, draft, self.featurizer, now)
+        chosen = self.choose(inputs)
+        by_step = [inputs.decode(y, logits) for y, logits in zip(chosen.y, chosen.logits, strict=True)]
+        last = inputs.abstain() if chosen.confidence < self.abstain_below else by_step[-1]
+        name = slots.tool.name
+        steps = tuple((name, one.json) for one in by_step)
+        return ResolvedCall(name, last.status, last.json, last.draft, chosen.confidence, steps)
+
+    def resolve_tool_call(
+        self, tools: Sequence[Any], query: str, draft: Any = None, now: dt.datetime | None = None
+    ) -> ResolvedCall:
+        """Choose a tool, unless the draft names one of them, and resolve its arguments.
+
+        Parameters
+        ----------
+        tools
+            Each as ``resolve`` takes it; their names differ.
+        query
+            What the user said.
+        draft
+            A call with ``name`` and ``arguments`` (text or an object), OpenAI's ``{"function": ...}`` around it, or
+            the text of either; None where there is none.
+        now
+            What relative dates are relative to.
+        """
+        check_call(query, None, now)
+        compiled = [tool if isinstance(tool, JsonSlots) else JsonSlots(tool) for tool in tools]
+        by_name = {slots.tool.name: slots for slots in compiled}
+        if len(by_name) < len(compiled):
+            raise SchemaError("tools: expected a name once, got one twice")
+        name, arguments = read_call(draft)
+        if not compiled:
+            return ResolvedCall(None, "unresolved", None, arguments or "", 1.0, ())
+        if name in by_name:
+            return self.resolve(by_name[name], query, arguments, now)
+        inputs = bind_tools([slots.tool for slots in compiled], query, self.featurizer)
+        chosen = self.choose(inputs)
+        names = [str(inputs.candidates[int(y[0])].value) for y in chosen.y]
+        call = self.resolve(by_name[names[-1]], query, arguments, now)
+        confidence = min(call.confidence, chosen.confidence)
+        steps = [
+            (name, json if name == names[-1] else None) for name, (_, json) in zip(names, call.by_step, strict=True)
+        ]
+        return ResolvedCall(call.name, call.status, call.json, call.draft, confidence, tuple(steps))
+
+    def choose(self, inputs: SlotInputs) -> Choices:
+        """Let the head choose; slots or candidates beyond the head's maxima are asked in several calls."""
+        spec = self.refiner.spec
+        count, total = len(inputs.slots), len(inputs.candidates)
+        y = np.full((self.steps, count), -1, np.int32)
+        logits = np.full((self.steps, count, total), -np.inf, np.float32)
+        confidence = 1.0
+        for some, columns in _groups(inputs, spec.answer_rows, spec.max_candidates):
+            part = _part(inputs, some, columns)
+            out = self.refiner.refine(part.pop("x"), part.pop("y0"), self.steps, trajectory=True, **part)
+            assert out.trajectory is not None and out.logits is not None
+            y[:, some] = np.append(columns, -1)[out.trajectory]
+            logits[:, some[:, None], columns] = out.logits
+            confidence = min(confidence, float(out.confidence))
+        return Choices(y, logits, confidence)
+
+
+def bind_tools(tools: Sequence[Tool], query: str, featurizer: Featurizer | None) -> SlotInputs:
+    """Return the inputs of the choice of a tool: one slot, whose candidates are the tools."""
+    names: tuple[Json, ...] = tuple(tool.name for tool in tools)
+    slots = (Slot((), Scalar("", "string", options=names), False),)
+    notes = [" ".join([tool.description, *tool.arguments.properties]) for tool in tools]
+    candidates = tuple(Candidate(name, "tool", note=note) for name, note in zip(names, notes, strict=True))
+    draft, y0 = Draft("", MISSING, False), np.full(1, -1, np.int32)
+    slot_of = np.zeros(len(tools), np.int64)
+    made = None
+    if featurizer is not None:
+        made = featurizer.features(query, NO_TOOL, slots, draft, candidates, slot_of, y0)
+    return SlotInputs(NO_TOOL, query, draft, slots, candidates, slot_of, y0, made)
+
+
+def read_call(draft: Any) -> tuple[str | None, str | None]:
+    """Return name and text of the arguments of a drafted call, each None where it cannot be told."""
+    if isinstance(draft, str):
+        draft = _read(draft)
+    if isinstance(draft, list) and len(draft) == 1:
+        draft = draft[0]
+    if draft is None:
+        return None, None
+    if not isinstance(draft, Mapping):
+        return None, None
+    call = draft.get("function", draft)
+    if not isinstance(call, Mapping):
+        return None, None
+    name, arguments = call.get("name"), call.get("arguments", call.get("parameters"))
+    if isinstance(arguments, Mapping):
+        arguments = dumps(dict(arguments))
+    return (name if isinstance(name, str) else None), (arguments if isinstance(arguments, str) else None)
+
+
+def _read(text: str) -> Json:
+    for reader in (parse, parse_lenient):
+        try:
+            return reader(text)
+        except JsonTextError:
+            continue
+    return None
+
+
+def _groups(inputs: SlotInputs, most_slots: int, most_candidates: int) -> Iterator[tuple[Any, Any]]:
+    """Yield (slots, candidates) by number, so that a head takes them; a slot keeps its first candidates."""
+    sizes = np.bincount(inputs.slot_of, minlength=len(inputs.slots))
+    begins = np.cumsum(sizes) - sizes
+    sizes = np.minimum(sizes, most_candidates)
+    slots: list[int] = []
+    for i in range(len(sizes)):
+        if slots and (len(slots) == most_slots or sizes[slots].sum() + sizes[i] > most_candidates):
+            yield np.array(slots), _columns(begins, sizes, slots)
+            slots = []
+        slots.append(i)
+    if slots:
+        yield np.array(slots), _columns(begins, sizes, slots)
+
+
+def _columns(begins: Any, sizes: Any, slots: list[int]) -> Any:
+    return np.concatenate([np.arange(begins[i], begins[i] + sizes[i]) for i in slots])
+
+
+def _part(inputs: SlotInputs, slots: Any, columns: Any) -> dict[str, Any]:
+    arrays = inputs.arrays
+    place = np.full(len(inputs.candidates) + 1, -1, np.int32)
+    place[columns] = np.arange(len(columns))
+    return {
+        "x": arrays["x"],
+        "y0": place[inputs.y0[slots]],
+        "slots": arrays["slots"][slots],
+        "candidates": arrays["candidates"][columns],
+        "mask": arrays["mask"][np.ix_(slots, columns)],
+    }
