@@ -1,0 +1,168 @@
+"""The resolver with a head of random weights: whatever it chooses, what comes back is valid."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from json_cases import roots
+from jsonschema import Draft202012Validator
+from models import make_bundle
+
+from trm_edge.bundle import bundle_bytes
+from trm_edge.errors import TrmInputError
+from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots
+from trm_edge.json_slots.resolver import Resolver, bind_tools, read_call
+from trm_edge.json_slots.schema import SchemaError
+
+WIDTH = 8
+SIZES = Featurizer(HashedNgrams(WIDTH))
+LIGHT = {
+    "name": "set_light",
+    "description": "Change a light",
+    "parameters": {
+        "type": "object",
+        "properties": {
+            "room": {"type": "string"},
+            "brightness": {"type": "integer", "minimum": 0, "maximum": 100},
+            "color": {"type": "string", "enum": ["red", "white"]},
+        },
+        "required": ["room"],
+        "additionalProperties": False,
+    },
+}
+TIMER = {
+    "name": "start_timer",
+    "description": "Start a timer",
+    "parameters": {"type": "object", "properties": {"minutes": {"type": "integer"}}, "required": ["minutes"]},
+}
+
+
+def make_resolver(answer_rows=4, max_candidates=64, **options):
+    bundle = make_bundle(
+        "slots",
+        answer_rows=answer_rows,
+        max_candidates=max_candidates,
+        max_context=12,
+        context_size=SIZES.context_size,
+        slot_size=SIZES.slot_size,
+        candidate_size=SIZES.candidate_size,
+        steps=2,
+    )
+    return Resolver(bundle_bytes(bundle), **options)
+
+
+@pytest.fixture(scope="module")
+def resolver():
+    return make_resolver()
+
+
+class TestResolve:
+    def test_arguments_are_valid_after_every_step(self, resolver):
+        call = resolver.resolve(LIGHT, "set the den to 40 percent red")
+        assert call.name == "set_light"
+        assert call.status == "resolved"
+        assert 0 <= call.confidence <= 1
+        assert len(call.by_step) == 4
+        validator = Draft202012Validator(LIGHT["parameters"])
+        for _, text in call.by_step:
+            validator.validate(json.loads(text))
+        assert call.by_step[-1] == (call.name, call.json)
+
+    def test_the_same_call_gives_the_same_answer(self, resolver):
+        first = resolver.resolve(LIGHT, "den 40", '{"room": "attic"}')
+        assert resolver.clone().resolve(JsonSlots(LIGHT), "den 40", '{"room": "attic"}') == first
+
+    def test_below_the_threshold_the_draft_stays(self):
+        shy = make_resolver(abstain_below=1.1)
+        draft = '{ "room":"attic" }'
+        assert shy.resolve(LIGHT, "den 40", draft).json == draft
+        assert shy.resolve(LIGHT, "den 40", draft).status == "abstained"
+        assert shy.resolve(LIGHT, "den 40", '{"room":').status == "unresolved"
+        assert shy.resolve(LIGHT, "den 40", '{"room":').json is None
+
+    def test_a_tool_without_slots_needs_no_choice(self, resolver):
+        call = resolver.resolve({"name": "stop", "parameters": {"type": "object", "properties": {}}}, "stop it")
+        assert (call.json, call.confidence) == ("{}", 1.0)
+
+    @pytest.mark.parametrize(("rows", "candidates"), [(1, 64), (4, 3), (2, 7), (1, 1)])
+    def test_what_a_head_cannot_take_at_once_is_asked_in_parts(self, rows, candidates):
+        small = make_resolver(rows, candidates)
+        inputs = JsonSlots(LIGHT).bind("den at 40, red", '{"room": "attic", "color": "white"}', small.featurizer)
+        chosen = small.choose(inputs)
+        for y, logits in zip(chosen.y, chosen.logits, strict=True):
+            assert all(inputs.mask[i, j] for i, j in enumerate(y))
+            assert inputs.decode(y, logits).json is not None
+
+    @given(st.data())
+    @settings(max_examples=60, deadline=None, suppress_health_check=[*HealthCheck])
+    def test_any_schema_gives_valid_arguments_or_none(self, resolver, data):
+        schema = data.draw(roots)
+        try:
+            tool = JsonSlots({"name": "f", "parameters": schema})
+        except SchemaError:
+            return
+        call = resolver.resolve(tool, data.draw(st.text(max_size=40)), data.draw(st.text(max_size=40)))
+        if call.json is not None:
+            Draft202012Validator(schema).validate(json.loads(call.json))
+        assert (call.json is None) == (call.status == "unresolved")
+
+
+class TestResolveToolCall:
+    def test_the_draft_names_the_function(self, resolver):
+        draft = {"name": "start_timer", "arguments": '{"minutes": 5}'}
+        assert resolver.resolve_tool_call([LIGHT, TIMER], "five minutes", draft).name == "start_timer"
+
+    @pytest.mark.parametrize("draft", [None, "", "{", {"name": "no_such", "arguments": {}}, [], 7])
+    def test_otherwise_the_head_names_one(self, resolver, draft):
+        call = resolver.resolve_tool_call([LIGHT, TIMER], "five minutes", draft)
+        assert call.name in ("set_light", "start_timer")
+        assert call.json is not None
+        assert {name for name, _ in call.by_step} <= {"set_light", "start_timer"}
+
+    def test_no_tool_is_no_call(self, resolver):
+        call = resolver.resolve_tool_call([], "five minutes")
+        assert (call.name, call.json, call.status) == (None, None, "unresolved")
+
+    def test_a_name_that_comes_twice_is_refused(self, resolver):
+        with pytest.raises(SchemaError, match="expected a name once"):
+            resolver.resolve_tool_call([LIGHT, LIGHT], "five minutes")
+
+    def test_tools_are_the_candidates_of_one_slot(self):
+        tools = [JsonSlots(LIGHT).tool, JsonSlots(TIMER).tool]
+        inputs = bind_tools(tools, "five minutes", SIZES)
+        assert [candidate.value for candidate in inputs.candidates] == ["set_light", "start_timer"]
+        assert inputs.candidates[1].note == "Start a timer minutes"
+        assert inputs.arrays["mask"].shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("draft", "expected"),
+    [
+        (None, (None, None)),
+        ({"name": "f", "arguments": {"a": 1}}, ("f", '{"a": 1}')),
+        ({"name": "f", "arguments": '{ "a":1}'}, ("f", '{ "a":1}')),
+        ({"type": "function", "function": {"name": "f", "arguments": "{}"}}, ("f", "{}")),
+        ('{"name": "f", "arguments": {"a": 1}}', ("f", '{"a": 1}')),
+        ('[{"name": "f", "parameters": {"a": 1}}]', ("f", '{"a": 1}')),
+        ('{"name": "f", "arguments": {"a": 1', ("f", '{"a": 1}')),
+        ("no json at all", (None, None)),
+        ({"name": 3, "arguments": 4}, (None, None)),
+    ],
+)
+def test_calls_are_read_in_the_forms_that_models_write(draft, expected):
+    assert read_call(draft) == expected
+
+
+class TestHead:
+    def test_another_kind_of_head_is_refused(self):
+        with pytest.raises(TrmInputError, match="expected one that answers slots, got one that answers actions"):
+            Resolver(bundle_bytes(make_bundle("actions")))
+
+    def test_a_head_of_other_widths_is_refused(self):
+        with pytest.raises(TrmInputError, match="slot_size 5, a provider of width"):
+            Resolver(bundle_bytes(make_bundle("slots", context_size=16)))
+
+    def test_steps_out_of_range_are_refused(self):
+        with pytest.raises(TrmInputError, match=r"steps: expected 1\.\.64, got 0"):
+            make_resolver(steps=0)
