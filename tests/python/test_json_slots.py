@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 
 from trm_edge import TrmError
 from trm_edge.errors import TrmInputError
-from trm_edge.json_slots.schema import MISSING, SchemaError
 from trm_edge.json_slots.calls import JsonSlots
+from trm_edge.json_slots.schema import MISSING, SchemaError
 from trm_edge.json_slots.slots import MAX_ELEMENTS
 from trm_edge.json_slots.text import parse, same
 
