@@ -4,28 +4,38 @@ A slot's answer is one choice among: nothing (where it may be left out), the dra
 schema names (``enum``, ``const``, ``default``, true and false, null), literals quoted in its description (for an array
 also those of them that the query mentions), and what the operators read from the query, brought to the slot's type.
 Only values that are valid for the slot are candidates.
+
+What was read is brought to the types once per query (``Readings``); a slot without constraints takes it as it is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
+from itertools import combinations
+from typing import NamedTuple
 
-from .operators import Span
-from .schema import MISSING, Array, Choice, Missing, Object, Scalar, Schema, takes_null, violation
+from .operators import Span, Spans
+from .operators.words import singular
+from .schema import FORMATS, MISSING, Array, Choice, Missing, Object, Scalar, Schema, takes_null, violation
 from .text import Json, dumps
 
 SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span", "tool")
+MAX_ITEM_WORDS = 4  # of the one item of an array that is read from the query
+MAX_LITERALS = 32  # of a description
+MAX_MENTIONED = 4  # items of an array that the query may mention, of which every subset is a candidate
 _LITERAL = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,80})\1(?!\w)")
 _EXAMPLE = re.compile(r"\b(?:e\.g\.|such as|for example|for instance),? ([A-Za-z][^.;()'\"\n]{0,60})", re.I)
 _NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
 _JOINTS = re.compile(r"[\s_-]+")
 _LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
+_WRITTEN = frozenset(
+    ("number", "number words", "ordinal")
+)  # numbers that may also be meant as text: an account, a year
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A value (``MISSING``: leave the slot out) and its source, one of ``SOURCES``.
 
     A span also has an operator and its place in the query; ``note`` is what is said about an option elsewhere.
@@ -39,15 +49,19 @@ class Candidate:
     note: str = ""
 
 
+Key = tuple[str, Json]
+Found = dict[Key, Candidate]
+
+
 def candidates_of(schema: Schema, optional: bool, draft: Json | Missing, spans: Sequence[Span]) -> dict[Key, Candidate]:
     """Return a slot's candidates by ``key_of`` their values, those of the draft and the schema before the query's."""
-    found: dict[Key, Candidate] = {}
-    for candidate in _proposals(schema, optional, draft, spans):
-        found.setdefault(key_of(candidate.value), candidate)
-    return found
-
-
-Key = tuple[str, Json]
+    read = _readings(spans if isinstance(spans, Spans) else Spans(spans))
+    own: Found = {}
+    for candidate in _proposals(schema, optional, draft, read):
+        own.setdefault(key_of(candidate.value), candidate)
+    if isinstance(schema, Scalar) and schema.options is not None:
+        return own
+    return {**own, **_read_for(schema, read), **own}
 
 
 def key_of(value: Json | Missing) -> Key:
@@ -57,7 +71,10 @@ def key_of(value: Json | Missing) -> Key:
     return type(value).__name__, value
 
 
-def _proposals(schema: Schema, optional: bool, draft: Json | Missing, spans: Sequence[Span]) -> Iterator[Candidate]:
+# ---- from the draft and the schema -----------------------------------------------------------------------------------
+
+
+def _proposals(schema: Schema, optional: bool, draft: Json | Missing, read: Readings) -> Iterator[Candidate]:
     if optional:
         yield Candidate(MISSING, "omit")
     if draft is not MISSING:
@@ -67,6 +84,8 @@ def _proposals(schema: Schema, optional: bool, draft: Json | Missing, spans: Seq
             yield Candidate(value, "draft")
     for value in _options(schema):
         yield Candidate(value, "option")
+    if isinstance(schema, Array) and schema.min_items == 0:
+        yield Candidate([], "option")
     if schema.default is not MISSING and violation(schema, schema.default) is None:
         yield Candidate(schema.default, "default")
     if isinstance(schema, Scalar) and schema.options is not None:
@@ -75,14 +94,9 @@ def _proposals(schema: Schema, optional: bool, draft: Json | Missing, spans: Seq
         for value in coerced(schema, literal):
             yield Candidate(value, "literal")
     if isinstance(schema, Array) and isinstance(schema.items, Scalar):
-        for value in coerced(schema, _mentioned(schema, spans)):
-            yield Candidate(value, "mentioned")
-    numeric = isinstance(schema, Scalar) and schema.type in ("number", "integer")
-    for span in spans:
-        if numeric and isinstance(span.value, str) and not _NUMERAL.fullmatch(span.value):
-            continue  # what spells a number otherwise, an operator has read as one
-        for value in coerced(schema, span.value):
-            yield Candidate(value, "span", span.operator, span.start, span.end)
+        for several in _mentioned(schema, read):
+            for value in coerced(schema, several):
+                yield Candidate(value, "mentioned")
 
 
 def coerced(schema: Schema, value: Json) -> Iterator[Json]:
@@ -153,30 +167,178 @@ def _options(schema: Schema) -> Iterator[Json]:
     elif isinstance(schema, Choice):
         for alternative in schema.alternatives:
             yield from (option for option in _options(alternative) if violation(schema, option) is None)
+    elif isinstance(schema, Array) and isinstance(schema.items, Scalar) and schema.items.options is not None:
+        yield from (option for item in schema.items.options for option in coerced(schema, [item]))
     if takes_null(schema):
         yield None
 
 
-def _mentioned(schema: Array, spans: Sequence[Span]) -> list[Json]:
-    """Return those of an array's possible items that the query mentions, in its order."""
-    starts: dict[str, int] = {}
-    for span in spans:
-        if span.operator in ("words", "singular") and isinstance(span.value, str):
-            starts.setdefault(_fold(span.value), span.start)
+def _mentioned(schema: Array, read: Readings) -> list[list[Json]]:
+    """Return arrays of those possible items that the query mentions, in its order: all, then fewer of them.
+
+    An item is mentioned where the query has its words in any number and case, or (after those) one of its words.
+    """
     possible = {str(value): value for value in (*_options(schema.items), *_literals(schema))}
-    found = [(starts[_fold(text)], text) for text in possible if _fold(text) in starts]
-    return [possible[text] for _, text in sorted(found)]
+    whole = sorted((read.phrases[fold], text) for text in possible if (fold := _fold(text)) in read.phrases)
+    partly = sorted(
+        (min(at), text) for text in possible if (at := [read.stems[s] for s in _stems(text) if s in read.stems])
+    )
+    several: dict[tuple[str, ...], None] = {}
+    for found in (whole, partly):
+        names = [text for _, text in found]
+        several[tuple(names)] = None
+        if len(names) <= MAX_MENTIONED:
+            several |= dict.fromkeys(some for size in (3, 2, 1) for some in combinations(names, size))
+    return [[possible[text] for text in names] for names in several]
+
+
+def _stems(text: str) -> Iterator[str]:
+    """Yield what the words of a text begin with, without the endings of English."""
+    for word in _JOINTS.split(text.lower()):
+        if len(word) > 2:
+            yield _stem(word)
+
+
+@lru_cache(maxsize=4096)
+def _stem(word: str) -> str:
+    word = singular(word)
+    for ending in ("ing", "ed", "er", "e"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            return word[: len(word) - len(ending)]
+    return word
 
 
 def _literals(schema: Schema) -> Iterator[Json]:
     """Yield what a description quotes or gives as an example, and the numbers that it names."""
-    texts = [schema.description]
+    yield from _literals_in(schema.description)
     if isinstance(schema, Array) and not isinstance(schema.items, Object):
-        texts.append(schema.items.description)
-    for text in texts:
-        for match in _LITERAL.finditer(text):
-            yield match.group(2)
-        for match in _EXAMPLE.finditer(text):
-            yield match.group(1).strip()
-        for match in _LITERAL_NUMBER.finditer(text):
-            yield _number(match.group())
+        yield from _literals_in(schema.items.description)
+
+
+@lru_cache(maxsize=1024)
+def _literals_in(text: str) -> tuple[Json, ...]:
+    found = [match.group(2) for match in _LITERAL.finditer(text)]
+    found += [match.group(1).strip() for match in _EXAMPLE.finditer(text)]
+    numbers = [_number(match.group()) for match in _LITERAL_NUMBER.finditer(text)]
+    return (*dict.fromkeys(found), *numbers)[:MAX_LITERALS]
+
+
+# ---- from the query --------------------------------------------------------------------------------------------------
+
+
+class Readings:
+    """The spans of one query by the types of slots: each group is the candidates of a slot without constraints."""
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        self.texts: Found = {}
+        self.numbers: Found = {}
+        self.several: list[Candidate] = []
+        for start, end, value, operator in spans:
+            candidate = Candidate(value, "span", operator, start, end)
+            if isinstance(value, str):
+                self.texts.setdefault(("str", value), candidate)
+                if operator == "words" and _NUMERAL.fullmatch(value):
+                    number = _number(value)
+                    self.numbers.setdefault(key_of(number), candidate._replace(value=number))
+            elif isinstance(value, list):
+                self.several.append(candidate)
+            else:
+                self.numbers.setdefault((type(value).__name__, value), candidate)
+                if operator in _WRITTEN and isinstance(value, int):
+                    self.texts.setdefault(("str", str(value)), candidate._replace(value=str(value)))
+
+    @cached_property
+    def integers(self) -> Found:
+        """Return the numbers that are whole, as integers."""
+        found: Found = {}
+        for candidate in self.numbers.values():
+            if isinstance(candidate.value, float) and candidate.value.is_integer():
+                candidate = candidate._replace(value=int(candidate.value))
+            if isinstance(candidate.value, int):
+                found.setdefault(key_of(candidate.value), candidate)
+        return found
+
+    @cached_property
+    def arrays(self) -> Mapping[str, Found]:
+        """Return the arrays of texts, of numbers and of integers."""
+        singles = {
+            "string": [one for (_, text), one in self.texts.items() if text.count(" ") < MAX_ITEM_WORDS],
+            "number": list(self.numbers.values()),
+            "integer": list(self.integers.values()),
+        }
+        return {name: _arrays(Array("/", Scalar("/", name)), [*self.several, *singles[name]]) for name in singles}
+
+    @cached_property
+    def phrases(self) -> dict[str, int]:
+        """Return where the query has its words and runs of words, folded."""
+        found: dict[str, int] = {}
+        for (_, text), one in self.texts.items():
+            if one.operator in ("words", "singular", "part of a word"):
+                found.setdefault(_fold(text), one.start)
+        return found
+
+    @cached_property
+    def stems(self) -> dict[str, int]:
+        """Return where the query has words of these stems."""
+        found: dict[str, int] = {}
+        for (_, text), one in self.texts.items():
+            if one.operator in ("words", "part of a word") and " " not in text:
+                for stem in _stems(text):
+                    found.setdefault(stem, one.start)
+        return found
+
+
+@lru_cache(maxsize=4)
+def _readings(spans: Spans) -> Readings:
+    return Readings(spans)
+
+
+def _read_for(schema: Schema, read: Readings) -> Found:
+    """Return what was read from the query and is valid for a slot."""
+    if isinstance(schema, Scalar):
+        group = _group_for(schema, read)
+        return group if _is_free(schema) else {key: one for key, one in group.items() if _is_valid(schema, one)}
+    if isinstance(schema, Choice):
+        found = {key: one for some in schema.alternatives for key, one in _group_for(some, read).items()}
+        return {key: one for key, one in found.items() if _is_valid(schema, one)}
+    if isinstance(schema, Array):
+        items = schema.items
+        if isinstance(items, Scalar) and _is_free(items) and items.type in read.arrays:
+            group = read.arrays[items.type]
+            free = schema.min_items <= 1 and schema.max_items is None and not schema.unique
+            return group if free else {key: one for key, one in group.items() if _is_valid(schema, one)}
+        return _arrays(schema, [*read.several, *read.texts.values(), *read.numbers.values()])
+    return {}
+
+
+def _group_for(schema: Scalar, read: Readings) -> Found:
+    if schema.options is None:
+        if schema.type == "string":
+            return read.texts
+        if schema.type == "number":
+            return read.numbers
+        if schema.type == "integer":
+            return read.integers
+    return {}
+
+
+def _is_free(schema: Scalar) -> bool:
+    """Whether every value of the type is valid."""
+    bounds = (schema.minimum, schema.maximum, schema.exclusive_minimum, schema.exclusive_maximum, schema.multiple_of)
+    lengths = schema.min_length <= 1 and schema.max_length is None
+    return schema.options is None and bounds == (None,) * 5 and lengths and schema.format not in FORMATS
+
+
+def _is_valid(schema: Schema, candidate: Candidate) -> bool:
+    return violation(schema, candidate.value) is None
+
+
+def _arrays(schema: Array, candidates: Iterable[Candidate]) -> Found:
+    found: Found = {}
+    of_numbers = isinstance(schema.items, Scalar) and schema.items.type == "number"
+    for one in candidates:
+        for value in coerced(schema, one.value):
+            if of_numbers:  # alike, as readers with types expect it: not [1, 2.5]
+                value = [float(item) if abs(item) < 2**53 else item for item in value]
+            found.setdefault(key_of(value), one._replace(value=value))
+    return found

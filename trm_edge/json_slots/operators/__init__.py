@@ -11,18 +11,21 @@ from __future__ import annotations
 import datetime as dt
 
 from ..text import Json
-from . import dates, lists, numbers, places, words
-from .base import MAX_TEXT, Operator, Span, once_per_query
+from . import dates, lists, numbers, places, times, words
+from .base import MAX_TEXT, Operator, Span, Spans, once_per_query
 
-__all__ = ["MAX_TEXT", "OPERATORS", "Operator", "Span", "find_spans", "once_per_query", "spellings"]
+__all__ = ["MAX_TEXT", "OPERATORS", "Operator", "Span", "Spans", "find_spans", "once_per_query", "spellings"]
 
-OPERATORS = words.OPERATORS + numbers.OPERATORS + dates.OPERATORS + places.OPERATORS + lists.OPERATORS
+OPERATORS = (
+    *(*words.OPERATORS, *numbers.OPERATORS, *dates.OPERATORS),
+    *(*times.OPERATORS, *places.OPERATORS, *lists.OPERATORS),
+)
 
 
-def find_spans(text: str, now: dt.datetime | None = None) -> list[Span]:
+def find_spans(text: str, now: dt.datetime | None = None) -> Spans:
     """Return what every operator finds in the first MAX_TEXT characters, in the order of the registry."""
     text = text[:MAX_TEXT]
-    return [Span(start, end, value, one.name) for one in OPERATORS for start, end, value in one.find(text, now)]
+    return Spans(Span(start, end, value, one.name) for one in OPERATORS for start, end, value in one.find(text, now))
 
 
 def spellings(value: Json, now: dt.datetime | None = None) -> list[tuple[str, str]]:

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 from ..text import Json
 
 MAX_TEXT = 4096  # characters of a query that are looked at
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """A value, and the characters ``start`` to ``end`` of the text that an operator read it from."""
 
     start: int
     end: int
     value: Json
     operator: str
+
+
+class Spans(Sequence[Span]):
+    """The spans of one text. Equal only to itself, so that what is made of them can be kept beside them."""
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        self._spans = tuple(spans)
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    @overload
+    def __getitem__(self, index: int) -> Span: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Span, ...]: ...
+    def __getitem__(self, index: int | slice) -> Span | tuple[Span, ...]:
+        return self._spans[index]
+
+    def __iter__(self) -> Iterator[Span]:
+        return iter(self._spans)
 
 
 Find = Callable[[str, "dt.datetime | None"], Iterable[tuple[int, int, Json]]]

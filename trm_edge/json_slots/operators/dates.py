@@ -1,4 +1,4 @@
-"""Dates and times of day, written out or relative to a given now."""
+"""Dates: written out, completed with what else the text says, or relative to a given or a stated day."""
 
 from __future__ import annotations
 
@@ -8,91 +8,168 @@ from collections.abc import Iterator
 
 from ..text import Json
 from .base import Find, Operator, Write, is_whole, once_per_query
+from .numbers import spelt_of
 
+MAX_DATES = 16  # of a text
 _MONTHS = (
     *("january", "february", "march", "april", "may", "june", "july", "august", "september", "october"),
     *("november", "december"),
 )
 _MONTH = "|".join(f"{name[:3]}(?:{name[3:]})?" if len(name) > 3 else name for name in _MONTHS)
+_MONTH = _MONTH.replace("sep(?:tember)?", "sep(?:t(?:ember)?)?")
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_ISO_DATE = re.compile(r"(?<![\d-])(\d{4})[-/](\d{1,2})[-/](\d{1,2})(?![\d-])")
-_SLASHED_DATE = re.compile(r"(?<![\d/])(\d{1,2})/(\d{1,2})/(\d{4})(?![\d/])")
+_DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
+_ISO_DATE = re.compile(r"(?<![\d.-])(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?![\d-]|\.\d)")
+_COMPACT_DATE = re.compile(r"(?<![\w.-])((?:19|20)\d\d)(0[1-9]|1[0-2])([0-3]\d)(?![\w-]|\.\d)")
+_SLASHED_DATE = re.compile(r"(?<![\d/-])(\d{1,2})([/-])(\d{1,2})\2(\d{4})(?![\d/-])")
 _DOTTED_DATE = re.compile(r"(?<![\d.])(\d{1,2})\.(\d{1,2})\.(\d{4})(?![\d.])")
-_MONTH_FIRST = re.compile(rf"\b({_MONTH})\.? ?(\d{{1,2}})(?:st|nd|rd|th)?(?:,? ?(\d{{4}}))?\b", re.I)
-_YEAR_FIRST = re.compile(rf"\b(\d{{4}}),? ({_MONTH})\.? (\d{{1,2}})(?:st|nd|rd|th)?\b", re.I)
-_DAY_FIRST = re.compile(rf"\b(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? ({_MONTH})\.?,?(?: (\d{{4}}))?\b", re.I)
+_MONTH_FIRST = re.compile(rf"\b({_MONTH})\.?,? ?(?:the )?{_DAY}(?:(?:,| of)? ?(\d{{4}}))?\b", re.I)
+_YEAR_FIRST = re.compile(rf"\b(\d{{4}}),? ({_MONTH})\.? {_DAY}\b", re.I)
+_YEAR_DAY_FIRST = re.compile(rf"\b(\d{{4}}),? {_DAY}(?: of)? ({_MONTH})\b", re.I)
+_DAY_FIRST = re.compile(rf"\b{_DAY}(?: of)?(?: this)? ({_MONTH})\.?,?(?: (\d{{4}}))?\b", re.I)
+_DAY_ALONE = re.compile(r"\b(?:the|to|and|until|till) (\d{1,2})(?:st|nd|rd|th)\b", re.I)
+_MONTH_NAME = re.compile(rf"\b({_MONTH})\b", re.I)
+_YEAR = re.compile(r"(?<![\w.,/-])((?:19|20)\d\d)(?!\w|[.,/-]\d)")
+_STATED = re.compile(r"\b(?:today|today's date|now|currently|current date)\b[^.?!\n]{0,24}$", re.I)
+_STATED_BEHIND = re.compile(r" ?(?:is |as )?(?:today|right now)\b", re.I)
 _RELATIVE = re.compile(
     r"\b(today|tonight|(?:day after )?tomorrow|yesterday"
-    rf"|(next |this |last )?({'|'.join(_DAYS)})|in (\d{{1,3}}) days)\b",
+    rf"|(?:(next|this|last|coming|upcoming) )?({'|'.join(_DAYS)})( next week)?"
+    r"|(next|this|upcoming) (week|weekend|month)|in (\d{1,3}|an?|\w{3,5}) (day|week|month)s?"
+    r"|(\d{1,3}) (day|week|month)s? (?:ago|from now|later))\b",
     re.I,
 )
-_CLOCK = re.compile(
-    r"(?<![\d:.])([01]?\d|2[0-3])(?::([0-5]\d))?(?::([0-5]\d))?(?: ?([ap])(?:m\b|\.m\.))?(?![\d:])", re.I
-)
-_NAMED_TIME = re.compile(r"\b(noon|midday|midnight)\b", re.I)
+_STAY = re.compile(r"\b(\d{1,3}|an?|\w{3,5})[ -](day|night|week|month)s?\b", re.I)
+_LENGTHS = {"day": 1, "night": 1, "week": 7, "month": 30}
 
-
-_DATES = (  # with the groups of year, month and day
-    *((_ISO_DATE, (1, 2, 3)), (_SLASHED_DATE, (3, 1, 2)), (_SLASHED_DATE, (3, 2, 1)), (_DOTTED_DATE, (3, 2, 1))),
-    *((_MONTH_FIRST, (3, 1, 2)), (_DAY_FIRST, (3, 2, 1)), (_YEAR_FIRST, (1, 2, 3))),
+_WITH_YEAR = (  # with the groups of year, month and day
+    *((_ISO_DATE, (1, 3, 4)), (_SLASHED_DATE, (4, 1, 3)), (_SLASHED_DATE, (4, 3, 1)), (_DOTTED_DATE, (3, 2, 1))),
+    *((_MONTH_FIRST, (3, 1, 2)), (_DAY_FIRST, (3, 2, 1)), (_YEAR_FIRST, (1, 2, 3)), (_YEAR_DAY_FIRST, (1, 3, 2))),
+    (_COMPACT_DATE, (1, 2, 3)),
 )
+_WITHOUT_YEAR = ((_MONTH_FIRST, (1, 2)), (_DAY_FIRST, (2, 1)))
 
 
 @once_per_query
-def _dates(text: str, today: dt.date | None) -> Iterator[tuple[int, int, dt.date]]:
-    """Find dates, written out or (where ``today`` is given) relative. Without a year, the next such day counts."""
-    for pattern, order in _DATES:
+def dates_of(text: str, today: dt.date | None) -> Iterator[tuple[int, int, dt.date]]:
+    """Yield dates: with a year, then without (of the years that the text names, or the next such day), then relative.
+
+    Where a text says what day it is ("today is March 5, 2024"), that is ``today``.
+    """
+    found = [*_full_dates(text)]
+    stated = [day for start, end, day in found if _is_today(text, start, end)]
+    today = stated[0] if stated else today
+    found += _yearless_dates(text, today)
+    if today is not None:
+        found += _relative_dates(text, today)
+    yield from list(dict.fromkeys(found))[:MAX_DATES]
+
+
+def _is_today(text: str, start: int, end: int) -> bool:
+    return bool(_STATED.search(text, max(0, start - 48), start) or _STATED_BEHIND.match(text, end))
+
+
+def _full_dates(text: str) -> Iterator[tuple[int, int, dt.date]]:
+    for pattern, order in _WITH_YEAR:
         for match in pattern.finditer(text):
             year, month, day = (match.group(i) for i in order)
-            found = _date(year, month, day, today)
+            found = _date(int(year), _month(month), int(day)) if year is not None else None
             if found is not None:
                 yield match.start(), match.end(), found
-    if today is not None:
-        for match in _RELATIVE.finditer(text):
-            try:
-                yield match.start(), match.end(), _relative(match, today)
-            except OverflowError:  # the calendar ends in 9999
-                continue
 
 
-def _today(now: dt.datetime | None) -> dt.date | None:
-    return None if now is None else now.date()
+def _yearless_dates(text: str, today: dt.date | None) -> Iterator[tuple[int, int, dt.date]]:
+    years = dict.fromkeys(int(match.group(1)) for match in _YEAR.finditer(text))
+    years |= dict.fromkeys(day.year for _, _, day in _full_dates(text))
+    for start, end, month, day in _month_days(text):
+        for year in [*years][:2]:
+            found = _date(year, month, day)
+            if found is not None:
+                yield start, end, found
+        found = _date(today.year, month, day) if today is not None else None
+        if today is not None and found is not None:
+            ahead = found if found >= today else _date(today.year + 1, month, day)
+            if ahead is not None:
+                yield start, end, ahead
 
 
-def _date(year: str | None, month: str, day: str, today: dt.date | None) -> dt.date | None:
-    number = int(month) if month.isdecimal() else 1 + [name[:3] for name in _MONTHS].index(month[:3].lower())
+def _month_days(text: str) -> Iterator[tuple[int, int, int, int]]:
+    """Yield days without a year, also those of the one month that a text names ("the 10th")."""
+    for pattern, order in _WITHOUT_YEAR:
+        for match in pattern.finditer(text):
+            if match.group(3) is None:
+                month, day = (match.group(i) for i in order)
+                yield match.start(), match.end(), _month(month), int(day)
+    months = {_month(match.group(1)) for match in _MONTH_NAME.finditer(text)}
+    if len(months) == 1:
+        for match in _DAY_ALONE.finditer(text):
+            yield match.start(1), match.end(), min(months), int(match.group(1))
+
+
+def _month(text: str) -> int:
+    return int(text) if text.isdecimal() else 1 + [name[:3] for name in _MONTHS].index(text[:3].lower())
+
+
+def _date(year: int, month: int, day: int) -> dt.date | None:
     try:
-        if year is not None:
-            return dt.date(int(year), number, int(day))
-        if today is None:
-            return None
-        found = dt.date(today.year, number, int(day))
-        return found if found >= today else dt.date(today.year + 1, number, int(day))
+        return dt.date(year, month, day)
     except ValueError:  # no such day
         return None
 
 
-def _relative(match: re.Match[str], today: dt.date) -> dt.date:
-    word = match.group(1).lower()
-    if match.group(4):
-        return today + dt.timedelta(days=int(match.group(4)))
-    if match.group(3):
-        ahead = (_DAYS.index(match.group(3).lower()) - today.weekday()) % 7
-        if word.startswith("last "):
-            return today + dt.timedelta(days=ahead - 7)
-        return today + dt.timedelta(days=ahead or (7 if word.startswith("next ") else 0))
-    return today + dt.timedelta(days={"tomorrow": 1, "yesterday": -1, "day after tomorrow": 2}.get(word, 0))
+def today_of(now: dt.datetime | None) -> dt.date | None:
+    """Return the day of now, if it is known."""
+    return None if now is None else now.date()
+
+
+def _relative_dates(text: str, today: dt.date) -> Iterator[tuple[int, int, dt.date]]:
+    for match in _RELATIVE.finditer(text):
+        for ahead in _ahead(match, today):
+            try:
+                yield match.start(), match.end(), today + dt.timedelta(days=ahead)
+            except OverflowError:  # the calendar ends in 9999
+                continue
+
+
+def _ahead(match: re.Match[str], today: dt.date) -> tuple[int, ...]:
+    """Return how many days ahead of today may be meant."""
+    word, which, weekday, week, of_period, period, count, unit, later, later_unit = match.groups()
+    if weekday:
+        ahead = (_DAYS.index(weekday.lower()) - today.weekday()) % 7
+        which = (which or "").lower()
+        if which == "last":
+            return (ahead - 7,)
+        if week:
+            return (ahead + 7 if ahead + today.weekday() < 7 else ahead,)
+        return (ahead or 7, ahead + 7) if which == "next" else (ahead, ahead or 7)
+    if period:
+        to_monday = 7 - today.weekday()
+        nearest = {"week": to_monday, "weekend": (5 - today.weekday()) % 7, "month": 30}[period.lower()]
+        return (0 if of_period.lower() == "this" and period.lower() != "weekend" else nearest,)
+    if unit or later_unit:
+        number = _count(count or later)
+        back = -1 if word.lower().endswith("ago") else 1
+        return (back * number * _LENGTHS[(unit or later_unit).lower()],) if number else ()
+    return ({"tomorrow": 1, "yesterday": -1, "day after tomorrow": 2}.get(word.lower(), 0),)
+
+
+def _count(word: str) -> int:
+    """Return the number that a word spells, or 0."""
+    if word.isdecimal():
+        return int(word)
+    found = spelt_of(word) if word.lower() not in ("a", "an") else ((0, 0, 1),)
+    return found[0][2] if found else 0
 
 
 def _dated(style: str) -> tuple[Find, Write]:
     """Return an operator's functions: dates written in a style of ``strftime``."""
 
     def find(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
-        for start, end, found in _dates(text, _today(now)):
+        for start, end, found in dates_of(text, today_of(now)):
             yield start, end, _styled(found, style)
 
     def write(value: Json, now: dt.datetime | None) -> Iterator[str]:
-        day = _read_date(value, style)
+        day = read_date(value, style)
         if day is None:
             return
         month = _MONTHS[day.month - 1].title()
@@ -109,7 +186,8 @@ def _styled(day: dt.date, style: str) -> str:
     return style.replace("%Y", f"{day.year:04}").replace("%m", f"{day.month:02}").replace("%d", f"{day.day:02}")
 
 
-def _read_date(value: Json, style: str) -> dt.date | None:
+def read_date(value: Json, style: str) -> dt.date | None:
+    """Return the date that a text in a style of ``strftime`` is, if it is one."""
     if not isinstance(value, str):
         return None
     try:
@@ -119,94 +197,45 @@ def _read_date(value: Json, style: str) -> dt.date | None:
     return day if _styled(day, style) == value else None
 
 
-@once_per_query
-def _clocks(text: str) -> Iterator[tuple[int, int, tuple[int, int, int]]]:
-    """Find times of day as (hour, minute, second) in 24 hours."""
-    for match in _CLOCK.finditer(text):
-        hour, minute, second, half = match.groups()
-        if minute is None and half is None:
-            continue  # a bare number
-        number = int(hour)
-        if half is not None:
-            if not 1 <= number <= 12:
+def _find_end_of_stay(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find the day that a stay from a date ends on: "from 1 June 2022 for 3 nights" is "2022-06-04"."""
+    stays = [*_STAY.finditer(text)][:4]
+    for start, end, day in dates_of(text, today_of(now))[:4] if stays else ():
+        for stay in stays:
+            days = _count(stay.group(1)) * _LENGTHS[stay.group(2).lower()]
+            try:
+                yield min(start, stay.start()), max(end, stay.end()), (day + dt.timedelta(days=days)).isoformat()
+            except OverflowError:  # the calendar ends in 9999
                 continue
-            number = number % 12 + (12 if half.lower() == "p" else 0)
-        yield match.start(), match.end(), (number, int(minute or 0), int(second or 0))
-    for match in _NAMED_TIME.finditer(text):
-        yield match.start(), match.end(), (0 if match.group().lower() == "midnight" else 12, 0, 0)
 
 
-def _find_clock_parts(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
-    """Find hours, in 24 and as written, and minutes of a time of day."""
-    for start, end, (hour, minute, _) in _clocks(text):
-        for part in dict.fromkeys((hour, hour % 12 or 12, minute)):
+def _write_end_of_stay(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    day = read_date(value, "%Y-%m-%d")
+    if day is not None and day.toordinal() > 3:
+        yield f"{(day - dt.timedelta(days=3)).isoformat()} for 3 nights"
+
+
+def _find_date_parts(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find the day, the month and the year of a date, and the number of a month that is named."""
+    for start, end, day in dates_of(text, today_of(now)):
+        for part in dict.fromkeys((day.day, day.month, day.year)):
             yield start, end, part
+    for match in _MONTH_NAME.finditer(text):
+        yield match.start(), match.end(), _month(match.group(1))
 
 
-def _write_clock_parts(value: Json, now: dt.datetime | None) -> Iterator[str]:
-    if is_whole(value) and 0 <= value < 60:
-        yield f"9:{value:02}"
-        if value < 24:
-            yield f"{value:02}:30"
-
-
-def _find_date_time(style: str) -> Find:
-    """Return a way to find a date with the time that follows it, or stands before it."""
-
-    def find(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
-        for first, last, day in _dates(text, _today(now)):
-            for start, end, time in _clocks(text):
-                behind, ahead = start - last, first - end
-                if 0 <= behind <= 12 or 0 <= ahead <= 12:
-                    yield min(first, start), max(last, end), day.isoformat() + style.format(*time)
-
-    return find
-
-
-def _write_date_time(style: str) -> Write:
-    def write(value: Json, now: dt.datetime | None) -> Iterator[str]:
-        if not isinstance(value, str):
-            return
-        day, separator, clock = value[:10], style[:1], value[11:]
-        if value[10:11] != separator or _read_date(day, "%Y-%m-%d") is None:
-            return
-        for text in _clocked(style[1:])[1](clock, now):
-            for date in _dated("%Y-%m-%d")[1](day, None):
-                yield f"{date} at {text}"
-
-    return write
-
-
-def _clocked(style: str) -> tuple[Find, Write]:
-    """Return an operator's functions: times of day in 24 hours, with or without seconds."""
-
-    def find(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
-        for start, end, time in _clocks(text):
-            yield start, end, style.format(*time)
-
-    def write(value: Json, now: dt.datetime | None) -> Iterator[str]:
-        match = re.fullmatch(r"(\d\d):(\d\d)(?::(\d\d))?", value, re.A) if isinstance(value, str) else None
-        if match is None:
-            return
-        hour, minute, second = int(match.group(1)), int(match.group(2)), int(match.group(3) or 0)
-        if hour > 23 or minute > 59 or second > 59 or style.format(hour, minute, second) != value:
-            return
-        yield value
-        if second == 0:
-            half = "am" if hour < 12 else "pm"
-            yield f"{hour % 12 or 12}{half}" if minute == 0 else f"{hour % 12 or 12}:{minute:02} {half}"
-
-    return find, write
+def _write_date_parts(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if is_whole(value) and 1 <= value <= 12:
+        yield _MONTHS[value - 1].title()
+    if is_whole(value) and 1 <= value <= 28:
+        yield f"2024-02-{value:02}"
 
 
 OPERATORS = (
     Operator("date", *_dated("%Y-%m-%d")),
     Operator("US date", *_dated("%m/%d/%Y")),
     Operator("European date", *_dated("%d/%m/%Y")),
-    Operator("date-time", _find_date_time("T{:02}:{:02}:{:02}"), _write_date_time("T{:02}:{:02}:{:02}")),
-    Operator("date and time", _find_date_time(" {:02}:{:02}:{:02}"), _write_date_time(" {:02}:{:02}:{:02}")),
-    Operator("date and minute", _find_date_time(" {:02}:{:02}"), _write_date_time(" {:02}:{:02}")),
-    Operator("time", *_clocked("{:02}:{:02}")),
-    Operator("time with seconds", *_clocked("{:02}:{:02}:{:02}")),
-    Operator("part of a time", _find_clock_parts, _write_clock_parts),
+    Operator("day first", *_dated("%d-%m-%Y")),
+    Operator("end of a stay", _find_end_of_stay, _write_end_of_stay),
+    Operator("part of a date", _find_date_parts, _write_date_parts),
 )

@@ -13,9 +13,11 @@ _SCALES = {"hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "mn": 
 _SCALES |= {"m": 10**6, "b": 10**9, "dozen": 12}
 _DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,15})(?:\.\d{1,15})?"
 _NUMBER = re.compile(
-    rf"(?<![\w.,:])([-+\u2212]?)[$\u20ac\u00a3\u00a5]?({_DIGITS}(?:[eE][-+]?\d{{1,3}}(?!\w))?|\.\d{{1,15}})(?!\d|[.,:]\d)"
+    rf"(?<![A-Za-z0-9_.,:])([-+\u2212]?)[$\u20ac\u00a3\u00a5]?({_DIGITS}(?:[eE][-+]?\d{{1,3}}(?!\w))?|\.\d{{1,15}})(?!\d|[.,:]\d)"
 )
+_MINUS = re.compile(r"\b(?:minus|negative) $", re.I)
 _SCALE = re.compile(r" ?(hundred|thousand|million|mn|billion|bn|dozen|[kKmMbB])(?![\w])")
+_COMPASS = re.compile(r" ?\u00b0? ?([NSEWnsew])\b")
 _PERCENT = re.compile(r" ?(?:%|percent\b|per cent\b|pct\b)")
 _UNITS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -23,6 +25,7 @@ _UNITS = (
 )
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _WORDS = {name: value for value, name in enumerate(_UNITS)} | {name: 20 + 10 * i for i, name in enumerate(_TENS)}
+_BEGINS = {*_WORDS, "a"}
 _WORD = re.compile(r"[A-Za-z]+")
 _ORDINALS = {
     **{"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12, "twentieth": 20},
@@ -43,7 +46,8 @@ def digits_of(text: str) -> Iterator[tuple[re.Match[str], int | float]]:
     for match in _NUMBER.finditer(text):
         digits = match.group(2).replace(",", "")
         number = int(digits) if digits.isdecimal() else float(digits)
-        yield match, -number if match.group(1) in ("-", "\u2212") else number
+        minus = match.group(1) in ("-", "\u2212") or _MINUS.search(text, max(0, match.start() - 9), match.start())
+        yield match, -number if minus else number
 
 
 def _find_number(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
@@ -86,15 +90,39 @@ def _write_percent(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 def _find_number_words(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     """Find spelt numbers: "twenty-five", "one hundred and three", "two million", "a dozen"."""
+    yield from spelt_of(text)
+
+
+@once_per_query
+def spelt_of(text: str) -> Iterator[tuple[int, int, int]]:
+    """Yield the numbers in words, with where they stand."""
     words = [(match.start(), match.end(), match.group().lower()) for match in _WORD.finditer(text)]
     at = 0
     while at < len(words):
-        count, value = _spelt(text, words, at)
+        count, value = _spelt(text, words, at) if words[at][2] in _BEGINS else (0, 0)
         if count == 0:
             at += 1
             continue
         yield words[at][0], words[at + count - 1][1], value
         at += count
+
+
+@once_per_query
+def all_numbers(text: str) -> Iterator[tuple[int, int, int | float, bool]]:
+    """Yield the numbers of a text in their order, each read once, and whether a percent sign follows."""
+    found: list[tuple[int, int, int | float, bool]] = [
+        (start, end, value, False) for start, end, value in spelt_of(text)
+    ]
+    for match, number in digits_of(text):
+        quarter, scale = _COMPASS.match(text, match.end()), _SCALE.match(text, match.end())
+        percent = _PERCENT.match(text, match.end())
+        if quarter is not None:
+            found.append((match.start(), quarter.end(), -number if quarter.group(1) in "SWsw" else number, False))
+        elif scale is not None:
+            found.append((match.start(), scale.end(), _exact(number * _SCALES[scale.group(1).lower()]), False))
+        else:
+            found.append((match.start(), match.end(), number, percent is not None))
+    yield from sorted(found)
 
 
 def _spelt(text: str, words: list[tuple[int, int, str]], at: int) -> tuple[int, int]:
@@ -169,7 +197,6 @@ def _named(text: str, values: Mapping[str, float]) -> Iterator[tuple[int, int, J
             yield match.start(), match.end(), values[match.group().lower()]
 
 
-_COMPASS = re.compile(r" ?\u00b0? ?([NSEWnsew])\b")
 _PREFIXES = {"p": -12, "n": -9, "\u00b5": -6, "\u03bc": -6, "u": -6, "m": -3, "c": -2, "k": 3, "M": 6, "G": 9}
 _PREFIXED = re.compile(r" ?([pn\u00b5\u03bcumckMG])(?:F|H|V|A|W|Hz|m|g|s|C|J|N|Pa|L|eV|\u03a9|ohms?)(?!\w)")
 _TIMES: dict[str, float] = {
@@ -213,6 +240,13 @@ def _write_prefixed(value: Json, now: dt.datetime | None) -> Iterator[str]:
             yield f"{milli} mA"
 
 
+_IMPLIED = {"a": 1, "an": 1, "single": 1, "myself": 1, "alone": 1, "top": 1, "only": 1, "me": 1, "both": 2}
+_IMPLIED |= {"no": 0, "none": 0, "nothing": 0, "without": 0, "rest": 0, "stationary": 0, "dropped": 0}
+_ABOVE = ("more than", "greater than", "over", "above", "exceeding")
+_EXCLUDED = re.compile(rf"\b({'|'.join(_ABOVE)}|less than|fewer than|under|below) $", re.I)
+_ATTACHED = re.compile(r"(?<=[A-Za-z])\d{1,9}(?![\w.]\w|\w)")
+
+
 def _find_times(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     return _named(text, _TIMES)
 
@@ -220,6 +254,51 @@ def _find_times(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, 
 def _write_times(value: Json, now: dt.datetime | None) -> Iterator[str]:
     if is_number(value):
         yield from (name for name, number in _TIMES.items() if number == value)
+
+
+def _find_implied(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find words that mean none or one: "a taxi for myself" is 1, "from rest" is 0."""
+    return _named(text, _IMPLIED)
+
+
+def _write_implied(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if is_number(value):
+        yield from (name for name, number in _IMPLIED.items() if number == value)
+
+
+def _find_next_to_bound(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find the whole number next to one that is excluded: "fewer than 5" is 4."""
+    for match, number in digits_of(text):
+        bound = _EXCLUDED.search(text, max(0, match.start() - 16), match.start())
+        if bound is not None and isinstance(number, int):
+            yield bound.start(), match.end(), number + (1 if bound.group(1).lower() in _ABOVE else -1)
+
+
+def _write_next_to_bound(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if is_whole(value) and 0 <= value < 10**12:
+        yield f"fewer than {value + 1}"
+        yield f"more than {value - 1}"
+
+
+def _find_index(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find ordinals counted from nought: "the second item" is 1."""
+    for start, end, value in _find_ordinal(text, now):
+        yield start, end, value - 1
+
+
+def _write_index(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    return _write_ordinal(value + 1, now) if is_whole(value) else iter(())
+
+
+def _find_attached(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find the number that a name ends with: "P4" is 4."""
+    for match in _ATTACHED.finditer(text):
+        yield match.start(), match.end(), int(match.group())
+
+
+def _write_attached(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if is_whole(value) and 0 <= value < 10**9:
+        yield f"P{value}"
 
 
 OPERATORS = (
@@ -230,4 +309,8 @@ OPERATORS = (
     Operator("times", _find_times, _write_times),
     Operator("coordinate", _find_coordinate, _write_coordinate),
     Operator("prefixed unit", _find_prefixed, _write_prefixed),
+    Operator("implied number", _find_implied, _write_implied),
+    Operator("next to a bound", _find_next_to_bound, _write_next_to_bound),
+    Operator("index", _find_index, _write_index),
+    Operator("attached number", _find_attached, _write_attached),
 )

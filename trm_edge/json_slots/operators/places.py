@@ -1,13 +1,19 @@
-"""Places and currencies."""
+"""Places and currencies: cities with their state or country, countries by other names, ISO 4217."""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
 from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
 
 from ..text import Json
-from .base import Operator
+from .base import Operator, once_per_query
+from .words import runs_of
+
+MAX_NAMESAKES = 3  # cities of one name, the largest ones
 
 _STATES = {
     **{"alabama": "AL", "alaska": "AK", "arizona": "AZ", "arkansas": "AR", "california": "CA", "colorado": "CO"},
@@ -41,6 +47,118 @@ def _write_place(value: Json, now: dt.datetime | None) -> Iterator[str]:
         assert match is not None
         yield f"{match.group(1)}, {match.group(2)}"
         yield f"{match.group(1)}, {name.title()}"
+
+
+# ---- cities and countries --------------------------------------------------------------------------------------------
+
+_BEFORE_PLACE = re.compile(r"\b(?:in|to|from|at|near|for|of|around|visit) $", re.I)
+
+
+class City(NamedTuple):
+    """A city, the code of its state in the United States or of its country, and that one's names, shortest first."""
+
+    name: str
+    code: str
+    regions: tuple[str, ...]
+    people: int
+
+
+@lru_cache(maxsize=1)
+def _gazetteer() -> tuple[dict[str, tuple[City, ...]], dict[str, tuple[str, str]]]:
+    """Return the cities by their names in lower case, the largest first, and countries as (name, code) by theirs."""
+    cities: dict[str, list[City]] = {}
+    countries: dict[str, tuple[str, str]] = {}
+    for line in (Path(__file__).parent / "cities.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        code, name, others, inside = line.split("|")
+        aliases = [other for other in others.split(",") if other]
+        if code.startswith("US-"):
+            code = code[3:]
+            regions: tuple[str, ...] = (code,)
+        else:
+            countries |= {other.lower(): (name, code) for other in (name, *aliases)}
+            regions = (name, *(other for other in aliases[:1] if other.isupper()))
+        for entry in inside.split(";") if inside else ():
+            names, _, thousands = entry.rpartition(":")
+            city, *nicknames = names.split("=")
+            for known in (city, *nicknames):
+                cities.setdefault(known.lower(), []).append(City(city, code, regions, int(thousands)))
+    return {
+        name: tuple(sorted(some, key=lambda city: -city.people)[:MAX_NAMESAKES]) for name, some in cities.items()
+    }, countries
+
+
+@once_per_query
+def _cities(text: str) -> Iterator[tuple[int, int, str, tuple[City, ...]]]:
+    """Yield the cities that a text names: with a capital, or behind a word such as "in"."""
+    known, _ = _gazetteer()
+    for start, end, words in runs_of(text):
+        found = known.get(words.lower())
+        if found is not None and (words[0].isupper() or _BEFORE_PLACE.search(text, max(0, start - 8), start)):
+            yield start, end, words, found
+
+
+def _find_city(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find cities as "City, ST" or "City, Country", where the text says neither."""
+    for start, end, words, found in _cities(text):
+        for city in found:
+            names = (city.name,) if words.lower() == city.name.lower() else (city.name, words.title())
+            yield from ((start, end, f"{name}, {region}") for name in names for region in city.regions)
+
+
+def _write_city(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    name, comma, _ = value.rpartition(", ") if isinstance(value, str) else ("", "", "")
+    if comma and any(found == value for _, _, found in _find_city(f"in {name}", now)):
+        yield f"in {name}"
+
+
+def _find_full_name(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find cities under another name of theirs: "LA" is "Los Angeles"."""
+    for start, end, words, found in _cities(text):
+        if words.lower() != found[0].name.lower():
+            yield start, end, found[0].name
+
+
+def _write_full_name(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if isinstance(value, str) and value.lower() in _gazetteer()[0]:
+        for name, found in _gazetteer()[0].items():
+            if found[0].name == value and name != value.lower():
+                yield f"in {name.upper()}"
+
+
+def _find_region(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find the state or the country that a city lies in, by its code and by its name."""
+    for start, end, _, found in _cities(text):
+        city = found[0]
+        yield start, end, city.code
+        if city.regions == (city.code,):
+            yield from ((start, end, name.title()) for name, code in _STATES.items() if code == city.code)
+        else:
+            yield start, end, city.regions[0]
+
+
+def _write_region(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    for name in ("Los Angeles", "Chicago", "Paris", "Tokyo") if isinstance(value, str) else ():
+        if any(found == value for _, _, found in _find_region(f"in {name}", now)):
+            yield f"in {name}"
+
+
+def _find_country(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find countries by name, short name or adjective, as their name and as ISO 3166 writes them."""
+    _, countries = _gazetteer()
+    for start, end, words in runs_of(text):
+        name, code = countries.get(words.lower(), ("", ""))
+        if name and words[0].isupper():
+            yield start, end, name
+            yield start, end, code
+
+
+def _write_country(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if isinstance(value, str):
+        for other, (name, code) in _gazetteer()[1].items():
+            if value in (name, code) and "." not in other:
+                yield other.title() if len(other) > 3 else other.upper()
 
 
 # ---- currencies -----------------------------------------------------------------------------------------------------
@@ -87,5 +205,9 @@ def _write_currency(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 OPERATORS = (
     Operator("place", _find_place, _write_place),
+    Operator("city", _find_city, _write_city),
+    Operator("full name", _find_full_name, _write_full_name),
+    Operator("region", _find_region, _write_region),
+    Operator("country", _find_country, _write_country),
     Operator("currency", _find_currency, _write_currency),
 )
