@@ -28,6 +28,7 @@ from trm_edge.errors import TrmInputError
 from trm_edge.inputs import Array
 from trm_edge.spec import TrmSpec
 
+BUCKET = 16  # batches whose examples are sorted by length together
 _BLOCK = 1 << 16  # rows that are widened to float64 at once
 IGNORED = -100
 """Target of a token that nothing is asked of."""
@@ -73,6 +74,11 @@ class Examples:
                         picked[name] = picked[name].take(range(most), axis=dim)
         return picked
 
+    @property
+    def lengths(self) -> Array | None:
+        """Return what batches of like length go by, [N]; None where it makes no difference."""
+        return None
+
     def subset(self, index: Array) -> Examples:
         """Return some of the examples, by number."""
         return Examples(self.spec, {name: array[index] for name, array in self.arrays.items()})
@@ -108,14 +114,22 @@ def split(examples: Examples, share: float, seed: int) -> tuple[Examples, Exampl
     return examples.subset(left), examples.subset(held)
 
 
-def batch_index(size: int, batch_size: int, number: int, seed: int) -> Array:
+def batch_index(size: int, batch_size: int, number: int, seed: int, lengths: Array | None = None) -> Array:
     """Return the example numbers of training batch ``number``: every epoch is a fresh order, its odd rest left out.
 
+    With ``lengths`` the examples of every BUCKET batches are dealt out by length, so that batches need little padding.
     A function of its arguments alone, so that a run can be resumed anywhere.
     """
     per_epoch = size // batch_size
     epoch, place = divmod(number, per_epoch)
-    order = np.random.default_rng([seed, 0, epoch]).permutation(size)
+    rng = np.random.default_rng([seed, 0, epoch])
+    order = rng.permutation(size)[: per_epoch * batch_size]
+    if lengths is not None:
+        first = place // BUCKET * BUCKET
+        bucket = order[first * batch_size : (first + BUCKET) * batch_size]
+        bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+        dealt = np.random.default_rng([seed, 3, epoch, first]).permutation(len(bucket) // batch_size)
+        place, order = int(dealt[place - first]), bucket
     picked: Array = order[place * batch_size : (place + 1) * batch_size]
     return picked
 

@@ -46,6 +46,11 @@ class Packed(Examples):
         """Return where the rows of every example begin, by part: x, s and m."""
         return {part: np.cumsum(self.arrays[f"{part}_len"]) - self.arrays[f"{part}_len"] for part in _LIMITS}
 
+    @property
+    def lengths(self) -> Array:
+        """Return the number of candidates of each example, which is most of its padding."""
+        return self.arrays["m_len"]
+
     def __len__(self) -> int:
         return len(self.arrays["x_len"])
 

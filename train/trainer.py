@@ -211,7 +211,7 @@ class Trainer:
         A subclass that keeps to this may draw its batches in another order.
         """
         train, seed = self.config.train, self.config.train.seed
-        index = batch_index(len(self.train_set), train.batch_size, number, seed)
+        index = batch_index(len(self.train_set), train.batch_size, number, seed, self.train_set.lengths)
         rng = np.random.default_rng([seed, 1, number])
         arrays = self.train_set.take(index)
         if self.augment is not None:

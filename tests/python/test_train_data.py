@@ -213,3 +213,13 @@ def test_stack_context_pads_and_marks_the_origin():
 def test_stack_context_refuses(sources, message):
     with pytest.raises(trm_edge.TrmInputError, match=message):
         stack_context(sources)
+
+
+def test_batches_of_like_length_hold_every_example_once_too():
+    lengths = np.random.default_rng(0).integers(1, 1000, 400)
+    plain = [batch_index(400, 10, i, seed=3) for i in range(40)]
+    alike = [batch_index(400, 10, i, seed=3, lengths=lengths) for i in range(40)]
+    assert sorted(np.concatenate(alike)) == list(range(400))
+    spread = [sum(np.ptp(lengths[index]) for index in chosen) for chosen in (plain, alike)]
+    assert spread[1] < spread[0] / 4
+    assert np.argsort([lengths[index].mean() for index in alike[:16]]).tolist() != list(range(16))
