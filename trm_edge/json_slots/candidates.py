@@ -10,8 +10,9 @@ What was read is brought to the types once per query (``Readings``); a slot with
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from typing import NamedTuple
 from .operators import Span, Spans
 from .operators.words import singular
 from .schema import FORMATS, MISSING, Array, Choice, Missing, Object, Scalar, Schema, takes_null, violation
-from .text import Json, dumps
+from .text import Json
 
 SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span", "tool")
 MAX_ITEM_WORDS = 4  # of the one item of an array that is read from the query
@@ -30,6 +31,10 @@ _EXAMPLE = re.compile(r"\b(?:e\.g\.|such as|for example|for instance),? ([A-Za-z
 _NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
 _JOINTS = re.compile(r"[\s_-]+")
 _LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
+_NAME_STYLES = {  # spelt so only for a slot whose description has a name of that style
+    "snake": re.compile(r"[A-Za-z0-9]_[A-Za-z0-9]"),
+    "camel": re.compile(r"\b[a-z]+[A-Z][a-z]"),
+}
 _WRITTEN = frozenset(
     ("number", "number words", "ordinal")
 )  # numbers that may also be meant as text: an account, a year
@@ -50,6 +55,7 @@ class Candidate(NamedTuple):
 
 
 Key = tuple[str, Json]
+_encode = json.JSONEncoder(allow_nan=False).encode
 Found = dict[Key, Candidate]
 
 
@@ -66,8 +72,10 @@ def candidates_of(schema: Schema, optional: bool, draft: Json | Missing, spans: 
 
 def key_of(value: Json | Missing) -> Key:
     """Return what tells values apart as JSON text does: 1, 1.0, true and "1" are four."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return "texts", tuple(value)
     if isinstance(value, (list, dict)):
-        return "json", dumps(value)
+        return "json", _encode(value)
     return type(value).__name__, value
 
 
@@ -94,9 +102,7 @@ def _proposals(schema: Schema, optional: bool, draft: Json | Missing, read: Read
         for value in coerced(schema, literal):
             yield Candidate(value, "literal")
     if isinstance(schema, Array) and isinstance(schema.items, Scalar):
-        for several in _mentioned(schema, read):
-            for value in coerced(schema, several):
-                yield Candidate(value, "mentioned")
+        yield from (Candidate(several, "mentioned") for several in _mentioned(schema, read) if _fits(several, schema))
 
 
 def coerced(schema: Schema, value: Json) -> Iterator[Json]:
@@ -161,14 +167,15 @@ def _fold(text: str) -> str:
 def _options(schema: Schema) -> Iterator[Json]:
     if isinstance(schema, Scalar):
         if schema.options is not None:
-            yield from (option for option in schema.options if violation(schema, option) is None)
+            free = _is_free(schema)
+            yield from (option for option in schema.options if free or violation(schema, option) is None)
         elif schema.type == "boolean":
             yield from (True, False)
     elif isinstance(schema, Choice):
         for alternative in schema.alternatives:
             yield from (option for option in _options(alternative) if violation(schema, option) is None)
     elif isinstance(schema, Array) and isinstance(schema.items, Scalar) and schema.items.options is not None:
-        yield from (option for item in schema.items.options for option in coerced(schema, [item]))
+        yield from ([option] for option in _options(schema.items) if _fits([option], schema))
     if takes_null(schema):
         yield None
 
@@ -178,7 +185,8 @@ def _mentioned(schema: Array, read: Readings) -> list[list[Json]]:
 
     An item is mentioned where the query has its words in any number and case, or (after those) one of its words.
     """
-    possible = {str(value): value for value in (*_options(schema.items), *_literals(schema))}
+    literals = (value for literal in _literals(schema) for value in coerced(schema.items, literal))
+    possible = {str(value): value for value in (*_options(schema.items), *literals) if value is not None}
     whole = sorted((read.phrases[fold], text) for text in possible if (fold := _fold(text)) in read.phrases)
     partly = sorted(
         (min(at), text) for text in possible if (at := [read.stems[s] for s in _stems(text) if s in read.stems])
@@ -231,12 +239,14 @@ class Readings:
 
     def __init__(self, spans: Iterable[Span]) -> None:
         self.texts: Found = {}
+        self.named: dict[str, Found] = {style: {} for style in _NAME_STYLES}
         self.numbers: Found = {}
         self.several: list[Candidate] = []
+        self._arrays: dict[str, Found] = {}
         for start, end, value, operator in spans:
             candidate = Candidate(value, "span", operator, start, end)
             if isinstance(value, str):
-                self.texts.setdefault(("str", value), candidate)
+                self.named.get(operator, self.texts).setdefault(("str", value), candidate)
                 if operator == "words" and _NUMERAL.fullmatch(value):
                     number = _number(value)
                     self.numbers.setdefault(key_of(number), candidate._replace(value=number))
@@ -258,15 +268,23 @@ class Readings:
                 found.setdefault(key_of(candidate.value), candidate)
         return found
 
+    def arrays(self, name: str) -> Found:
+        """Return the arrays of texts, of numbers or of integers; of one item too."""
+        found = self._arrays.get(name)
+        if found is None:
+            singles: Iterable[Candidate] = self.numbers.values() if name == "number" else self.integers.values()
+            if name == "string":
+                singles = [one for (_, text), one in self.texts.items() if text.count(" ") < MAX_ITEM_WORDS]
+            found = self._arrays[name] = _arrays_of(name, [*self.several, *singles])
+        return found
+
     @cached_property
-    def arrays(self) -> Mapping[str, Found]:
-        """Return the arrays of texts, of numbers and of integers."""
-        singles = {
-            "string": [one for (_, text), one in self.texts.items() if text.count(" ") < MAX_ITEM_WORDS],
-            "number": list(self.numbers.values()),
-            "integer": list(self.integers.values()),
-        }
-        return {name: _arrays(Array("/", Scalar("/", name)), [*self.several, *singles[name]]) for name in singles}
+    def folded(self) -> list[tuple[Candidate, tuple[str, ...]]]:
+        """Return the arrays with their items folded."""
+        flat = [(one, [part for part in _list(one) if not isinstance(part, (list, dict))]) for one in self.several]
+        return [
+            (one, tuple(_fold(str(part)) for part in parts)) for one, parts in flat if len(parts) == len(_list(one))
+        ]
 
     @cached_property
     def phrases(self) -> dict[str, int]:
@@ -303,10 +321,12 @@ def _read_for(schema: Schema, read: Readings) -> Found:
         return {key: one for key, one in found.items() if _is_valid(schema, one)}
     if isinstance(schema, Array):
         items = schema.items
-        if isinstance(items, Scalar) and _is_free(items) and items.type in read.arrays:
-            group = read.arrays[items.type]
+        if isinstance(items, Scalar) and items.options is not None:
+            return _arrays_of_options(schema, read)
+        if isinstance(items, Scalar) and _is_free(items) and items.type in ("string", "number", "integer"):
+            group = read.arrays(items.type)
             free = schema.min_items <= 1 and schema.max_items is None and not schema.unique
-            return group if free else {key: one for key, one in group.items() if _is_valid(schema, one)}
+            return group if free else {key: one for key, one in group.items() if _fits(one.value, schema)}
         return _arrays(schema, [*read.several, *read.texts.values(), *read.numbers.values()])
     return {}
 
@@ -314,7 +334,8 @@ def _read_for(schema: Schema, read: Readings) -> Found:
 def _group_for(schema: Scalar, read: Readings) -> Found:
     if schema.options is None:
         if schema.type == "string":
-            return read.texts
+            named = [read.named[style] for style, shown in _NAME_STYLES.items() if shown.search(schema.description)]
+            return read.texts | {key: one for some in named for key, one in some.items()} if named else read.texts
         if schema.type == "number":
             return read.numbers
         if schema.type == "integer":
@@ -323,10 +344,10 @@ def _group_for(schema: Scalar, read: Readings) -> Found:
 
 
 def _is_free(schema: Scalar) -> bool:
-    """Whether every value of the type is valid."""
+    """Whether every value of the type, or every option, is valid; no text that was read is empty."""
     bounds = (schema.minimum, schema.maximum, schema.exclusive_minimum, schema.exclusive_maximum, schema.multiple_of)
-    lengths = schema.min_length <= 1 and schema.max_length is None
-    return schema.options is None and bounds == (None,) * 5 and lengths and schema.format not in FORMATS
+    lengths = schema.min_length <= (schema.options is None) and schema.max_length is None
+    return bounds == (None,) * 5 and lengths and schema.format not in FORMATS
 
 
 def _is_valid(schema: Schema, candidate: Candidate) -> bool:
@@ -335,10 +356,54 @@ def _is_valid(schema: Schema, candidate: Candidate) -> bool:
 
 def _arrays(schema: Array, candidates: Iterable[Candidate]) -> Found:
     found: Found = {}
-    of_numbers = isinstance(schema.items, Scalar) and schema.items.type == "number"
     for one in candidates:
         for value in coerced(schema, one.value):
-            if of_numbers:  # alike, as readers with types expect it: not [1, 2.5]
-                value = [float(item) if abs(item) < 2**53 else item for item in value]
-            found.setdefault(key_of(value), one._replace(value=value))
+            found.setdefault(key_of(value), Candidate(value, "span", one.operator, one.start, one.end))
     return found
+
+
+def _arrays_of(name: str, candidates: Iterable[Candidate]) -> Found:
+    """Return arrays of a type, made of arrays and of single values."""
+    found: Found = {}
+    for one in candidates:
+        parts = one.value if isinstance(one.value, list) else [one.value]
+        value = [_as_item(part, name) for part in parts]
+        if value and MISSING not in value:
+            found.setdefault(key_of(value), Candidate(value, "span", one.operator, one.start, one.end))
+    return found
+
+
+def _arrays_of_options(schema: Array, read: Readings) -> Found:
+    """Return the arrays whose items are options of the array's items, but for letters' case and what joins words."""
+    known = {_fold(str(option)): option for option in _options(schema.items)}
+    found: Found = {}
+    for one, folds in read.folded:
+        value = [known[fold] for fold in folds if fold in known]
+        if len(value) == len(folds) > 0 and _fits(value, schema):
+            found.setdefault(key_of(value), Candidate(value, "span", one.operator, one.start, one.end))
+    return found
+
+
+def _list(candidate: Candidate) -> list[Json]:
+    return candidate.value if isinstance(candidate.value, list) else []
+
+
+def _as_item(value: Json, name: str) -> Json | Missing:
+    """Return a value as one of a type, or MISSING. Numbers are floats: readers with types refuse [1, 2.5]."""
+    if name == "string":
+        if isinstance(value, str):
+            return value
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else MISSING
+    number = _number(value)
+    if number is None:
+        return MISSING
+    if name == "number":
+        return float(number) if abs(number) < 2**53 else number
+    return int(number) if isinstance(number, int) or number.is_integer() else MISSING
+
+
+def _fits(value: Json, schema: Array) -> bool:
+    """Whether an array of valid items is valid."""
+    if not schema.min_items <= len(value) <= (len(value) if schema.max_items is None else schema.max_items):
+        return False
+    return not schema.unique or len({key_of(item) for item in value}) == len(value)

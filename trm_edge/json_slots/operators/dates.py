@@ -19,6 +19,8 @@ _MONTH = "|".join(f"{name[:3]}(?:{name[3:]})?" if len(name) > 3 else name for na
 _MONTH = _MONTH.replace("sep(?:tember)?", "sep(?:t(?:ember)?)?")
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
+_DIGIT = re.compile(r"\d")
+_JOINED = re.compile(r"\d[-/.]\d|\d{8}")
 _ISO_DATE = re.compile(r"(?<![\d.-])(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?![\d-]|\.\d)")
 _COMPACT_DATE = re.compile(r"(?<![\w.-])((?:19|20)\d\d)(0[1-9]|1[0-2])([0-3]\d)(?![\w-]|\.\d)")
 _SLASHED_DATE = re.compile(r"(?<![\d/-])(\d{1,2})([/-])(\d{1,2})\2(\d{4})(?![\d/-])")
@@ -28,7 +30,7 @@ _YEAR_FIRST = re.compile(rf"\b(\d{{4}}),? ({_MONTH})\.? {_DAY}\b", re.I)
 _YEAR_DAY_FIRST = re.compile(rf"\b(\d{{4}}),? {_DAY}(?: of)? ({_MONTH})\b", re.I)
 _DAY_FIRST = re.compile(rf"\b{_DAY}(?: of)?(?: this)? ({_MONTH})\.?,?(?: (\d{{4}}))?\b", re.I)
 _DAY_ALONE = re.compile(r"\b(?:the|to|and|until|till) (\d{1,2})(?:st|nd|rd|th)\b", re.I)
-_MONTH_NAME = re.compile(rf"\b({_MONTH})\b", re.I)
+_MONTH_NAME = re.compile(rf"\b({_MONTH})(?![a-z])", re.I)
 _YEAR = re.compile(r"(?<![\w.,/-])((?:19|20)\d\d)(?!\w|[.,/-]\d)")
 _STATED = re.compile(r"\b(?:today|today's date|now|currently|current date)\b[^.?!\n]{0,24}$", re.I)
 _STATED_BEHIND = re.compile(r" ?(?:is |as )?(?:today|right now)\b", re.I)
@@ -42,10 +44,12 @@ _RELATIVE = re.compile(
 _STAY = re.compile(r"\b(\d{1,3}|an?|\w{3,5})[ -](day|night|week|month)s?\b", re.I)
 _LENGTHS = {"day": 1, "night": 1, "week": 7, "month": 30}
 
-_WITH_YEAR = (  # with the groups of year, month and day
+_IN_DIGITS = (  # with the groups of year, month and day
     *((_ISO_DATE, (1, 3, 4)), (_SLASHED_DATE, (4, 1, 3)), (_SLASHED_DATE, (4, 3, 1)), (_DOTTED_DATE, (3, 2, 1))),
-    *((_MONTH_FIRST, (3, 1, 2)), (_DAY_FIRST, (3, 2, 1)), (_YEAR_FIRST, (1, 2, 3)), (_YEAR_DAY_FIRST, (1, 3, 2))),
     (_COMPACT_DATE, (1, 2, 3)),
+)
+_WITH_MONTH = (
+    *((_MONTH_FIRST, (3, 1, 2)), (_DAY_FIRST, (3, 2, 1)), (_YEAR_FIRST, (1, 2, 3)), (_YEAR_DAY_FIRST, (1, 3, 2))),
 )
 _WITHOUT_YEAR = ((_MONTH_FIRST, (1, 2)), (_DAY_FIRST, (2, 1)))
 
@@ -56,10 +60,12 @@ def dates_of(text: str, today: dt.date | None) -> Iterator[tuple[int, int, dt.da
 
     Where a text says what day it is ("today is March 5, 2024"), that is ``today``.
     """
-    found = [*_full_dates(text)]
-    stated = [day for start, end, day in found if _is_today(text, start, end)]
-    today = stated[0] if stated else today
-    found += _yearless_dates(text, today)
+    found: list[tuple[int, int, dt.date]] = []
+    if _DIGIT.search(text) is not None:
+        found += _full_dates(text)
+        stated = [day for start, end, day in found if _is_today(text, start, end)]
+        today = stated[0] if stated else today
+        found += _yearless_dates(text, today, dict.fromkeys(day.year for _, _, day in found))
     if today is not None:
         found += _relative_dates(text, today)
     yield from list(dict.fromkeys(found))[:MAX_DATES]
@@ -70,7 +76,8 @@ def _is_today(text: str, start: int, end: int) -> bool:
 
 
 def _full_dates(text: str) -> Iterator[tuple[int, int, dt.date]]:
-    for pattern, order in _WITH_YEAR:
+    patterns = (_IN_DIGITS if _JOINED.search(text) else ()) + (_WITH_MONTH if _MONTH_NAME.search(text) else ())
+    for pattern, order in patterns:
         for match in pattern.finditer(text):
             year, month, day = (match.group(i) for i in order)
             found = _date(int(year), _month(month), int(day)) if year is not None else None
@@ -78,9 +85,8 @@ def _full_dates(text: str) -> Iterator[tuple[int, int, dt.date]]:
                 yield match.start(), match.end(), found
 
 
-def _yearless_dates(text: str, today: dt.date | None) -> Iterator[tuple[int, int, dt.date]]:
-    years = dict.fromkeys(int(match.group(1)) for match in _YEAR.finditer(text))
-    years |= dict.fromkeys(day.year for _, _, day in _full_dates(text))
+def _yearless_dates(text: str, today: dt.date | None, known: dict[int, None]) -> Iterator[tuple[int, int, dt.date]]:
+    years = dict.fromkeys(int(match.group(1)) for match in _YEAR.finditer(text)) | known
     for start, end, month, day in _month_days(text):
         for year in [*years][:2]:
             found = _date(year, month, day)
@@ -95,12 +101,12 @@ def _yearless_dates(text: str, today: dt.date | None) -> Iterator[tuple[int, int
 
 def _month_days(text: str) -> Iterator[tuple[int, int, int, int]]:
     """Yield days without a year, also those of the one month that a text names ("the 10th")."""
-    for pattern, order in _WITHOUT_YEAR:
+    months = {_month(match.group(1)) for match in _MONTH_NAME.finditer(text)}
+    for pattern, order in _WITHOUT_YEAR if months else ():
         for match in pattern.finditer(text):
             if match.group(3) is None:
                 month, day = (match.group(i) for i in order)
                 yield match.start(), match.end(), _month(month), int(day)
-    months = {_month(match.group(1)) for match in _MONTH_NAME.finditer(text)}
     if len(months) == 1:
         for match in _DAY_ALONE.finditer(text):
             yield match.start(1), match.end(), min(months), int(match.group(1))

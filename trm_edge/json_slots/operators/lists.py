@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from ..text import Json, JsonTextError, parse, parse_lenient, same
-from .base import Operator, is_number
+from .base import Operator, is_number, once_per_query
 from .numbers import all_numbers, digits_of, write_number
-from .words import quoted_in, singular, words_of
+from .words import may_begin, may_end, quoted_in, singular, words_of
 
 _SEPARATOR = re.compile(r"(,? (?:and(?: also)?|or|&|as well as|plus) )|, ?")
 _BREAK = re.compile(r"[.;:!?]\s|[\n()\[\]{}]")
@@ -24,6 +25,8 @@ _COUNTED = re.compile(
 )
 _MEASURED = re.compile(r"[A-Za-z]+(?: [A-Za-z]+)? of ")
 _QUOTES = " '\"`\u2018\u2019\u201c\u201d"
+_WORD = re.compile(r"\S+")
+MAX_ITEMS = 64  # of an enumeration
 MAX_SERIES = 8  # members of which every run is an array; of more, only those from the first or to the last
 MAX_LITERAL = 2000  # characters of an array in JSON
 
@@ -35,38 +38,43 @@ def _find_list(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, J
     """
     for match in _BRACKETS.finditer(text):
         yield match.start(), match.end(), _items(match.group(1))
-    for start, end in _enumerated(text):
-        yield start, end, _items(text[start:end])
+    for start, end, parts in _enumerated(text):
+        numbers = [_as_number(part) for part in parts] if parts[-1][-1].isdigit() or parts[-1][0].isdigit() else [None]
+        yield start, end, [*(parts if None in numbers else numbers)]
 
 
 def _find_bare_list(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     """Find enumerations without the articles of their items, without their numbers, and in the singular."""
-    for start, end in _enumerated(text):
-        items = _items(text[start:end])
-        if not all(isinstance(item, str) for item in items):
-            continue
-        bare = [_LEADING.sub("", item) for item in items]
-        kinds = [_COUNTED.sub("", item, count=1) for item in bare]
-        for spelt in (bare, kinds, [singular(item) for item in kinds], [_MEASURED.sub("", item) for item in kinds]):
-            if spelt != items and all(spelt):
-                yield start, end, spelt
+    for start, end, parts in _enumerated(text):
+        for spelt in dict.fromkeys(zip(*map(_bared, parts), strict=True)):
+            if spelt != parts and "" not in spelt:
+                yield start, end, [*spelt]
 
 
-def _enumerated(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where enumerations may begin and end."""
+@lru_cache(maxsize=512)
+def _bared(item: str) -> tuple[str, str, str, str]:
+    """Return an item without its article, also without its number, then in the singular, or without its measure."""
+    bare = _LEADING.sub("", item)
+    kind = _COUNTED.sub("", bare, count=1)
+    return bare, kind, singular(kind), _MEASURED.sub("", kind)
+
+
+@once_per_query
+def _enumerated(text: str) -> Iterator[tuple[int, int, tuple[str, ...]]]:
+    """Yield enumerations: where they may begin and end, and their items."""
     begin = 0
     for stop in [*(match.start() for match in _BREAK.finditer(text)), len(text)]:
         yield from _enumerations(text, begin, stop)
         begin = stop + 1
 
 
-def _enumerations(text: str, begin: int, stop: int) -> Iterator[tuple[int, int]]:
+def _enumerations(text: str, begin: int, stop: int) -> Iterator[tuple[int, int, tuple[str, ...]]]:
     """Yield those of one sentence: items parted by commas, up to the first "and" or an item too long."""
     separators = list(_SEPARATOR.finditer(text, begin, stop))
     first = 0
     while first < len(separators):
         last = first
-        while separators[last].group(1) is None and last + 1 < len(separators):
+        while separators[last].group(1) is None and last + 1 < min(len(separators), first + MAX_ITEMS):
             between = text[separators[last].end() : separators[last + 1].start()].split()
             if not 1 <= len(between) <= _ITEM_WORDS:
                 break
@@ -80,20 +88,30 @@ def _enumerations(text: str, begin: int, stop: int) -> Iterator[tuple[int, int]]
 
 def _cuts(
     text: str, separators: list[re.Match[str]], first: int, last: int, begin: int, stop: int
-) -> Iterator[tuple[int, int]]:
+) -> Iterator[tuple[int, int, tuple[str, ...]]]:
     """Yield the enumeration between two separators, with every number of words in its first and its last item."""
     head_from = separators[first - 1].end() if first else begin
     tail_to = separators[last + 1].start() if last + 1 < len(separators) else stop
-    heads = list(re.finditer(r"\S+", text[head_from : separators[first].start()]))[-_ITEM_WORDS:]
-    tails = list(re.finditer(r"\S+", text[separators[last].end() : tail_to]))[:_ITEM_WORDS]
-    for head in heads:
-        for tail in tails:
-            yield head_from + head.start(), separators[last].end() + tail.end()
+    head_to, tail_from = separators[first].start(), separators[last].end()
+    heads = [match for match in _WORD.finditer(text, head_from, head_to)][-_ITEM_WORDS:]
+    tails = [match for match in _WORD.finditer(text, tail_from, tail_to)][:_ITEM_WORDS]
+    begins = [match.start() for match in heads if match.start() == head_from or may_begin(match.group())]
+    ends = [match.end() for match in tails if match.end() == tail_to or may_end(match.group())]
+    inner = [_part(text[a.end() : b.start()]) for a, b in pairwise(separators[first : last + 1])]
+    lasts = [(end, part) for end in ends if (part := _part(text[tail_from:end]))]
+    for start in begins:
+        part = _part(text[start:head_to])
+        for end, other in lasts:
+            yield start, end, (*((part,) if part else ()), *filter(None, inner), other)
+
+
+def _part(text: str) -> str:
+    return text.strip(_QUOTES).rstrip(".?!")
 
 
 def _items(text: str) -> list[Json]:
     pieces = _SEPARATOR.sub("\n", text).split("\n")
-    parts: list[Json] = [part for piece in pieces if (part := piece.strip(_QUOTES).rstrip(".?!"))]
+    parts: list[Json] = [part for piece in pieces if (part := _part(piece))]
     numbers = [_as_number(part) for part in parts]
     return [*numbers] if parts and None not in numbers else parts
 
@@ -151,10 +169,13 @@ def _write_range(value: Json, now: dt.datetime | None) -> Iterator[str]:
 def _series(members: Sequence[tuple[int, int, Json]]) -> Iterator[tuple[int, int, Json]]:
     """Yield every run of two and more members as an array; of many members, those from the first or to the last."""
     count = len(members)
-    for first in range(count):
-        for last in range(first + 1, count):
-            if count <= MAX_SERIES or first == 0 or last == count - 1:
-                yield members[first][0], members[last][1], [value for _, _, value in members[first : last + 1]]
+    if count <= MAX_SERIES:
+        runs = [(first, last) for first in range(count) for last in range(first + 1, count)]
+    else:
+        runs = [(0, last) for last in range(1, min(count, MAX_ITEMS))]
+        runs += [(first, count - 1) for first in range(max(1, count - MAX_ITEMS), count - 1)]
+    for first, last in runs:
+        yield members[first][0], members[last][1], [value for _, _, value in members[first : last + 1]]
 
 
 def _find_all_numbers(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:

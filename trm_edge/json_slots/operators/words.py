@@ -11,11 +11,11 @@ from ..text import Json
 from .base import Find, Operator, Write, once_per_query
 
 MAX_WORDS = 8  # of a verbatim span
-MAX_RUNS = 640  # of a text: in a longer one the spans are shorter
+MAX_RUNS = 512  # of a text: in a longer one the spans are shorter
 MAX_FOLDED = 3  # words of a run that is also spelt otherwise
 MAX_SENTENCES = 32  # of a text
 MAX_SENTENCE = 600  # characters of one
-LEAST_WORDS = 3  # of a verbatim span, that the longest text still has
+LEAST_WORDS = 2  # of a verbatim span, that the longest text still has
 
 # Chinese and Japanese part no words: there every character counts as one.
 _TOKEN = re.compile(
@@ -50,17 +50,26 @@ class Word(NamedTuple):
     closes: bool
 
 
+def may_begin(word: str) -> bool:
+    """Whether a value may begin with a word: not with "of"."""
+    return word not in _NOT_FIRST
+
+
+def may_end(word: str) -> bool:
+    """Whether a value may end with a word: not with "the"."""
+    return word.rstrip(_ENDS) not in _NOT_LAST
+
+
 @once_per_query
 def words_of(text: str) -> Iterator[Word]:
     """Yield the words of a text in their order."""
     for match in _TOKEN.finditer(text):
         start, end, word = match.start(), match.end(), match.group()
-        bare = word.rstrip(_ENDS)
         stops = (word[-1] == "." and text[end : end + 1].isspace() and not _SHORTENED.fullmatch(word)) or text[
             end : end + 1
         ] in ("\n", "\u3002")
         stops = stops or (text[end : end + 1] in ("!", "?") and text[end + 1 : end + 2].isspace())
-        yield Word(start, end, word, stops, word not in _NOT_FIRST, bare not in _NOT_LAST)
+        yield Word(start, end, word, stops, may_begin(word), may_end(word))
 
 
 def _find_words(text: str, now: dt.datetime | None) -> Iterable[tuple[int, int, Json]]:
@@ -172,12 +181,20 @@ def _write_part(value: Json, now: dt.datetime | None) -> Iterator[str]:
         yield f"{value}-like"
 
 
+@once_per_query
+def _short_runs(text: str) -> Iterator[tuple[int, int, str]]:
+    for run in runs_of(text):
+        if run[2].count(" ") < MAX_FOLDED:
+            yield run
+
+
 def _folded(fold: Callable[[str], str], *others: Callable[[str], str]) -> tuple[Find, Write]:
     """Return an operator's functions: runs of up to MAX_FOLDED words, spelt otherwise; ``others`` undo it."""
 
     def find(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
-        for start, end, words in runs_of(text):
-            if words.count(" ") < MAX_FOLDED and (spelt := fold(words)) != words:
+        for start, end, words in _short_runs(text):
+            spelt = fold(words)
+            if spelt != words:
                 yield start, end, spelt
 
     def write(value: Json, now: dt.datetime | None) -> Iterator[str]:
@@ -199,11 +216,11 @@ def _title(words: str) -> str:
 
 
 def _snake(words: str) -> str:
-    return "_".join(words.lower().split()) if _ARE_WORDS.fullmatch(words) else words
+    return "_".join(words.lower().split()) if " " in words and _ARE_WORDS.fullmatch(words) else words
 
 
 def _camel(words: str) -> str:
-    if not _ARE_WORDS.fullmatch(words):
+    if " " not in words or not _ARE_WORDS.fullmatch(words):
         return words
     first, *rest = words.lower().split()
     return first + "".join(word.capitalize() for word in rest)

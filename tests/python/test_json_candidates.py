@@ -1,0 +1,150 @@
+"""Candidates: what a slot may become, in which order, and that all of it is valid."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from json_cases import schemas
+
+from trm_edge.json_slots.candidates import SOURCES, Candidate, candidates_of, key_of
+from trm_edge.json_slots.operators import MAX_TEXT, Span, find_spans
+from trm_edge.json_slots.schema import MISSING, SchemaError, compile_arguments, violation
+
+
+def slot(schema, **parts):
+    return compile_arguments({"type": "object", "properties": {"a": {**schema, **parts}}}).properties["a"]
+
+
+def values(schema, query, optional=False, draft=MISSING):
+    return [one.value for one in candidates_of(schema, optional, draft, find_spans(query)).values()]
+
+
+TEXT, NUMBER, INTEGER = slot({"type": "string"}), slot({"type": "number"}), slot({"type": "integer"})
+
+
+def array(items, **parts):
+    return slot({"type": "array", "items": items, **parts})
+
+
+def test_what_a_slot_may_be_comes_in_the_order_of_the_sources():
+    schema = slot({"type": "string", "default": "c", "description": "Such as 'd'."})
+    found = candidates_of(schema, True, "b", find_spans("E"))
+    assert [(one.value, one.source) for one in found.values()] == [
+        *((MISSING, "omit"), ("b", "draft"), ("c", "default"), ("d", "literal"), ("E", "span"), ("e", "span"))
+    ]
+    assert all(one.source in SOURCES for one in found.values())
+
+
+def test_a_value_of_the_draft_stays_the_drafts_where_the_query_has_it_too():
+    found = candidates_of(TEXT, False, "Paris", find_spans("to Paris"))
+    assert found[key_of("Paris")].source == "draft"
+
+
+def test_a_span_is_where_it_was_read():
+    one = candidates_of(INTEGER, False, MISSING, find_spans("for twenty five people"))[key_of(25)]
+    assert one == Candidate(25, "span", "number words", 4, 15)
+
+
+@pytest.mark.parametrize(
+    ("schema", "query", "expected"),
+    [
+        (TEXT, "room 12", "12"),
+        (TEXT, "table for four", "4"),
+        (NUMBER, "2.5 km", 2.5),
+        (INTEGER, "in 3.0 hours", 3),
+        (NUMBER, "see 'id:7434'", 7434),
+        (array({"type": "number"}), "of 1, 2 and 3.5", [1.0, 2.0, 3.5]),
+        (array({"type": "integer"}), "of 1, 2 and 3", [1, 2, 3]),
+        (array({"type": "string"}), "of 1, 2 and 3", ["1", "2", "3"]),
+        (array({"type": "string"}), "buy tea and milk", ["tea", "milk"]),
+        (array({"type": "string"}), "about War", ["War"]),
+        (array({"type": "number"}), "above 7", [7.0]),
+        (array({"type": "array", "items": {"type": "integer"}}), "table [[1, 2], [3, 4]]", [[1, 2], [3, 4]]),
+        (array({"type": "string"}), "nothing", []),
+        (array({"type": "string", "enum": ["Big Red", "b"]}), "a big-red, B", ["Big Red", "b"]),
+        (slot({"oneOf": [{"type": "integer"}, {"type": "string"}]}), "room 12", 12),
+    ],
+)
+def test_spans_are_brought_to_the_type_of_the_slot(schema, query, expected):
+    assert any(key_of(value) == key_of(expected) for value in values(schema, query)), values(schema, query)
+
+
+@pytest.mark.parametrize(
+    ("schema", "query", "expected"),
+    [
+        (INTEGER, "2.5 km", 2.5),
+        (slot({"type": "integer", "maximum": 9}), "10 or 9", 10),
+        (slot({"type": "string", "maxLength": 3}), "long", "long"),
+        (slot({"type": "string", "format": "date"}), "tomorrow", "tomorrow"),
+        (slot({"type": "string", "enum": ["x"]}), "y", "y"),
+        (array({"type": "string"}, minItems=2), "tea", ["tea"]),
+        (array({"type": "integer"}, uniqueItems=True), "1, 1", [1, 1]),
+        (array({"type": "string"}, minItems=1), "tea", []),
+    ],
+)
+def test_what_is_not_valid_is_no_candidate(schema, query, expected):
+    assert all(key_of(value) != key_of(expected) for value in values(schema, query))
+
+
+@pytest.mark.parametrize(
+    ("options", "query", "expected"),
+    [
+        (["Points", "Rebounds", "Assists"], "point and rebound stats", ["Points", "Rebounds"]),
+        (["strengths", "weaknesses"], "its strength and weakness", ["strengths", "weaknesses"]),
+        (["Goals Scored", "Assists Made", "Fouls"], "the overall goal and assist", ["Goals Scored", "Assists Made"]),
+        (["tolls", "ferries", "highways"], "avoiding highways and toll roads", ["highways", "tolls"]),
+        (["a", "b", "c"], "no word of it", ["b"]),
+    ],
+)
+def test_an_array_is_offered_the_options_that_the_query_mentions(options, query, expected):
+    assert expected in values(array({"type": "string", "enum": options}), query)
+
+
+def test_names_are_spelt_as_the_description_spells_them():
+    query = "dim the living room"
+    assert "living_room" in values(slot({"type": "string", "description": "A room, e.g. guest_room."}), query)
+    assert "livingRoom" in values(slot({"type": "string", "description": "A room, e.g. guestRoom."}), query)
+    assert not {"living_room", "livingRoom"} & {*values(TEXT, query)}
+
+
+def test_keys_tell_values_apart_as_json_does():
+    several = [1, 1.0, True, "1", None, [1], [1.0], [True], ["1"], [["1"]], [], {}, {"1": 1}]
+    assert len({key_of(value) for value in several}) == len(several)
+
+
+@settings(max_examples=300, deadline=None)
+@given(schemas, st.text("abc XY,.'and[1]2 5%", max_size=60), st.booleans())
+def test_every_candidate_is_valid(schema, query, optional):
+    try:
+        arguments = compile_arguments({"type": "object", "properties": {"a": schema}})
+    except SchemaError:
+        return
+    for one in candidates_of(arguments.properties["a"], optional, MISSING, find_spans(query)).values():
+        if one.value is MISSING:
+            assert optional
+        else:
+            assert violation(arguments.properties["a"], one.value) is None
+
+
+def test_spans_of_another_make_are_taken():
+    found = candidates_of(TEXT, False, MISSING, [Span(0, 1, "x", "words")])
+    assert found == {key_of("x"): Candidate("x", "span", "words", 0, 1)}
+
+
+def test_the_same_query_has_the_same_candidates_in_the_same_order():
+    query = "Compare Paris, Rome and New York by 40% of 12, 'a' and 'b', on March 5, 2024"
+    for schema in (TEXT, NUMBER, INTEGER, array({"type": "string"}), array({"type": "number"})):
+        first = candidates_of(schema, True, MISSING, find_spans(query))
+        find_spans("another query")
+        again = candidates_of(schema, True, MISSING, find_spans(query))
+        assert list(first.items()) == list(again.items())
+
+
+@pytest.mark.parametrize(
+    "unit", ["word ", "Name ", "a, ", "1 ", "'a' ", "May 5 at 3 pm ", "[1], ", "x and y, ", "Paris, "]
+)
+def test_a_long_query_has_a_bounded_number_of_candidates(unit):
+    """Against growth with the square of the length: values in proportion to the characters, whatever they are."""
+    spans = find_spans(unit * MAX_TEXT)
+    assert sum(len(span.value) if isinstance(span.value, list) else 1 for span in spans) < 8 * MAX_TEXT
+    for schema in (TEXT, NUMBER, array({"type": "string"})):
+        assert len(candidates_of(schema, False, MISSING, spans)) < 4 * MAX_TEXT
