@@ -99,6 +99,13 @@ def test_an_array_is_offered_the_options_that_the_query_mentions(options, query,
     assert expected in values(array({"type": "string", "enum": options}), query)
 
 
+def test_examples_and_choices_of_a_description_are_candidates():
+    schema = slot(
+        {"type": "string", "description": "Type. E.g. dessert, main course, breakfast. By (walk, bike, or drive)."}
+    )
+    assert {"dessert", "main course", "breakfast", "walk", "bike", "drive"} <= {*values(schema, "")}
+
+
 def test_names_are_spelt_as_the_description_spells_them():
     query = "dim the living room"
     assert "living_room" in values(slot({"type": "string", "description": "A room, e.g. guest_room."}), query)

@@ -28,6 +28,7 @@ MAX_LITERALS = 32  # of a description
 MAX_MENTIONED = 4  # items of an array that the query may mention, of which every subset is a candidate
 _LITERAL = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,80})\1(?!\w)")
 _EXAMPLE = re.compile(r"\b(?:e\.g\.|such as|for example|for instance),? ([A-Za-z][^.;()'\"\n]{0,60})", re.I)
+_CHOICES = re.compile(r"\(([A-Za-z][\w -]{0,30}(?:, ?(?:or )?[A-Za-z][\w -]{0,30}){2,12})\)")  # "(walk, bike, drive)"
 _NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
 _JOINTS = re.compile(r"[\s_-]+")
 _LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
@@ -226,7 +227,9 @@ def _literals(schema: Schema) -> Iterator[Json]:
 @lru_cache(maxsize=1024)
 def _literals_in(text: str) -> tuple[Json, ...]:
     found = [match.group(2) for match in _LITERAL.finditer(text)]
-    found += [match.group(1).strip() for match in _EXAMPLE.finditer(text)]
+    for match in (*_EXAMPLE.finditer(text), *_CHOICES.finditer(text)):
+        items = [part.strip().removeprefix("or ") for part in match.group(1).split(",")]
+        found += [match.group(1).strip(), *(items if len(items) > 2 else ())]
     numbers = [_number(match.group()) for match in _LITERAL_NUMBER.finditer(text)]
     return (*dict.fromkeys(found), *numbers)[:MAX_LITERALS]
 

@@ -32,6 +32,7 @@ _DAY_FIRST = re.compile(rf"\b{_DAY}(?: of)?(?: this)? ({_MONTH})\.?,?(?: (\d{{4}
 _DAY_ALONE = re.compile(r"\b(?:the|to|and|until|till) (\d{1,2})(?:st|nd|rd|th)\b", re.I)
 _MONTH_NAME = re.compile(rf"\b({_MONTH})(?![a-z])", re.I)
 _YEAR = re.compile(r"(?<![\w.,/-])((?:19|20)\d\d)(?!\w|[.,/-]\d)")
+_SHORT_YEAR = re.compile(r"(?<!\w)['\u2019](\d\d)\b(?!['\u2019])")
 _STATED = re.compile(r"\b(?:today|today's date|now|currently|current date)\b[^.?!\n]{0,24}$", re.I)
 _STATED_BEHIND = re.compile(r" ?(?:is |as )?(?:today|right now)\b", re.I)
 _RELATIVE = re.compile(
@@ -222,12 +223,15 @@ def _write_end_of_stay(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 
 def _find_date_parts(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
-    """Find the day, the month and the year of a date, and the number of a month that is named."""
+    """Find the day, the month and the year of a date, the number of a month that is named, and "'19" as a year."""
     for start, end, day in dates_of(text, today_of(now)):
         for part in dict.fromkeys((day.day, day.month, day.year)):
             yield start, end, part
     for match in _MONTH_NAME.finditer(text):
         yield match.start(), match.end(), _month(match.group(1))
+    for match in _SHORT_YEAR.finditer(text):
+        short = int(match.group(1))
+        yield match.start(), match.end(), short + (2000 if short < 50 else 1900)
 
 
 def _write_date_parts(value: Json, now: dt.datetime | None) -> Iterator[str]:

@@ -244,7 +244,7 @@ _IMPLIED = {"a": 1, "an": 1, "single": 1, "myself": 1, "alone": 1, "top": 1, "on
 _IMPLIED |= {"no": 0, "none": 0, "nothing": 0, "without": 0, "rest": 0, "stationary": 0, "dropped": 0}
 _ABOVE = ("more than", "greater than", "over", "above", "exceeding")
 _EXCLUDED = re.compile(rf"\b({'|'.join(_ABOVE)}|less than|fewer than|under|below) $", re.I)
-_ATTACHED = re.compile(r"(?<=[A-Za-z])\d{1,9}(?![\w.]\w|\w)")
+_ATTACHED = re.compile(r"(?<=[A-Za-z])\d{1,9}(?![A-Za-z0-9_]|\.\d)")
 
 
 def _find_times(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:

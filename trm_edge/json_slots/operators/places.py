@@ -55,7 +55,7 @@ _BEFORE_PLACE = re.compile(r"\b(?:in|to|from|at|near|for|of|around|visit) $", re
 
 
 class City(NamedTuple):
-    """A city, the code of its state in the United States or of its country, and that one's names, shortest first."""
+    """A city, the code of its state in the United States or of its country, and how that may be written."""
 
     name: str
     code: str
@@ -78,7 +78,7 @@ def _gazetteer() -> tuple[dict[str, tuple[City, ...]], dict[str, tuple[str, str]
             regions: tuple[str, ...] = (code,)
         else:
             countries |= {other.lower(): (name, code) for other in (name, *aliases)}
-            regions = (name, *(other for other in aliases[:1] if other.isupper()))
+            regions = (name, *(other for other in aliases[:1] if other.isupper()), code)
         for entry in inside.split(";") if inside else ():
             names, _, thousands = entry.rpartition(":")
             city, *nicknames = names.split("=")
@@ -132,7 +132,7 @@ def _find_region(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int,
     for start, end, _, found in _cities(text):
         city = found[0]
         yield start, end, city.code
-        if city.regions == (city.code,):
+        if len(city.regions) == 1:
             yield from ((start, end, name.title()) for name, code in _STATES.items() if code == city.code)
         else:
             yield start, end, city.regions[0]

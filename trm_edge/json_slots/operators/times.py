@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from ..text import Json
 from .base import Find, Operator, Write, is_number, is_whole, once_per_query
@@ -204,6 +205,25 @@ def _write_duration(value: Json, now: dt.datetime | None) -> Iterator[str]:
         yield f"{value // 7} weeks"
 
 
+def _find_time_between(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find how long it is from one time or date to the next: "from 15:30 to 15:32" is 120 seconds, or 2 minutes."""
+    for (start, _, begin), (_, end, stop) in pairwise(sorted(_clocks(text))):
+        seconds = sum((b - a) * unit for a, b, unit in zip(begin, stop, (3600, 60, 1), strict=True)) % 86400
+        yield from ((start, end, value) for value in _converted(seconds, "sec") if value)
+    dates = sorted(dates_of(text, today_of(now)))
+    for i, (start, behind, first) in enumerate(dates):
+        for ahead, end, last in dates[i + 1 : i + 4]:
+            if ahead >= behind and first < last:
+                yield start, end, (last - first).days
+
+
+def _write_time_between(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if is_whole(value) and 0 < value < 23:
+        yield f"from 1:00 to {1 + value}:00"
+    if is_whole(value) and 0 < value < 28:
+        yield f"from 2024-02-01 to 2024-02-{1 + value:02}"
+
+
 OPERATORS = (
     Operator("date-time", *_moment("{0}-{1:02}-{2:02}T{3:02}:{4:02}:{5:02}")),
     Operator("date-time in UTC", *_moment("{0}-{1:02}-{2:02}T{3:02}:{4:02}:{5:02}Z")),
@@ -217,4 +237,5 @@ OPERATORS = (
     Operator("time in halves", _find_half_day_time, _write_half_day_time),
     Operator("part of a time", _find_clock_parts, _write_clock_parts),
     Operator("duration", _find_duration, _write_duration),
+    Operator("time between", _find_time_between, _write_time_between),
 )

@@ -28,7 +28,7 @@ _STARTS = "'\u2018*"
 _SENTENCE_END = re.compile(r"([.!?]['\"*)]*)(?:\s+|$)|([\u3002\uff01\uff1f])|(?:\n|\\n)+")
 _CLAUSE = re.compile(r"(?:\b(?:to|that|about|saying|says?|named|called|titled|translate|is|for)|:)\s+(?=\S)", re.I)
 _SHORTENED = re.compile(r"(?:[A-Za-z]\.)+|[A-Z][a-z]{1,2}\.")  # "U.S.", "Mr."
-_INNER = re.compile(r"(?<=[A-Za-z])[-/](?=[A-Za-z])")
+_INNER = re.compile(r"(?<=[A-Za-z])[-/](?=[A-Za-z])|(?<=[\w)])=(?=[\w(+-])")
 
 # What is never the first or the last word of a value, so that half of all runs need not be offered.
 _ENDERS = """the a an of to for at and or with from by is are was were as that my your its into about than then if be
@@ -167,7 +167,7 @@ def _write_sentence(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 
 def _find_parts(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
-    """Find the parts of words with a hyphen or a slash: "gas" in "gas-fueled"."""
+    """Find the parts of words with a hyphen, a slash or "=": "gas" in "gas-fueled", "3x+2" in "y=3x+2"."""
     for word in words_of(text):
         cuts = [match.start() for match in _INNER.finditer(word.text)]
         for begin, end in zip([-1, *cuts], [*cuts, len(word.text)], strict=True) if 0 < len(cuts) < 3 else ():
