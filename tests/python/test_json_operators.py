@@ -136,6 +136,7 @@ READ = [
     ("city", "a flat in London", "London, UK"),
     ("city", "a flat in Paris", "Paris, FR"),
     ("full name", "trains to LA", "Los Angeles"),
+    ("full name", "trains to paris", "Paris"),
     ("region", "crime in San Francisco", "California"),
     ("region", "weather in Hanoi", "Vietnam"),
     ("country", "key events of German history", "Germany"),

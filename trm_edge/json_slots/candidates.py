@@ -247,18 +247,21 @@ class Readings:
         self.several: list[Candidate] = []
         self._arrays: dict[str, Found] = {}
         for start, end, value, operator in spans:
-            candidate = Candidate(value, "span", operator, start, end)
             if isinstance(value, str):
-                self.named.get(operator, self.texts).setdefault(("str", value), candidate)
-                if operator == "words" and _NUMERAL.fullmatch(value):
-                    number = _number(value)
-                    self.numbers.setdefault(key_of(number), candidate._replace(value=number))
+                self._add(self.named.get(operator, self.texts), value, operator, start, end)
+                if operator == "words" and value[-1].isdecimal() and _NUMERAL.fullmatch(value):
+                    self._add(self.numbers, _number(value), operator, start, end)
             elif isinstance(value, list):
-                self.several.append(candidate)
+                self.several.append(Candidate(value, "span", operator, start, end))
             else:
-                self.numbers.setdefault((type(value).__name__, value), candidate)
+                self._add(self.numbers, value, operator, start, end)
                 if operator in _WRITTEN and isinstance(value, int):
-                    self.texts.setdefault(("str", str(value)), candidate._replace(value=str(value)))
+                    self._add(self.texts, str(value), operator, start, end)
+
+    def _add(self, group: Found, value: Json, operator: str, start: int, end: int) -> None:
+        key = (type(value).__name__, value)
+        if key not in group:
+            group[key] = Candidate(value, "span", operator, start, end)
 
     @cached_property
     def integers(self) -> Found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..text import Json, same
 from .base import Operator, is_number, is_whole, once_per_query
@@ -94,9 +94,16 @@ def _find_number_words(text: str, now: dt.datetime | None) -> Iterator[tuple[int
 
 
 @once_per_query
+def _lowered(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield the words of a text in lower case, with where they stand."""
+    for match in _WORD.finditer(text):
+        yield match.start(), match.end(), match.group().lower()
+
+
+@once_per_query
 def spelt_of(text: str) -> Iterator[tuple[int, int, int]]:
     """Yield the numbers in words, with where they stand."""
-    words = [(match.start(), match.end(), match.group().lower()) for match in _WORD.finditer(text)]
+    words = _lowered(text)
     at = 0
     while at < len(words):
         count, value = _spelt(text, words, at) if words[at][2] in _BEGINS else (0, 0)
@@ -125,7 +132,7 @@ def all_numbers(text: str) -> Iterator[tuple[int, int, int | float, bool]]:
     yield from sorted(found)
 
 
-def _spelt(text: str, words: list[tuple[int, int, str]], at: int) -> tuple[int, int]:
+def _spelt(text: str, words: Sequence[tuple[int, int, str]], at: int) -> tuple[int, int]:
     """Return how many words from ``at`` on spell one number, and the number."""
     total, group, used, least = 0, 0, 0, 10**12
     room = 10**3  # what a further unit must be smaller than: 100 after tens of hundreds, 10 after "twenty"
@@ -192,9 +199,9 @@ def _write_ordinal(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 def _named(text: str, values: Mapping[str, float]) -> Iterator[tuple[int, int, Json]]:
     """Find the words that a table has a number for."""
-    for match in _WORD.finditer(text):
-        if match.group().lower() in values:
-            yield match.start(), match.end(), values[match.group().lower()]
+    for start, end, word in _lowered(text):
+        if word in values:
+            yield start, end, values[word]
 
 
 _PREFIXES = {"p": -12, "n": -9, "\u00b5": -6, "\u03bc": -6, "u": -6, "m": -3, "c": -2, "k": 3, "M": 6, "G": 9}

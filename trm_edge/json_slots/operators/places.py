@@ -114,17 +114,17 @@ def _write_city(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 
 def _find_full_name(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
-    """Find cities under another name of theirs: "LA" is "Los Angeles"."""
+    """Find cities by another name or in small letters: "LA" is "Los Angeles", "in paris" is "Paris"."""
     for start, end, words, found in _cities(text):
-        if words.lower() != found[0].name.lower():
+        if words != found[0].name:
             yield start, end, found[0].name
 
 
 def _write_full_name(value: Json, now: dt.datetime | None) -> Iterator[str]:
     if isinstance(value, str) and value.lower() in _gazetteer()[0]:
         for name, found in _gazetteer()[0].items():
-            if found[0].name == value and name != value.lower():
-                yield f"in {name.upper()}"
+            if found[0].name == value:
+                yield f"in {name}"
 
 
 def _find_region(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:

@@ -40,14 +40,17 @@ _NOT_ALONE = _NOT_LAST | _NOT_FIRST - {"on", "in", "do", "me"}
 
 
 class Word(NamedTuple):
-    """A word of a text: where it is, whether a sentence ends behind it, and what it may begin or end."""
+    """A word of a text: where it is, and what it is to a run of words."""
 
     start: int
     end: int
     text: str
-    stops: bool
-    begins: bool
-    closes: bool
+    stops: bool  # a sentence ends behind it
+    begins: bool  # a value may begin with it
+    closes: bool  # a value may end with it
+    bare_end: int  # its end without punctuation
+    owner_end: int  # and without "'s", where it has that, else -1
+    asked: bool  # a question mark or an exclamation mark follows
 
 
 def may_begin(word: str) -> bool:
@@ -65,11 +68,14 @@ def words_of(text: str) -> Iterator[Word]:
     """Yield the words of a text in their order."""
     for match in _TOKEN.finditer(text):
         start, end, word = match.start(), match.end(), match.group()
-        stops = (word[-1] == "." and text[end : end + 1].isspace() and not _SHORTENED.fullmatch(word)) or text[
-            end : end + 1
-        ] in ("\n", "\u3002")
-        stops = stops or (text[end : end + 1] in ("!", "?") and text[end + 1 : end + 2].isspace())
-        yield Word(start, end, word, stops, may_begin(word), may_end(word))
+        bare = word.rstrip(_ENDS)
+        owner = len(bare) - 2 if bare[-2:] in ("'s", "\u2019s") and len(bare) > 2 else -1
+        mark, behind = text[end : end + 1], text[end + 1 : end + 2]
+        ends = word[-1] == "." and mark.isspace() and not _SHORTENED.fullmatch(word)
+        stops = ends or mark in ("\n", "\u3002") or (mark in ("!", "?") and behind.isspace())
+        ends_at = start + owner if owner > 0 else -1
+        whole = (start, end, word, stops, may_begin(word), bare not in _NOT_LAST)
+        yield Word(*whole, start + len(bare), ends_at, mark in ("!", "?"))
 
 
 def _find_words(text: str, now: dt.datetime | None) -> Iterable[tuple[int, int, Json]]:
@@ -79,29 +85,21 @@ def _find_words(text: str, now: dt.datetime | None) -> Iterable[tuple[int, int, 
 
 @once_per_query
 def runs_of(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield the runs of words that a value may be, each with where it is."""
+    """Yield the runs of words that a value may be: without punctuation at the end, without "'s", with its "?"."""
     words = words_of(text)
     most = max(LEAST_WORDS, min(MAX_WORDS, MAX_RUNS // max(len(words), 1)))
     for first, word in enumerate(words):
         start = word.start + (word.text[0] in _STARTS and len(word.text) > 1)
-        for last in range(first, min(first + most, len(words))):
-            other = words[last]
-            alone = last == first
-            if other.text not in _NOT_ALONE if alone else word.begins and other.closes:
-                yield from _trimmed(text, start, other.end, alone)
+        for last, other in enumerate(words[first : first + most]):
+            if other.text not in _NOT_ALONE if last == 0 else word.begins and other.closes:
+                if other.bare_end > start:
+                    yield start, other.bare_end, text[start : other.bare_end]
+                if other.owner_end > start:
+                    yield start, other.owner_end, text[start : other.owner_end]
+                if other.asked and last > 0:
+                    yield start, other.end + 1, text[start : other.end + 1]
             if other.stops:
                 break
-
-
-def _trimmed(text: str, start: int, end: int, alone: bool) -> Iterator[tuple[int, int, str]]:
-    """Yield a run without the punctuation that ends it, without "'s", and with its question mark."""
-    run = text[start:end].rstrip(_ENDS)
-    if run:
-        yield start, start + len(run), run
-        if run[-2:] in ("'s", "\u2019s") and len(run) > 2:
-            yield start, start + len(run) - 2, run[:-2]
-        if not alone and text[end : end + 1] in ("?", "!"):
-            yield start, end + 1, text[start : end + 1]
 
 
 def _write_words(value: Json, now: dt.datetime | None) -> Iterator[str]:
@@ -168,7 +166,7 @@ def _write_sentence(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 def _find_parts(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     """Find the parts of words with a hyphen, a slash or "=": "gas" in "gas-fueled", "3x+2" in "y=3x+2"."""
-    for word in words_of(text):
+    for word in words_of(text) if _INNER.search(text) is not None else ():
         cuts = [match.start() for match in _INNER.finditer(word.text)]
         for begin, end in zip([-1, *cuts], [*cuts, len(word.text)], strict=True) if 0 < len(cuts) < 3 else ():
             part = word.text[begin + 1 : end].rstrip(_ENDS)
@@ -211,8 +209,8 @@ def _lower(words: str) -> str:
 
 
 def _title(words: str) -> str:
-    """Return up to two words in lower case with capitals."""
-    return words.title() if words.islower() and words.isascii() and words.count(" ") < 2 else words
+    """Return two words in lower case with capitals."""
+    return words.title() if words.count(" ") == 1 and words.islower() and words.isascii() else words
 
 
 def _snake(words: str) -> str:
@@ -236,6 +234,8 @@ def singular(words: str) -> str:
     head, _, last = words.rpartition(" ")
     if last.lower() in _IRREGULAR:
         return f"{head} {_IRREGULAR[last.lower()]}".lstrip()
+    if not words.endswith("s"):
+        return words
     for ending, instead in (("ies", "y"), ("sses", "ss"), ("shes", "sh"), ("ches", "ch"), ("xes", "x"), ("s", "")):
         if words.endswith(ending) and not words.endswith("ss"):
             return words[: len(words) - len(ending)] + instead
