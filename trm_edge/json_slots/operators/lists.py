@@ -26,6 +26,7 @@ _COUNTED = re.compile(
 _MEASURED = re.compile(r"[A-Za-z]+(?: [A-Za-z]+)? of ")
 _QUOTES = " '\"`\u2018\u2019\u201c\u201d"
 _WORD = re.compile(r"\S+")
+LONG_TEXT = 1024  # characters; in a longer text fewer cuts of an enumeration are tried
 MAX_ITEMS = 64  # of an enumeration
 MAX_SERIES = 8  # members of which every run is an array; of more, only those from the first or to the last
 MAX_LITERAL = 2000  # characters of an array in JSON
@@ -93,8 +94,9 @@ def _cuts(
     head_from = separators[first - 1].end() if first else begin
     tail_to = separators[last + 1].start() if last + 1 < len(separators) else stop
     head_to, tail_from = separators[first].start(), separators[last].end()
-    heads = [match for match in _WORD.finditer(text, head_from, head_to)][-_ITEM_WORDS:]
-    tails = [match for match in _WORD.finditer(text, tail_from, tail_to)][:_ITEM_WORDS]
+    most = _ITEM_WORDS if len(text) <= LONG_TEXT else _ITEM_WORDS // 2
+    heads = [match for match in _WORD.finditer(text, head_from, head_to)][-most:]
+    tails = [match for match in _WORD.finditer(text, tail_from, tail_to)][:most]
     begins = [match.start() for match in heads if match.start() == head_from or may_begin(match.group())]
     ends = [match.end() for match in tails if match.end() == tail_to or may_end(match.group())]
     inner = [_part(text[a.end() : b.start()]) for a, b in pairwise(separators[first : last + 1])]
