@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trm_edge.json_slots.operators import MAX_TEXT, OPERATORS, find_spans, spellings
-from trm_edge.json_slots.text import same
+from trm_edge.json_slots.text import dumps, parse, same
 
 NOW = dt.datetime(2026, 11, 25, 12)  # a Wednesday
 
@@ -172,6 +172,8 @@ NOT_READ = [
     ("number", "at 10:30:15"),
     ("number", "model X200"),
     ("percent", "5 apples"),
+    ("number", "1e999"),
+    ("prefixed unit", "1e300 GHz"),
     ("number words", "a dog and a hundredweight"),
     ("date", "February 30, 2024"),
     ("date", "2024-13-01"),
@@ -275,6 +277,23 @@ def test_every_operator_writes():
 def test_any_text_is_read(text, with_now):
     for span in find_spans(text, NOW if with_now else None):
         assert 0 <= span.start < span.end <= len(text)
+
+
+parts = st.sampled_from(
+    [
+        *("1e999", "1e289", "k", "million", "minus ", "%", "GHz", "99999999999999999999", "decades", "years", " ago"),
+        *("in 999 weeks", "May 5", "9999", "0001", "12:30", "[1e999]", "[NaN]", "'", "s", "ft", "in", "the", "Paris"),
+        *(",", "to", "-", "N", "S", "fewer than ", "th", "half", " ", "[", "]", "=", "/", "?", "\\n", "20240230"),
+    ]
+)
+days = st.sampled_from([None, NOW, dt.datetime(9999, 12, 30), dt.datetime(1, 1, 2)])
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(parts, max_size=12).map("".join), days)
+def test_every_value_is_json(text, now):
+    for span in find_spans(text, now):
+        assert same(parse(dumps(span.value)), span.value)
 
 
 @pytest.mark.parametrize(

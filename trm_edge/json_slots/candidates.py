@@ -36,9 +36,7 @@ _NAME_STYLES = {  # spelt so only for a slot whose description has a name of tha
     "snake": re.compile(r"[A-Za-z0-9]_[A-Za-z0-9]"),
     "camel": re.compile(r"\b[a-z]+[A-Z][a-z]"),
 }
-_WRITTEN = frozenset(
-    ("number", "number words", "ordinal")
-)  # numbers that may also be meant as text: an account, a year
+_WRITTEN = ("number", "number words", "ordinal")  # operators whose numbers may be meant as text: an account, a year
 
 
 class Candidate(NamedTuple):
@@ -56,8 +54,8 @@ class Candidate(NamedTuple):
 
 
 Key = tuple[str, Json]
-_encode = json.JSONEncoder(allow_nan=False).encode
 Found = dict[Key, Candidate]
+_encode = json.JSONEncoder(allow_nan=False).encode
 
 
 def candidates_of(schema: Schema, optional: bool, draft: Json | Missing, spans: Sequence[Span]) -> dict[Key, Candidate]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..text import Json, same
 from .base import Operator, is_number, is_whole, once_per_query
 
+LARGEST = 1e290  # so that no scale or prefix leads beyond float64
 _SCALES = {"hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "mn": 10**6, "billion": 10**9, "bn": 10**9}
 _SCALES |= {"m": 10**6, "b": 10**9, "dozen": 12}
 _DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,15})(?:\.\d{1,15})?"
@@ -46,6 +47,8 @@ def digits_of(text: str) -> Iterator[tuple[re.Match[str], int | float]]:
     for match in _NUMBER.finditer(text):
         digits = match.group(2).replace(",", "")
         number = int(digits) if digits.isdecimal() else float(digits)
+        if abs(number) > LARGEST:
+            continue
         minus = match.group(1) in ("-", "\u2212") or _MINUS.search(text, max(0, match.start() - 9), match.start())
         yield match, -number if minus else number
 
@@ -236,7 +239,7 @@ def _find_prefixed(text: str, now: dt.datetime | None) -> Iterator[tuple[int, in
     """Find quantities with a prefix of their unit, in the unit itself: "50mH" is 0.05."""
     for match, number in digits_of(text):
         prefix = _PREFIXED.match(text, match.end())
-        if prefix is not None:
+        if prefix is not None and "e" not in repr(number):
             yield match.start(), prefix.end(), float(f"{number!r}e{_PREFIXES[prefix.group(1)]}")
 
 

@@ -21,7 +21,6 @@ LEAST_WORDS = 2  # of a verbatim span, that the longest text still has
 _TOKEN = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff]|[^\s,;:!?\"()\[\]{}\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f\u3040-\u30ff\u3400-\u9fff]+"
 )
-_POSSESSIVE = re.compile(r"['\u2019]s$")
 _QUOTED = re.compile(r"(?<![A-Za-z0-9])(['\"`\u2018\u201c])(.{1,200}?)['\"`\u2019\u201d](?![A-Za-z0-9])", re.S)
 _ENDS = ".'\u2019*"
 _STARTS = "'\u2018*"
