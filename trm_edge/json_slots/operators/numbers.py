@@ -251,7 +251,7 @@ def _write_prefixed(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 
 _IMPLIED = {"a": 1, "an": 1, "single": 1, "myself": 1, "alone": 1, "top": 1, "only": 1, "me": 1, "both": 2}
-_IMPLIED |= {"no": 0, "none": 0, "nothing": 0, "without": 0, "rest": 0, "stationary": 0, "dropped": 0}
+_IMPLIED |= {"no": 0, "none": 0, "nothing": 0, "without": 0, "rest": 0, "stationary": 0}
 _ABOVE = ("more than", "greater than", "over", "above", "exceeding")
 _EXCLUDED = re.compile(rf"\b({'|'.join(_ABOVE)}|less than|fewer than|under|below) $", re.I)
 _ATTACHED = re.compile(r"(?<=[A-Za-z])\d{1,9}(?![A-Za-z0-9_]|\.\d)")
