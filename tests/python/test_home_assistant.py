@@ -1,0 +1,154 @@
+"""Home Assistant's domain: its tools compile, sentences mean valid calls, held-out templates are kept apart."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from trm_edge.json_slots import compile_tool
+from trm_edge.json_slots.schema import violation
+
+for package in ("home_assistant_intents", "hassil"):
+    pytest.importorskip(package, reason=f"the sentence templates need {package}")
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "home_assistant"
+
+
+def neighbour(name: str) -> ModuleType:
+    """Return a module of the example, which is a script's neighbour, not a package."""
+    sys.path.insert(0, str(EXAMPLE))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(EXAMPLE))
+
+
+tools = neighbour("tools")
+sentences = neighbour("sentences")
+
+
+@pytest.fixture(scope="module")
+def made() -> list:
+    """Return three sentences of every template."""
+    return sentences.generate(range(len(tools.all_templates())), 3, seed=5)
+
+
+def test_there_are_42_intents_and_862_templates() -> None:
+    assert len(tools.tools()) == 42
+    assert len(tools.all_templates()) == 862
+    assert {one["name"] for one in tools.tools()} == set(tools.INTENTS)
+
+
+def test_the_tools_compile_and_describe_themselves() -> None:
+    for tool in tools.tools():
+        assert compile_tool(tool).name == tool["name"]
+        assert tool["description"]
+        assert all(schema["description"] for schema in tool["parameters"]["properties"].values())
+
+
+def test_parameters_are_what_the_templates_say() -> None:
+    by_name = {tool["name"]: tool["parameters"] for tool in tools.tools()}
+    assert by_name["HassNevermind"] == {"type": "object", "properties": {}, "additionalProperties": False}
+    assert by_name["HassListAddItem"]["required"] == ["item", "name"]
+    light = by_name["HassLightSet"]["properties"]
+    assert light["domain"]["enum"] == ["light"]
+    assert (light["brightness"]["minimum"], light["brightness"]["maximum"]) == (0, 100)
+    assert (light["temperature"]["type"], light["temperature"]["maximum"]) == ("integer", 10000)
+    assert by_name["HassClimateSetTemperature"]["properties"]["temperature"]["type"] == "number"
+    words, percent = by_name["HassSetVolumeRelative"]["properties"]["volume_step"]["anyOf"]
+    assert words["enum"] == ["down", "up"]
+    assert percent["minimum"] == -100
+
+
+def test_what_sentences_mean_is_valid(made: list) -> None:
+    arguments = {tool["name"]: compile_tool(tool).arguments for tool in tools.tools()}
+    assert len(made) > 2400
+    for sentence in made:
+        assert violation(arguments[sentence.intent], sentence.slots) is None, sentence
+
+
+def test_every_template_gives_sentences_as_users_type_them(made: list) -> None:
+    assert {sentence.template for sentence in made} == set(range(862))
+    assert all(sentence.intent == tools.all_templates()[sentence.template].intent for sentence in made)
+    texts = [sentence.text for sentence in made]
+    assert len({text.casefold() for text in texts}) == len(texts)
+    assert all(text == " ".join(text.split()) and text.isprintable() for text in texts)
+    assert not set("".join(texts)) & set("[]{}<>|")
+    assert any(text[0].isupper() for text in texts)
+    assert any(text.endswith("?") for text in texts)
+    assert any("twenty" in text for text in texts)
+    assert not any(letter + unit in text for text in texts for letter in "eny" for unit in "%°")
+
+
+def test_hassil_reads_sentences_as_they_are_meant(made: list) -> None:
+    some = random.Random(0).sample(made, 300)
+    read = [sentences.is_right(one.intent, one.slots, sentences.recognized(one.text)) for one in some]
+    assert sum(read) >= 0.98 * len(some)
+
+
+def test_seeds_give_the_same_sentences_in_every_process() -> None:
+    code = "import sentences; print([s.text for s in sentences.generate(range(0, 862, 50), 2, 1)])"
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=EXAMPLE, env={"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+    first, other = (sentences.generate(range(0, 862, 50), 2, seed) for seed in (1, 2))
+    assert first != other
+
+
+def test_unseen_values_are_kept_from_training() -> None:
+    common, unseen, every = (sentences.pools(part) for part in ("common", "unseen", "all"))
+    for name, values in every.items():
+        for kind in values if isinstance(values, dict) else [None]:
+            parts = [part[name] if kind is None else part[name][kind] for part in (common, unseen, every)]
+            assert not set(parts[0]) & set(parts[1])
+            assert Counter(parts[0] + parts[1]) == Counter(parts[2])
+            assert 0.1 <= len(parts[1]) / len(parts[2]) <= 0.2
+    items = {s.slots["item"] for s in sentences.generate(range(862), 5, 0, unseen=True) if "Shopping" in s.intent}
+    assert items <= set(unseen["shopping_list_item"])
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_splits_hold_out_a_fifth_of_every_intent(k: int) -> None:
+    train, test = sentences.split(k)
+    assert sorted(train + test) == list(range(862))
+    assert test == sentences.held_out(k)
+    intents = [template.intent for template in tools.all_templates()]
+    counts, held = Counter(intents), Counter(intents[number] for number in test)
+    for intent, count in counts.items():
+        assert held[intent] == (max(1, round(count / 5)) if count > 1 else 0)
+
+
+def test_splits_differ() -> None:
+    assert len({json.dumps(sentences.split(k)[1]) for k in range(3)}) == 3
+
+
+def test_a_sentence_of_two_intents_has_both_readings() -> None:
+    sentence = sentences.Sentence("start the roomba", "HassVacuumStart", {"name": "Roomba"}, 0)
+    found = sentences.readings(sentence)
+    assert found[0] == ("HassVacuumStart", {"name": "Roomba"})
+    kitchen = sentences.Sentence("turn on kitchen speaker", "HassTurnOn", {"name": "kitchen speaker"}, 0)
+    assert sentences.is_right("HassTurnOn", {"name": "Kitchen Speaker"}, sentences.readings(kitchen))
+    assert not sentences.is_right("HassTurnOff", {"name": "kitchen speaker"}, sentences.readings(kitchen))
+
+
+def test_free_text_with_an_article_or_a_duration_is_no_reading() -> None:
+    sentence = sentences.Sentence("pause my timer for 5 minutes please", "HassPauseTimer", {"start_minutes": 5}, 0)
+    assert sentences.readings(sentence) == [("HassPauseTimer", {"start_minutes": 5})]
+
+
+def test_number_words_keep_their_sign() -> None:
+    for text, step in (("volume up fifty", 50), ("volume down fifty", -50)):
+        sentence = sentences.Sentence(text, "HassSetVolumeRelative", {"volume_step": step}, 0)
+        assert sentences.readings(sentence) == [("HassSetVolumeRelative", {"volume_step": step})]
