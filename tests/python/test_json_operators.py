@@ -53,6 +53,8 @@ READ = [
     ("next to a bound", "more than 5 items", 6),
     ("index", "the second item", 1),
     ("attached number", "P4 tickets", 4),
+    ("decrease", "turn it down by 10", -10),
+    ("decrease", "lower the volume by twenty five percent", -25),
     ("percent", "a 12.5% tip", 0.125),
     ("percent", "five or 3 percent", 0.03),
     ("number words", "twenty-five guests", 25),
@@ -186,6 +188,7 @@ NOT_READ = [
     ("duration", "5 apples"),
     ("next to a bound", "5 or fewer"),
     ("attached number", "version v1.2"),
+    ("decrease", "turn it up by 10"),
 ]
 
 
@@ -267,7 +270,7 @@ def test_every_operator_writes():
     samples += ["15:00:00", "2024-03-05T15:00:00", "2024-03-05 15:00:00", "2024-03-05 15:00", "Austin, TX", "GBP"]
     samples += [["a", "b"], [2, 3], "cat", "comedy", "livingRoom", "I am here.", 0, 1, 180, "3:00 PM", "05-03-2024"]
     samples += ["2024-03-05T15:00:00Z", "05/03/2024 15:00", "03/15/2024 15:00", "2024-03-05 00:00:00", "Germany"]
-    samples += ["Berkeley, CA", "Los Angeles", "California", ["Ann", "Bob"]]
+    samples += ["Berkeley, CA", "Los Angeles", "California", ["Ann", "Bob"], -7]
     wrote = {operator for value in samples for operator, _ in spellings(value, NOW)}
     assert wrote == {one.name for one in OPERATORS}
 

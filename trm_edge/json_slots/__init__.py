@@ -8,6 +8,7 @@ It reads from left to right: ``schema`` (a tool's JSON Schema, compiled) -> ``sl
 from .calls import JsonSlots, Resolved, SlotInputs
 from .features import Featurizer
 from .providers import ContextProvider, GivenStates, HashedNgrams, Tokens
+from .resolver import ResolvedCall, Resolver
 from .schema import SchemaError, Tool, compile_tool
 from .text import JsonTextError
 
@@ -19,6 +20,8 @@ __all__ = [
     "JsonSlots",
     "JsonTextError",
     "Resolved",
+    "ResolvedCall",
+    "Resolver",
     "SchemaError",
     "SlotInputs",
     "Tokens",

@@ -10,8 +10,9 @@ One ``Resolver`` serves one thread at a time, as its ``Refiner`` does; ``clone()
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,8 @@ class ResolvedCall:
         0 to 1: the head's own estimate that every slot is right; 1 where there was nothing to choose.
     by_step
         (name, arguments) after each refinement step.
+    duration_us
+        Wall time of the call.
     """
 
     name: str | None
@@ -56,6 +59,7 @@ class ResolvedCall:
     draft: str
     confidence: float
     by_step: tuple[tuple[str | None, str | None], ...]
+    duration_us: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +130,7 @@ class Resolver:
         now
             What relative dates are relative to.
         """
+        begun = time.perf_counter()
         slots = tool if isinstance(tool, JsonSlots) else JsonSlots(tool)
         inputs = slots.bind(query, draft, self.featurizer, now)
         chosen = self.choose(inputs)
@@ -133,7 +138,7 @@ class Resolver:
         last = inputs.abstain() if chosen.confidence < self.abstain_below else by_step[-1]
         name = slots.tool.name
         steps = tuple((name, one.json) for one in by_step)
-        return ResolvedCall(name, last.status, last.json, last.draft, chosen.confidence, steps)
+        return ResolvedCall(name, last.status, last.json, last.draft, chosen.confidence, steps, _since(begun))
 
     def resolve_tool_call(
         self, tools: Sequence[Any], query: str, draft: Any = None, now: dt.datetime | None = None
@@ -152,6 +157,7 @@ class Resolver:
         now
             What relative dates are relative to.
         """
+        begun = time.perf_counter()
         check_call(query, None, now)
         compiled = [tool if isinstance(tool, JsonSlots) else JsonSlots(tool) for tool in tools]
         by_name = {slots.tool.name: slots for slots in compiled}
@@ -161,7 +167,7 @@ class Resolver:
         if not compiled:
             return ResolvedCall(None, "unresolved", None, arguments or "", 1.0, ())
         if name in by_name:
-            return self.resolve(by_name[name], query, arguments, now)
+            return replace(self.resolve(by_name[name], query, arguments, now), duration_us=_since(begun))
         inputs = bind_tools([slots.tool for slots in compiled], query, self.featurizer)
         chosen = self.choose(inputs)
         names = [str(inputs.candidates[int(y[0])].value) for y in chosen.y]
@@ -170,7 +176,7 @@ class Resolver:
         steps = [
             (name, json if name == names[-1] else None) for name, (_, json) in zip(names, call.by_step, strict=True)
         ]
-        return ResolvedCall(call.name, call.status, call.json, call.draft, confidence, tuple(steps))
+        return replace(call, confidence=confidence, by_step=tuple(steps), duration_us=_since(begun))
 
     def choose(self, inputs: SlotInputs) -> Choices:
         """Let the head choose; slots or candidates beyond the head's maxima are asked in several calls."""
@@ -220,6 +226,10 @@ def read_call(draft: Any) -> tuple[str | None, str | None]:
     if isinstance(arguments, Mapping):
         arguments = dumps(dict(arguments))
     return (name if isinstance(name, str) else None), (arguments if isinstance(arguments, str) else None)
+
+
+def _since(begun: float) -> float:
+    return 1e6 * (time.perf_counter() - begun)
 
 
 def _read(text: str) -> Json:

@@ -32,6 +32,7 @@ _ORDINALS = {
     **{"first": 1, "second": 2, "third": 3, "fifth": 5, "eighth": 8, "ninth": 9, "twelfth": 12, "twentieth": 20},
     **{name + "th": _WORDS[name] for name in ("four", "six", "seven", "ten", "eleven", *_UNITS[13:])},
 }
+_DOWN = {"down", "lower", "less", "decrease", "reduce", "reduced", "drop", "below", "quieter", "dim", "loss", "lost"}
 _ORDINAL = re.compile(r"(?<![\w.])(\d{1,4})(?:st|nd|rd|th)\b")
 
 
@@ -311,6 +312,22 @@ def _write_attached(value: Json, now: dt.datetime | None) -> Iterator[str]:
         yield f"P{value}"
 
 
+def _find_decrease(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find by how much something goes down, as a negative number: "turn it down by 10" is -10."""
+    if any(word in _DOWN for _, _, word in _lowered(text)):
+        for match, number in digits_of(text):
+            if number > 0:
+                yield match.start(), match.end(), -number
+        for start, end, value in spelt_of(text):
+            yield start, end, -value
+
+
+def _write_decrease(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    if is_whole(value) and -(10**6) < value < 0:
+        yield f"down by {-value}"
+        yield f"lower it by {_in_words(-value)}"
+
+
 OPERATORS = (
     Operator("number", _find_number, write_number),
     Operator("percent", _find_percent, _write_percent),
@@ -322,5 +339,6 @@ OPERATORS = (
     Operator("implied number", _find_implied, _write_implied),
     Operator("next to a bound", _find_next_to_bound, _write_next_to_bound),
     Operator("index", _find_index, _write_index),
+    Operator("decrease", _find_decrease, _write_decrease),
     Operator("attached number", _find_attached, _write_attached),
 )
