@@ -61,6 +61,7 @@ class TrainConfig:
     max_updates: int = 2000  # weight updates; the batch that reaches it is finished
     max_seconds: float = math.inf  # training time, over all resumed runs
     learning_rate: float = 1e-3
+    encoder_rate: float = 1.0  # learning rate of the maps from inputs to rows, and of key and query, by learning_rate
     schedule: str = "constant"  # after the warm-up: "constant" or "cosine" down to 0 at max_updates
     warmup_updates: int = 100
     weight_decay: float = 0.1  # of matrices; vectors and embeddings are left alone
@@ -97,7 +98,7 @@ class TrainConfig:
             _between(f"train.{name}", getattr(self, name), 1, 1 << 40)
         for name in ("warmup_updates", "seed", "weight_decay"):
             _between(f"train.{name}", getattr(self, name), 0, 1 << 40)
-        for name in ("learning_rate", "max_grad_norm", "max_seconds"):
+        for name in ("learning_rate", "encoder_rate", "max_grad_norm", "max_seconds"):
             if not getattr(self, name) > 0:
                 raise TrmInputError(f"train.{name}: expected > 0, got {getattr(self, name)}")
         for name in ("beta1", "beta2", "ema"):

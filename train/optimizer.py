@@ -10,14 +10,29 @@ from torch import Tensor
 from .config import TrainConfig
 from .model import TrmHead
 
+ENCODERS = ("context_encoder", "slot_encoder", "features_encoder", "answer_encoder", "key", "query")
+"""Maps between inputs and rows, which ``train.encoder_rate`` is for."""
+
 
 def make_optimizer(head: TrmHead, train: TrainConfig) -> torch.optim.Optimizer:
-    """Return AdamW; weight decay is for the matrices of linear maps only."""
-    decayed = [p for name, p in head.named_parameters() if name.endswith(".weight")]
-    others = [p for name, p in head.named_parameters() if not name.endswith(".weight")]
-    groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    betas = (train.beta1, train.beta2)
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=train.learning_rate, betas=betas, fused=True)
+    """Return AdamW; weight decay is for the matrices of linear maps only. Each group has its rate as ``scale``."""
+    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in head.named_parameters():
+        kind = name.endswith(".weight"), name.split(".")[0] in ENCODERS
+        groups.setdefault(kind, []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "weight_decay": train.weight_decay if decayed else 0.0,
+                "scale": train.encoder_rate if encodes else 1.0,
+            }
+            for (decayed, encodes), parameters in groups.items()
+        ],
+        lr=train.learning_rate,
+        betas=(train.beta1, train.beta2),
+        fused=True,
+    )
 
 
 def learning_rate(train: TrainConfig, update: int) -> float:

@@ -249,7 +249,7 @@ class Trainer:
                 "checkpoint. Try a lower train.learning_rate, a longer train.warmup_updates, or look at the data"
             )
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(train, self.updates)
+            group["lr"] = group["scale"] * learning_rate(train, self.updates)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.updates += 1

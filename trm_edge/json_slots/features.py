@@ -64,6 +64,7 @@ class Featurizer:
         self.context_size = provider.width + TOKEN_FLAGS
         self.slot_size = 3 * provider.width + SLOT_FLAGS
         self.candidate_size = 3 * provider.width + CANDIDATE_FLAGS
+        self._size = np.float32(math.sqrt(provider.width))  # brings the entries of directions to the order of 1
         self._rows = lru_cache(maxsize=1 << 13)(self._unit_rows)
         self._pooled = lru_cache(maxsize=1 << 13)(lambda text: direction(self._rows(text).sum(axis=0)))
 
@@ -83,9 +84,10 @@ class Featurizer:
         descriptions = self._stacked([slot.schema.description for slot in slots])
         tools = self._stacked([f"{words_of(tool.name)} {tool.description}"] * len(slots))
         flags = self._slot_flags(read, slots, draft, y0)
+        size = self._size
         return Features(
             self._context(read),
-            np.concatenate([names, descriptions, tools, flags], axis=1),
+            np.concatenate([names * size, descriptions * size, tools * size, flags], axis=1),
             self._candidates(read, slots, names, descriptions, candidates, slot_of, y0),
         )
 
@@ -100,7 +102,7 @@ class Featurizer:
 
     def _context(self, read: ReadQuery) -> Vectors:
         flags = np.stack([read.capital, read.digit, read.mark, read.stop, read.first, read.place], axis=1)
-        x = np.concatenate([read.vectors, flags], axis=1, dtype=np.float32)
+        x = np.concatenate([read.vectors * self._size, flags], axis=1)
         if len(x) > self.max_context:
             half = self.max_context // 2
             x = np.concatenate([x[: self.max_context - half], x[len(x) - half :]])
@@ -155,12 +157,13 @@ class Featurizer:
         if notes:
             before[notes] = self._stacked([candidates[row].note for row in notes])
             noted[notes] = read.mentions([self._rows(candidates[row].note) for row in notes])
+        size = self._size
         columns = [inside, similar, noted]
         for vectors in (text, before, behind):
             columns += [np.einsum("mw,mw->m", vectors, of[slot_of]) for of in (names, descriptions)]
         columns += [*read.edges(first, last), *_order(candidates, slots, slot_of)]
         flags = [np.stack(own), np.array(fit, np.float32), np.stack(columns, axis=1)]
-        return np.concatenate([text, before, behind, *flags], axis=1, dtype=np.float32)
+        return np.concatenate([text * size, before * size, behind * size, *flags], axis=1)
 
 
 # ---- slots -----------------------------------------------------------------------------------------------------------
