@@ -35,7 +35,7 @@ _CUT = re.compile(
     r"|within (?:a|the|certain)|including|such as|filtered|according to|and optionally|optionally|that|which|where|when"
     r"|depending|via|through|whose|from the API|(?:for|from|in|of|at|on|to|between|into|as|over|during)"
     r" (?:(?:a|an|the|one|two|some|any|given|all) )?(?:given|specific|specified|certain|particular|provided|desired|set"
-    r"|list)\b|between two\b|from one\b|to another\b| and \w+s (?:a|an|the|them|it|its|this|relevant)\b)",
+    r"|list)\b|between two\b|from one\b|to another\b|and \w+s (?:a|an|the|them|it|its|this|relevant)\b)",
 )
 _LOOSE_END = re.compile(r" (?:for|from|in|of|at|on|to|by|with|and|or|a|an|the|its|their)$")
 _ENTITIES = words(

@@ -62,7 +62,10 @@ def property_key(function: str, name: str, about: str) -> str:
     return f"{general} {called} {kind_of(name, about)}"
 
 
-_GENERAL = words("type name id query title category value text content key label model status mode method")
+_GENERAL = words(
+    "type name id query title category value text content key label model status mode method keyword topic search command "
+    "prompt question message body description input"
+)
 
 
 # ---- one value -------------------------------------------------------------------------------------------------------

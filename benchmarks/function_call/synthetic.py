@@ -86,7 +86,11 @@ def synthetic(tool: dict[str, Any], count: int, seed: int = 0, now: dt.datetime 
 
 def is_held(one: Synthetic | Example, now: dt.datetime | None = None) -> bool:
     """Whether the candidates of the tool's slots hold the right arguments; what they do not hold trains nothing."""
-    return labels(JsonSlots(one.tool).bind(one.query, now=now), one.answer) is not None
+    try:
+        bound = JsonSlots(one.tool).bind(one.query, now=now)
+    except SchemaError:
+        return False
+    return labels(bound, one.answer) is not None
 
 
 # ---- one query -------------------------------------------------------------------------------------------------------
@@ -161,7 +165,7 @@ def _value(
 def _said_before(drawn: Drawn, others: Iterable[Drawn]) -> bool:
     """Whether a text or a value is that of another argument too, which a query would not say twice."""
     same = any(drawn.text == other.text or drawn.value == other.value for other in others)
-    return same and isinstance(drawn.value, (str, list)) and drawn.kind not in ("boolean", "option")
+    return same and isinstance(drawn.value, (str, list)) and drawn.kind != "boolean"
 
 
 def _query(compiled: Tool, given: Mapping[str, Drawn], rng: Rng) -> str:
