@@ -76,7 +76,8 @@ def split(fold: int) -> Split:
     known = [example for several in every_set().values() for example in several]
     test = [example for example in known if folds[example.identity] == fold]
     held_out = {function_key(example.name) for example in test}
-    train, tools = [], {}
+    train: list[Example] = []
+    tools: dict[tuple[str, ...], dict[str, Any]] = {}
     for example in known:
         if folds[example.identity] == fold or function_key(example.name) in held_out:
             continue

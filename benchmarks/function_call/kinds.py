@@ -110,7 +110,7 @@ person: person|people|patient|customer|client|contact|receiver|employee|student|
 person: full name|guest|victim|friend|passenger|beneficiary|sender|recipient|teacher|member
 music_genre: music genre
 movie_genre: genre
-"""  # the first line that fits; what begins with ^ or ends with $ is for names only, and "id", "time" and such are too
+"""  # the first line that fits counts; in descriptions no pattern with ^ or $, and none of _NAMES_ONLY
 _NAMES_ONLY = {"id", "time", "month", "size", "email", "host", "field", "table", "note_key"}
 
 

@@ -69,7 +69,7 @@ def opening(name: str, description: str, given: dict[str, Drawn], rng: Rng) -> t
     others = "|".join(re.escape(words_of(one)) for one in given if one not in used)
     if others:
         kept = re.sub(rf"(?:,| and|,? or)(?: the| a| an)? (?:{others})$", "", kept, flags=re.I)
-    kept = _LOOSE_END.sub("", kept)
+    kept = _LOOSE_END.sub("", f" {kept}").strip()
     if used and not all(given[one].text in kept for one in used):
         used = {one for one in used if given[one].text in kept}
     if len(kept.split()) < 1 or len(kept) > 110:

@@ -23,7 +23,7 @@ _YEAR = re.compile(r"(?:19|20)\d\d")
 Others = Mapping[str, Sequence[str]]
 
 
-@dataclass
+@dataclass(eq=False)
 class Leaf:
     """An argument, or a part of one: its right values (a list that can be changed), and where the query says it."""
 
@@ -63,8 +63,8 @@ def property_key(function: str, name: str, about: str) -> str:
 
 
 _GENERAL = words(
-    "type name id query title category value text content key label model status mode method keyword topic search command "
-    "prompt question message body description input"
+    "type name id query title category value text content key label model status mode method keyword topic search "
+    "command prompt question message body description input"
 )
 
 

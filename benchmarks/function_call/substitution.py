@@ -13,7 +13,7 @@ import random
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from function_call.bfcl import Example, fits
 from function_call.kinds import words_of
@@ -99,6 +99,14 @@ def _compiled(tool: dict[str, Any]) -> Tool:
     return known[1]
 
 
+class Change(NamedTuple):
+    """A new value for a leaf, and the texts that say it in its places."""
+
+    leaf: Leaf
+    value: Any
+    texts: list[str]
+
+
 # ---- what a query says -----------------------------------------------------------------------------------------------
 
 
@@ -110,49 +118,51 @@ def _variant(example: Example, tool: Tool, spans: list[Span], rng: Rng, others: 
         if _DAY_NAMES.search(example.query) and any(read_day(str(place.value)) for place in leaf.places):
             leaf.places = []  # another day would have another name
     _drop_shared(leaves)
-    implied = [leaf for leaf in leaves if not leaf.places and _is_implied(leaf)]
-    edits: list[tuple[Place, str]] = []
-    changed: list[tuple[Leaf, Any]] = []
-    days = [leaf for leaf in leaves if any(read_day(str(place.value)) for place in leaf.places)]
-    dated = all(str(day.year) in place.text for leaf in days for place in leaf.places if (day := read_day(place.value)))
-    shift = rng.choice((-1, 1)) * rng.randrange(2, 300 if dated else 25)
-    stay = Stay(
-        texts=any(isinstance(leaf.value, (str, list)) for leaf in implied),
-        numbers=any(isinstance(leaf.value, (int, float)) for leaf in implied),
-        shift=shift,
-    )
-    days_stay = rng.random() < KEPT
-    for leaf in leaves:
-        stays = days_stay if leaf in days else rng.random() < KEPT
-        if not leaf.places or stays:
-            continue
-        made = replaced(leaf, stay, rng, others)
-        if made is None:
-            continue
-        value, texts = made
-        edits += list(zip(leaf.places, texts, strict=True))
-        changed.append((leaf, value))
-    moved = sum(_in(leaf, changed) for leaf in days)
-    if not changed or not _keeps_order(changed) or moved not in (0, len(days)):
+    changed = _drawn(leaves, rng, others)
+    if not changed or not _keeps_order(changed):
         return None
-    if any(isinstance(value, str) for _, value in changed):
-        for leaf in leaves:
-            usual = not isinstance(leaf.value, str) or is_vague(leaf.value) or fits(leaf.value, leaf.schema.default)
-            if not leaf.places and leaf.optional and "" in leaf.values and not usual:
-                leaf.values[:] = [""]
+    edits = [edit for leaf, _, texts in changed for edit in zip(leaf.places, texts, strict=True)]
     query = _edited(example.query, edits)
     read = list(find_spans(query))
-    for leaf, value in changed:
-        if violation(leaf.schema, value) is not None or not _is_said(value, leaf, query, read):
+    for leaf, value, _ in changed:
+        if violation(leaf.schema, value) is not None:
             return None
-        leaf.values[:] = [value]
-    if any(leaf.places and not _is_said(leaf.value, leaf, query, read) for leaf in leaves if not _in(leaf, changed)):
+        leaf.values[:], leaf.value = [value], value
+    if not all(_is_said(leaf, query, read) for leaf in leaves if leaf.places):
         return None
     return replace(example, query=query, answer=answer)
 
 
-def _in(leaf: Leaf, changed: list[tuple[Leaf, Any]]) -> bool:
-    return any(leaf is other for other, _ in changed)
+def _drawn(leaves: list[Leaf], rng: Rng, others: Others) -> list[Change]:
+    """Return new values for some of the leaves; none where only some of several days would move."""
+    days = [leaf for leaf in leaves if any(read_day(str(place.value)) for place in leaf.places)]
+    dated = all(str(day.year) in place.text for leaf in days for place in leaf.places if (day := read_day(place.value)))
+    implied = [leaf for leaf in leaves if not leaf.places and _is_implied(leaf)]
+    stay = Stay(
+        texts=any(isinstance(leaf.value, (str, list)) for leaf in implied),
+        numbers=any(isinstance(leaf.value, (int, float)) for leaf in implied),
+        shift=rng.choice((-1, 1)) * rng.randrange(2, 300 if dated else 25),
+    )
+    days_stay = rng.random() < KEPT
+    changed: list[Change] = []
+    for leaf in leaves:
+        stays = days_stay if leaf in days else rng.random() < KEPT
+        made = replaced(leaf, stay, rng, others) if leaf.places and not stays else None
+        if made is not None:
+            changed.append(Change(leaf, *made))
+    if sum(change.leaf in days for change in changed) not in (0, len(days)):
+        return []
+    if any(isinstance(change.value, str) for change in changed):
+        _leave_out_implied(leaves)
+    return changed
+
+
+def _leave_out_implied(leaves: list[Leaf]) -> None:
+    """Take from what may be left out the values that a query implied, and no longer does."""
+    for leaf in leaves:
+        usual = not isinstance(leaf.value, str) or is_vague(leaf.value) or fits(leaf.value, leaf.schema.default)
+        if not leaf.places and leaf.optional and "" in leaf.values and not usual:
+            leaf.values[:] = [""]
 
 
 def _leaves(schema: Object, answer: dict[str, Any], function: str) -> Iterator[Leaf]:
@@ -259,23 +269,21 @@ def _is_implied(leaf: Leaf) -> bool:
     return options is None and not fits(leaf.value, leaf.schema.default)
 
 
-def _is_said(value: Any, leaf: Leaf, query: str, spans: list[Span]) -> bool:
-    """Whether a query says a value in as many places as it should."""
-    items = value if isinstance(value, list) else [value]
-    count = 1 if isinstance(value, list) else len(leaf.places)
+def _is_said(leaf: Leaf, query: str, spans: list[Span]) -> bool:
+    """Whether a query says the value of a leaf in as many places as it should."""
+    items = leaf.value if isinstance(leaf.value, list) else [leaf.value]
+    count = 1 if isinstance(leaf.value, list) else len(leaf.places)
     return all(len(_places_of(item, query, spans)) == count for item in items)
 
 
-def _keeps_order(changed: list[tuple[Leaf, Any]]) -> bool:
+def _keeps_order(changed: list[Change]) -> bool:
     """Whether what begins and ends, or bounds, something still does so in order."""
     pairs = [
-        (leaf.value, value)
-        for leaf, value in changed
-        if isinstance(value, (int, float)) and _ORDERED.search(words_of(leaf.name))
+        (before, after)
+        for leaf, before, after in ((change.leaf, change.leaf.value, change.value) for change in changed)
+        if isinstance(after, (int, float)) and _ORDERED.search(words_of(leaf.name))
     ]
-    return [pairs.index(pair) for pair in sorted(pairs)] == [
-        pairs.index(pair) for pair in sorted(pairs, key=lambda pair: (pair[1], pair[0]))
-    ]
+    return sorted(pairs) == sorted(pairs, key=lambda pair: (pair[1], pair[0]))
 
 
 def _edited(query: str, edits: list[tuple[Place, str]]) -> str:

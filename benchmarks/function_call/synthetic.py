@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from function_call.bfcl import Example, labels
+from function_call.kinds import words_of
 from function_call.phrases import opening, sentence, tail
 from function_call.pools import CLOSINGS, DISTRACTORS, GREETINGS
 from function_call.values import Drawn, Rng, draw
@@ -132,8 +133,12 @@ def _set_in_order(result: dict[str, Any], given: dict[str, Drawn], path: str) ->
     """Let what begins at a day, or at a number, not end before."""
     for kind in ("date", "year", "time"):
         names = [name for name in result if f"{path}{name}" in given and given[f"{path}{name}"].kind == kind]
-        first = next((name for name in names if re.search(r"start|from|begin|check_?in|depart|pick", name, re.I)), None)
-        last = next((name for name in names if re.search(r"end|to\b|until|check_?out|return|drop", name, re.I)), None)
+        first = next(
+            (name for name in names if re.search(r"start|from|begin|check ?in|depart|pick", words_of(name))), None
+        )
+        last = next(
+            (name for name in names if re.search(r"end|to\b|until|check ?out|return|drop", words_of(name))), None
+        )
         if first is None or last is None or first == last:
             continue
         a, b = given[f"{path}{first}"], given[f"{path}{last}"]

@@ -183,7 +183,6 @@ def _datetime(name: str, description: str, rng: Rng, now: dt.datetime | None) ->
 
 
 def _id(name: str, description: str, rng: Rng, now: dt.datetime | None) -> Drawn:
-    letters, digits = string.ascii_uppercase, string.digits
     some = [one for one in _QUOTED.findall(description) if re.search(r"\d", one)]
     if some and rng.random() < 0.5:
         value = mutated(rng.choice(some), rng)
@@ -191,7 +190,6 @@ def _id(name: str, description: str, rng: Rng, now: dt.datetime | None) -> Drawn
         value = mutated(
             rng.choice(("A12-334", "12345", "ABC123", "user-123", "7890", "X9-4471-B", "id_4821", "98765")), rng
         )
-    assert letters and digits
     return Drawn(value, value if rng.random() < 0.75 else f"'{value}'", "id")
 
 

@@ -129,6 +129,17 @@ def test_synthetic_arguments_are_valid_and_said() -> None:
     assert words_of("_numberOfTickets") == "number of tickets"
 
 
+def test_what_begins_does_not_end_before() -> None:
+    from function_call.synthetic import synthetic
+
+    year = {"type": "integer"}
+    properties = {"from_year": year, "to_year": year}
+    tool = {"name": "f", "parameters": {"type": "dict", "properties": properties, "required": [*properties]}}
+    made = synthetic(tool, 20)
+    assert len(made) == 20
+    assert all(one.arguments["from_year"] <= one.arguments["to_year"] for one in made)
+
+
 def test_synthetic_answers_have_the_form_of_bfcl() -> None:
     from function_call.synthetic import Synthetic
 
