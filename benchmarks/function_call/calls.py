@@ -1,0 +1,154 @@
+"""Training examples of a fold's head: real queries, the same with other values, and synthetic ones, with drafts.
+
+    python benchmarks/function_call/calls.py --fold 0 --out runs/fold0.npz
+
+A query comes with no draft, with the language model's where there is one (``drafts/``), or with one made wrong in the
+ways of ``trm_edge.train.tool_calls.KINDS``. Where several tools are offered, their choice is an example of its own;
+synthetic queries get other tools of the fold beside theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from function_call.bfcl import Example, labels
+from function_call.drafts import drafts
+from function_call.folds import split
+from function_call.llm import call_of
+from function_call.substitution import texts_of, variants
+from function_call.synthetic import generated
+from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots, SchemaError
+from trm_edge.json_slots.features import TOKEN_FLAGS
+from trm_edge.json_slots.resolver import bind_tools
+from trm_edge.spec import TrmSpec
+from trm_edge.train import load_config
+from trm_edge.train.packed import pack
+from trm_edge.train.tool_calls import KINDS, call_arrays, corrupted
+
+VARIANTS, SYNTHETIC = 4, 8  # of a real query with other values; of a tool
+MODEL_SHARE = 0.6  # of the queries with a language model's draft, those that get it
+DRAFTED = dict(zip(KINDS, (0.4, 0.1, 0.15, 0.25, 0.1), strict=True))  # shares of the other drafts
+OFFERED = 3  # tools beside a synthetic query's own
+
+
+def sources(fold: int) -> Iterator[tuple[Example, bool]]:
+    """Yield a fold's training examples, and whether they are as a user wrote them."""
+    part = split(fold)
+    others = texts_of(part.train)
+    for example in part.train:
+        yield example, True
+        for variant in variants(example, VARIANTS, fold, others):
+            yield variant, False
+    rng = random.Random(fold)
+    for number, made in enumerate(generated(part.tools, SYNTHETIC, fold)):
+        example = made.as_example(f"synthetic_{number}")
+        beside = [tool for tool in rng.sample(part.tools, OFFERED) if tool["name"] != example.name]
+        tools = [*beside, *example.tools]
+        rng.shuffle(tools)
+        yield Example(example.identity, example.query, tools, example.name, example.answer), False
+
+
+class Maker:
+    """Turns examples into the arrays of calls.
+
+    Parameters
+    ----------
+    featurizer
+        That of the head.
+    spec
+        Its maxima; what is larger is left out.
+    seed
+        Of the drafts.
+    """
+
+    def __init__(self, featurizer: Featurizer, spec: TrmSpec, seed: int) -> None:
+        self.featurizer, self.spec = featurizer, spec
+        self.rng = np.random.default_rng(seed)
+        self.counts = {"tools": 0, "slots": 0, "missing": 0, "too large": 0}
+        self._rows = drafts("grammar")
+        self._slots: dict[str, JsonSlots | None] = {}
+
+    def calls(self, example: Example, real: bool) -> Iterator[dict[str, Any]]:
+        """Yield the arrays of an example: the choice of its tool, and its slots."""
+        compiled = [slots.tool for tool in example.tools if (slots := self.slots(tool)) is not None]
+        names = [tool.name for tool in compiled]
+        if example.name not in names:
+            return
+        if len(names) > 1 and len(set(names)) == len(names):
+            self.counts["tools"] += 1
+            choice = bind_tools(compiled, example.query, self.featurizer)
+            yield call_arrays(choice, np.array([names.index(example.name)]))
+        slots = self.slots(example.tool)
+        if slots is None or not slots.tool.arguments.properties:
+            return
+        first = slots.bind(example.query)
+        right = labels(first, example.answer)
+        answer = None if right is None else first.decode(right).json
+        if answer is None:
+            self.counts["missing"] += 1
+            return
+        draft = self._draft(example, real, slots, json.loads(answer))
+        inputs = slots.bind(example.query, draft, self.featurizer)
+        target = labels(inputs, example.answer)
+        if target is None:
+            self.counts["missing"] += 1
+        elif len(inputs.slots) > self.spec.answer_rows or len(inputs.candidates) > self.spec.max_candidates:
+            self.counts["too large"] += 1
+        else:
+            self.counts["slots"] += 1
+            yield call_arrays(inputs, target)
+
+    def slots(self, tool: dict[str, Any]) -> JsonSlots | None:
+        """Return a tool, compiled once, or None where its schema is not supported."""
+        key = json.dumps(tool, sort_keys=True)
+        if key not in self._slots:
+            try:
+                self._slots[key] = JsonSlots(tool)
+            except SchemaError:
+                self._slots[key] = None
+        return self._slots[key]
+
+    def _draft(self, example: Example, real: bool, slots: JsonSlots, right: dict[str, Any]) -> str:
+        row = self._rows.get(example.identity) if real else None
+        if row is not None and self.rng.random() < MODEL_SHARE:
+            name, arguments = call_of(row["text"])
+            if name == example.name and arguments is not None:
+                return arguments
+        kind = str(self.rng.choice(list(DRAFTED), p=list(DRAFTED.values())))
+        return corrupted(slots, example.query, right, kind, self.rng)
+
+
+def write(path: Path, examples: Iterable[tuple[Example, bool]], maker: Maker) -> dict[str, int]:
+    """Write a packed data set, and return how many examples it has of each kind."""
+    shown = tqdm(examples, desc=path.name, unit=" queries", disable=None)
+    calls = [call for example, real in shown for call in maker.calls(example, real)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **pack(calls))
+    return maker.counts
+
+
+def main() -> None:
+    """Write the examples of a fold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fold", type=int, choices=range(5), required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    spec = load_config(Path(__file__).parent / "head.toml").spec
+    featurizer = Featurizer(HashedNgrams(spec.context_size - TOKEN_FLAGS), spec.max_context)
+    maker = Maker(featurizer, spec, arguments.fold)
+    print(write(arguments.out, sources(arguments.fold), maker))
+
+
+if __name__ == "__main__":
+    main()
