@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,10 +95,8 @@ class JsonSlots:
             candidates += own.values()
             counts.append(len(own))
         slot_of = np.repeat(np.arange(len(slots)), counts)
-        features = None
-        if featurizer is not None:
-            features = featurizer.features(query, self.tool, slots, read, candidates, slot_of, y0)
-        return SlotInputs(self.tool, query, read, tuple(slots), tuple(candidates), slot_of, y0, features)
+        inputs = SlotInputs(self.tool, query, read, tuple(slots), tuple(candidates), slot_of, y0)
+        return inputs if featurizer is None else inputs.with_features(featurizer)
 
 
 def check_call(query: str, draft: str | None, now: dt.datetime | None) -> None:
@@ -134,6 +132,11 @@ class SlotInputs:
     slot_of: np.ndarray[Any, np.dtype[np.int64]]
     y0: np.ndarray[Any, np.dtype[np.int32]]
     features: Features | None = None
+
+    def with_features(self, featurizer: Featurizer) -> SlotInputs:
+        """Return the same with the float arrays that ``featurizer`` makes."""
+        parts = (self.query, self.tool, self.slots, self.draft, self.candidates, self.slot_of, self.y0)
+        return replace(self, features=featurizer.features(*parts))
 
     @property
     def mask(self) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -203,10 +203,8 @@ def bind_tools(tools: Sequence[Tool], query: str, featurizer: Featurizer | None)
     candidates = tuple(Candidate(name, "tool", note=note) for name, note in zip(names, notes, strict=True))
     draft, y0 = Draft("", MISSING, False), np.full(1, -1, np.int32)
     slot_of = np.zeros(len(tools), np.int64)
-    made = None
-    if featurizer is not None:
-        made = featurizer.features(query, NO_TOOL, slots, draft, candidates, slot_of, y0)
-    return SlotInputs(NO_TOOL, query, draft, slots, candidates, slot_of, y0, made)
+    inputs = SlotInputs(NO_TOOL, query, draft, slots, candidates, slot_of, y0)
+    return inputs if featurizer is None else inputs.with_features(featurizer)
 
 
 def read_call(draft: Any) -> tuple[str | None, str | None]:

@@ -1,0 +1,208 @@
+"""The study: which arm makes the right call of functions that no head has seen.
+
+    python benchmarks/function_call/study.py --heads runs/fold0.trm runs/fold1.trm ...     heads of folds 0, 1, ...
+    python benchmarks/function_call/study.py --heads runs/fold0.trm --json report.json
+
+Every example of the folds given is asked once by every arm, and BFCL's own checker judges the call. Arms that need a
+language model read its drafts from ``drafts/``; examples without one count for the others only. ``rules`` are told the
+right tool, which the others have to choose. Steps k = 1..8 are read from one pass. Harm: right drafts that are made
+wrong; repair: wrong drafts that are made right. Needs pip install --no-deps bfcl-eval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from function_call.bfcl import SETS, Example, labels, passes
+from function_call.drafts import drafts, wilson
+from function_call.folds import split
+from function_call.llm import call_of
+from function_call.rules import grammar_and_rules, rules_only
+from trm_edge.files import write_atomically
+from trm_edge.json_slots import JsonSlots, Resolver, SchemaError
+from trm_edge.json_slots.schema import violation
+
+STEPS = 8
+SHOWN = 4  # the step that tables show
+ARMS = ("oracle", "rules", "head", "grammar", "grammar + rules", "grammar + head")
+THRESHOLDS = (0.0, 0.3, 0.5, 0.7, 0.9)
+
+Row = dict[str, Any]
+
+
+def set_of(example: Example) -> str:
+    """Return the set that an identity belongs to."""
+    return next(name for name in sorted(SETS, key=len, reverse=True) if example.identity.startswith(name))
+
+
+class Asked:
+    """Asks every arm for the call of an example."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self.resolver = resolver
+        self.rows = drafts("grammar")
+
+    def row(self, example: Example) -> Row:
+        """Return what every arm makes of an example: right or wrong, by step for the head."""
+        tools: dict[str, JsonSlots] = {}
+        for tool in example.tools:
+            try:
+                tools[tool["name"]] = JsonSlots(tool)
+            except SchemaError:
+                continue
+        row: Row = {"id": example.identity, "set": set_of(example), "invalid": 0, "unresolved": 0}
+        if example.name not in tools:
+            return row | dict.fromkeys(("oracle", "rules", "head"), False) | {"refused": True}
+        own = tools[example.name]
+        row["oracle"] = self._oracle(own, example)
+        row["rules"] = _passes(example, rules_only(own.tool, example.query))
+        self._head(row, "head", tools, example, None)
+        draft = self.rows.get(example.identity)
+        if draft is not None:
+            name, arguments = call_of(draft["text"])
+            named = name == example.name
+            row["named"] = named
+            row["grammar"] = named and _passes(example, arguments)
+            ruled = grammar_and_rules(own.tool, example.query, arguments or "") if named else None
+            row["grammar + rules"] = named and _passes(example, ruled)
+            self._head(row, "grammar + head", tools, example, {"name": name, "arguments": arguments or ""})
+        return row
+
+    def _head(self, row: Row, arm: str, tools: Mapping[str, JsonSlots], example: Example, draft: Any) -> None:
+        call = self.resolver.resolve_tool_call(list(tools.values()), example.query, draft)
+        right = [name == example.name and _passes(example, text) for name, text in call.by_step]
+        made = [(name, json.loads(text)) for name, text in call.by_step if name is not None and text is not None]
+        row["invalid"] += sum(violation(tools[name].tool.arguments, value) is not None for name, value in made)
+        row["unresolved"] += call.json is None
+        row[arm], row[f"{arm} by step"] = right[SHOWN - 1], right
+        row[f"{arm} confidence"], row[f"{arm} named"] = call.confidence, call.name == example.name
+
+    def _oracle(self, slots: JsonSlots, example: Example) -> bool:
+        inputs = slots.bind(example.query)
+        chosen = labels(inputs, example.answer)
+        text = None if chosen is None else inputs.decode(chosen).json
+        return text is not None and passes(example, json.loads(text))
+
+
+def _passes(example: Example, text: str | None) -> bool:
+    try:
+        value = None if text is None else json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and passes(example, value)
+
+
+def mcnemar(one: Sequence[bool], other: Sequence[bool]) -> float:
+    """Return the two-sided p of an exact McNemar test on paired outcomes."""
+    gained = sum(a and not b for a, b in zip(one, other, strict=True))
+    lost = sum(b and not a for a, b in zip(one, other, strict=True))
+    count = gained + lost
+    tail = sum(math.comb(count, i) for i in range(min(gained, lost) + 1)) / 2**count
+    return min(1.0, 2 * tail)
+
+
+def report(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the figures of all rows and of each set."""
+    parts = {"all": list(rows)} | {name: [row for row in rows if row["set"] == name] for name in SETS}
+    found: dict[str, Any] = {}
+    for title, some in parts.items():
+        found[title] = {arm: _share([row[arm] for row in some if arm in row]) for arm in ARMS}
+    both = [row for row in rows if "grammar" in row]
+    found["paired"] = {
+        f"{one} against {other}": {
+            "difference": _mean([row[one] for row in both]) - _mean([row[other] for row in both]),
+            "p": mcnemar([row[one] for row in both], [row[other] for row in both]),
+        }
+        for one, other in (
+            ("grammar + head", "grammar + rules"),
+            ("grammar + head", "grammar"),
+            ("grammar + rules", "grammar"),
+            ("head", "grammar"),
+        )
+    }
+    for arm in ("grammar + rules", "grammar + head"):
+        found["paired"][arm] = {
+            "harm": _mean([not row[arm] for row in both if row["grammar"]]),
+            "repair": _mean([row[arm] for row in both if not row["grammar"]]),
+        }
+    found["by step"] = {
+        arm: [_mean([row[f"{arm} by step"][k] for row in rows if f"{arm} by step" in row]) for k in range(STEPS)]
+        for arm in ("head", "grammar + head")
+    }
+    found["by confidence"] = {str(least): _abstaining(both, least) for least in THRESHOLDS}
+    return found
+
+
+def _abstaining(rows: Sequence[Row], least: float) -> dict[str, float]:
+    """Return what becomes of drafts where the head changes only those that it is sure enough of."""
+    taken = [row["grammar + head"] if row["grammar + head confidence"] >= least else row["grammar"] for row in rows]
+    return {
+        "right": _mean(taken),
+        "harm": _mean([not now for now, row in zip(taken, rows, strict=True) if row["grammar"]]),
+        "changed": _mean([row["grammar + head confidence"] >= least for row in rows]),
+    }
+
+
+def _share(hits: Sequence[bool]) -> dict[str, Any]:
+    if not hits:
+        return {"count": 0}
+    return {"right": _mean(hits), "interval": wilson(sum(hits), len(hits)), "count": len(hits)}
+
+
+def _mean(values: Sequence[bool]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """Return the report for people."""
+    lines = [f"{'':16}" + "".join(f"{title:>26}" for title in found if title in ("all", *SETS))]
+    for arm in ARMS:
+        cells = []
+        for title in ("all", *SETS):
+            one = found[title][arm]
+            low, high = one.get("interval", (0, 0))
+            shown = f"{100 * one['right']:.1f} [{100 * low:.0f}, {100 * high:.0f}] of {one['count']}"
+            cells.append(f"{shown if one['count'] else 'none':>26}")
+        lines.append(f"{arm:16}" + "".join(cells))
+    for name, one in found["paired"].items():
+        lines.append(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in one.items()))
+    for arm, values in found["by step"].items():
+        lines.append(f"{arm}, k = 1..{STEPS}: " + " ".join(f"{100 * value:.1f}" for value in values))
+    for least, one in found["by confidence"].items():
+        lines.append(
+            f"changed from confidence {least} on: " + ", ".join(f"{k} {100 * v:.1f} %" for k, v in one.items())
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Ask all arms and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--heads", type=Path, nargs="+", required=True, help="bundles of folds 0, 1, ... in order")
+    parser.add_argument("--json", type=Path, help="report to write")
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    for fold, head in enumerate(arguments.heads):
+        asked = Asked(Resolver(head, steps=STEPS))
+        rows += [asked.row(example) for example in tqdm(split(fold).test, desc=f"fold {fold}", disable=None)]
+    found = report(rows)
+    print(table(found))
+    invalid, unresolved = (sum(row[name] for row in rows) for name in ("invalid", "unresolved"))
+    print(f"the head's answers: {invalid} invalid, {unresolved} unresolved")
+    if arguments.json is not None:
+        write_atomically(arguments.json, (json.dumps({"report": found, "rows": rows}, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
