@@ -89,10 +89,13 @@ def _checker() -> tuple[Any, Any]:
 # ---- labels ----------------------------------------------------------------------------------------------------------
 
 
-def labels(bound: SlotInputs, answer: dict[str, list[Any]]) -> np.ndarray[Any, np.dtype[np.int32]] | None:
+def labels(
+    bound: SlotInputs, answer: dict[str, list[Any]], only_said: bool = False
+) -> np.ndarray[Any, np.dtype[np.int32]] | None:
     """Return the choices [S] that make one of the right answers, or None where the candidates hold none.
 
-    Of the candidates that fit, the first is taken: those of the draft and the schema stand before the query's.
+    Of the candidates that fit, the first is taken: those of the draft and the schema stand before the query's. With
+    ``only_said``, as a head should learn it, what may be left out is left out unless the query or the draft has it.
     """
     by_path: dict[tuple[Any, ...], int] = {slot.path: i for i, slot in enumerate(bound.slots)}
     chosen = np.full(len(bound.slots), -1, dtype=np.int32)
@@ -104,12 +107,15 @@ def labels(bound: SlotInputs, answer: dict[str, list[Any]]) -> np.ndarray[Any, n
         return list(dict.fromkeys(known[len(path)] for known in by_path if known[: len(path)] == path))
 
     def choose(i: int, values: list[Any]) -> bool:
-        for value in values:
-            for j in np.flatnonzero(bound.mask[i]):
-                if fits(value, bound.candidates[j].value):
-                    chosen[i] = j
-                    return True
-        return False
+        fitting = [
+            int(j) for value in values for j in np.flatnonzero(bound.mask[i]) if fits(value, bound.candidates[j].value)
+        ]
+        if only_said and any(value is MISSING for value in values):
+            said = [j for j in fitting if _is_said(bound, j)]
+            fitting = said or [j for j in fitting if bound.candidates[j].value is MISSING] or fitting
+        if fitting:
+            chosen[i] = fitting[0]
+        return bool(fitting)
 
     def make(path: tuple[Any, ...], values: list[Any]) -> bool:
         if path in by_path:
@@ -134,6 +140,14 @@ def labels(bound: SlotInputs, answer: dict[str, list[Any]]) -> np.ndarray[Any, n
         return all(make((*path, name), wanted.get(name, [""])) for name in names)
 
     return chosen if make_object((), answer) else None
+
+
+def _is_said(bound: SlotInputs, j: int) -> bool:
+    """Whether a candidate's value comes from the query, or stands in it, or is the draft's choice."""
+    candidate = bound.candidates[j]
+    if candidate.source in ("span", "mentioned") or j in bound.y0:
+        return candidate.value is not MISSING
+    return isinstance(candidate.value, str) and _standard(candidate.value) in _standard(bound.query)
 
 
 def _wanted_first(values: list[Any]) -> list[Any]:

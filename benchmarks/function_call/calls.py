@@ -93,14 +93,14 @@ class Maker:
         if slots is None or not slots.tool.arguments.properties:
             return
         first = slots.bind(example.query)
-        right = labels(first, example.answer)
+        right = labels(first, example.answer, only_said=True)
         answer = None if right is None else first.decode(right).json
         if answer is None:
             self.counts["missing"] += 1
             return
         draft = self._draft(example, real, slots, json.loads(answer))
         inputs = slots.bind(example.query, draft, self.featurizer)
-        target = labels(inputs, example.answer)
+        target = labels(inputs, example.answer, only_said=True)
         if target is None:
             self.counts["missing"] += 1
         elif len(inputs.slots) > self.spec.answer_rows or len(inputs.candidates) > self.spec.max_candidates:

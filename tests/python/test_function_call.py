@@ -38,11 +38,11 @@ def folder() -> Iterator[None]:
         del sys.modules[name]
 
 
-def labelled(answer: dict[str, list[Any]]) -> Any:
+def labelled(answer: dict[str, list[Any]], draft: str | None = None, **options: Any) -> Any:
     from function_call.bfcl import labels
 
-    bound = JsonSlots(ORDER).bind(QUERY)
-    chosen = labels(bound, answer)
+    bound = JsonSlots(ORDER).bind(QUERY, draft)
+    chosen = labels(bound, answer, **options)
     return None if chosen is None else json.loads(bound.decode(chosen).json)
 
 
@@ -69,6 +69,19 @@ def labelled(answer: dict[str, list[Any]]) -> Any:
 )
 def test_labels_are_the_choices_of_a_right_answer(answer, call):
     assert labelled(answer) == call
+
+
+@pytest.mark.parametrize(
+    ("answer", "draft", "call"),
+    [
+        ({"dish": ["pizza"], "spicy": [True, ""]}, None, {"dish": "pizza"}),
+        ({"dish": ["pizza"], "spicy": [True, ""]}, '{"spicy": true}', {"spicy": True, "dish": "pizza"}),
+        ({"dish": ["pizza"], "spicy": [True]}, None, {"dish": "pizza", "spicy": True}),
+        ({"dish": ["pizza"], "count": [2, ""]}, None, {"dish": "pizza", "count": 2}),
+    ],
+)
+def test_what_nobody_said_is_left_out_where_it_may_be(answer, draft, call):
+    assert labelled(answer, draft, only_said=True) == call
 
 
 def test_values_are_compared_as_the_leaderboard_does():
