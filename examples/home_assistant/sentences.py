@@ -230,7 +230,10 @@ def readings(sentence: Sentence) -> list[Reading]:
     Where hassil takes "the pizza", "in the garden" or "5 minutes" for a title, a name or an item, that is no reading.
     """
     found = [(sentence.intent, sentence.slots), *recognized(sentence.text)]
-    return list({reading_key(*reading): reading for reading in reversed(found)}.values())[::-1]
+    distinct: dict[tuple[Any, ...], Reading] = {}
+    for reading in found:
+        distinct.setdefault(reading_key(*reading), reading)
+    return list(distinct.values())
 
 
 def is_right(intent: str, slots: dict[str, Any], allowed: Collection[Reading]) -> bool:

@@ -143,6 +143,11 @@ def test_a_sentence_of_two_intents_has_both_readings() -> None:
     assert not sentences.is_right("HassTurnOff", {"name": "kitchen speaker"}, sentences.readings(kitchen))
 
 
+def test_the_first_reading_is_the_sentences_own(made: list) -> None:
+    for sentence in random.Random(1).sample(made, 200):
+        assert sentences.readings(sentence)[0] == (sentence.intent, sentence.slots)
+
+
 def test_free_text_with_an_article_or_a_duration_is_no_reading() -> None:
     sentence = sentences.Sentence("pause my timer for 5 minutes please", "HassPauseTimer", {"start_minutes": 5}, 0)
     assert sentences.readings(sentence) == [("HassPauseTimer", {"start_minutes": 5})]
@@ -152,3 +157,52 @@ def test_number_words_keep_their_sign() -> None:
     for text, step in (("volume up fifty", 50), ("volume down fifty", -50)):
         sentence = sentences.Sentence(text, "HassSetVolumeRelative", {"volume_step": step}, 0)
         assert sentences.readings(sentence) == [("HassSetVolumeRelative", {"volume_step": step})]
+
+
+# ---- the baseline ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def baseline() -> ModuleType:
+    """Return ``baseline.py``."""
+    pytest.importorskip("sklearn", reason="the baseline's regression needs scikit-learn")
+    return neighbour("baseline")
+
+
+@pytest.fixture(scope="module")
+def fillers(baseline: ModuleType) -> dict:
+    """Return both sets of rules, as they know the first split's training templates."""
+    train, _ = sentences.split(0)
+    return {"short": baseline.ShortRules(train), "long": baseline.Rules(train)}
+
+
+@pytest.mark.parametrize(("name", "least"), [("short", 0.95), ("long", 0.99)])
+def test_rules_fill_the_slots_of_training_templates(fillers: dict, name: str, least: float) -> None:
+    some = sentences.generate(sentences.split(0)[0], 1, seed=9)
+    right = [
+        sentences.is_right(one.intent, fillers[name].fill(one.intent, one.text), sentences.readings(one))
+        for one in some
+    ]
+    assert sum(right) / len(right) >= least
+
+
+def test_rules_take_sentences_of_other_intents(fillers: dict) -> None:
+    texts = [one.text for one in sentences.generate(range(0, 862, 60), 1, seed=2)]
+    for rules in fillers.values():
+        for intent in tools.INTENTS:
+            known = rules.properties[intent]
+            assert all(rules.fill(intent, text).keys() <= {*known} for text in texts)
+
+
+def test_counts_take_any_reading_for_right(baseline: ModuleType, fillers: dict) -> None:
+    both = sentences.Sentence("pause my kitchen timer", "HassPauseTimer", {"name": "kitchen"}, 0)
+    counts = baseline.measure([both, both], ["HassPauseTimer", "HassTurnOn"], fillers)
+    assert (counts["sentences"], counts["ambiguous"], counts["intent"]) == (2, 2, 1)
+    assert (counts["exact_long"], counts["own_long"], counts["slots_long"]) == (1, 0, 2)
+
+
+def test_wilsons_interval(baseline: ModuleType) -> None:
+    low, high = baseline.wilson(8, 10)
+    assert low == pytest.approx(0.4902, abs=1e-4)
+    assert high == pytest.approx(0.9433, abs=1e-4)
+    assert baseline.wilson(10, 10)[1] == pytest.approx(1)
