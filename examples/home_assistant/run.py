@@ -1,0 +1,139 @@
+"""Train the Home Assistant head of a split from nothing, and measure it on templates that it has not seen.
+
+    pip install -e '.[train,export]' home-assistant-intents hassil && python examples/home_assistant/run.py
+
+Sentences of the training templates become examples (``dataset.py``), ``head.toml`` says how they are learned, and the
+exported head turns sentences of the held-out templates into calls by itself: it chooses one of 42 functions, then its
+slots. A call is exact where intent and every slot are those of one of the sentence's readings. ``results.json`` gets
+what was found; the head of split 0 becomes the package's ``trm_edge/data/home_assistant.trm``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from baseline import TEST_PER_TEMPLATE, TEST_SEED, wilson
+from dataset import compiled, write
+from sentences import Sentence, generate, is_right, readings, split
+from tools import tools as all_tools
+from tqdm import tqdm
+
+from trm_edge.export.bundle_writer import export_bundle
+from trm_edge.files import write_atomically
+from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots, Resolver
+from trm_edge.json_slots.features import TOKEN_FLAGS
+from trm_edge.profiling.machine import machine_facts
+from trm_edge.train import RunConfig, Trainer, load_config
+
+HERE = Path(__file__).parent
+DATA = HERE.parents[1] / "trm_edge" / "data"
+TRAIN_PER_TEMPLATE = 30
+STEPS = 8
+MAX_BYTES = 1_000_000
+
+
+def main() -> None:
+    """Draw, train, export, evaluate, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--splits", nargs="+", type=int, choices=(0, 1, 2), default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=HERE / "runs", help="folder of the runs")
+    parser.add_argument("--updates", type=int, help="a trial of so many weight updates, which ships nothing")
+    arguments = parser.parse_args()
+    config = load_config(HERE / "head.toml")
+    if arguments.updates:
+        config = replace(config, train=replace(config.train, max_updates=arguments.updates))
+    results = HERE / "results.json"
+    found: dict[str, Any] = json.loads(results.read_text()) if results.exists() and not arguments.updates else {}
+    for k in arguments.splits:
+        found[f"split {k}"] = train_and_measure(k, config, arguments.runs)
+        print(table(f"split {k}", found[f"split {k}"]), flush=True)
+        if not arguments.updates:
+            write_atomically(results, (json.dumps(dict(sorted(found.items())), indent=1) + "\n").encode())
+    if not arguments.updates and 0 in arguments.splits:
+        ship(arguments.runs / "split0.trm")
+
+
+def train_and_measure(k: int, config: RunConfig, runs: Path) -> dict[str, Any]:
+    """Return what the head of split k does on its held-out templates; a run that was interrupted goes on."""
+    train, test = split(k)
+    featurizer = Featurizer(HashedNgrams(config.spec.context_size - TOKEN_FLAGS), config.spec.max_context)
+    data = runs / f"split{k}.npz"
+    if not data.exists():
+        print(data, write(data, generate(train, TRAIN_PER_TEMPLATE, seed=k + 1), featurizer, seed=k + 1))
+    config = replace(config, data=replace(config.data, train=str(data.resolve())))
+    out = runs / f"split{k}"
+    done = Trainer(config, out, resume=True).run()
+    if done.interrupted:
+        raise SystemExit("interrupted; the same command goes on from here")
+    bundle = runs / f"split{k}.trm"
+    export_bundle(done.model, bundle)
+    resolver, tools = Resolver(bundle, steps=STEPS), list(compiled().values())
+    measured = {
+        name: measure(resolver, tools, generate(test, TEST_PER_TEMPLATE, seed=TEST_SEED, unseen=unseen))
+        for name, unseen in (("seen values", False), ("unseen values", True))
+    }
+    return {"training_seconds": round(done.seconds), "updates": done.updates, "machine": machine_facts(), **measured}
+
+
+def measure(resolver: Resolver, tools: Sequence[JsonSlots], sentences: Sequence[Sentence]) -> dict[str, Any]:
+    """Return how many sentences become the right call, by step, and how far the confidence can be relied on."""
+    exact, intents, confidence, seconds = [], [], [], []
+    for sentence in tqdm(sentences, desc="held-out sentences", leave=False, disable=None):
+        begun = time.perf_counter()
+        call = resolver.resolve_tool_call(tools, sentence.text)
+        seconds.append(time.perf_counter() - begun)
+        allowed = readings(sentence)
+        exact.append([_right(step, allowed) for step in call.by_step])
+        intents.append([name in {intent for intent, _ in allowed} for name, _ in call.by_step])
+        confidence.append(call.confidence)
+    right = np.array(exact)
+    sure = np.array(confidence) >= 0.9
+    return {
+        "sentences": len(sentences),
+        "exact_by_step": right.mean(axis=0).round(4).tolist(),
+        "intent_by_step": np.array(intents).mean(axis=0).round(4).tolist(),
+        "exact_interval_at_4": [round(end, 4) for end in wilson(int(right[:, 3].sum()), len(right))],
+        "share_confidence_90": round(float(sure.mean()), 4),
+        "exact_at_confidence_90": round(float(right[sure, -1].mean()), 4) if sure.any() else None,
+        "ms_p50_p99": np.percentile(1e3 * np.array(seconds), [50, 99]).round(2).tolist(),
+    }
+
+
+def _right(step: tuple[str | None, str | None], allowed: Any) -> bool:
+    name, text = step
+    return name is not None and text is not None and is_right(name, json.loads(text), allowed)
+
+
+def table(title: str, found: dict[str, Any]) -> str:
+    """Return a split's results for people."""
+    lines = [f"{title}: {found['updates']} updates in {found['training_seconds']} s"]
+    for name in ("seen values", "unseen values"):
+        one = found[name]
+        shown = " ".join(f"{100 * value:.1f}" for value in one["exact_by_step"])
+        low, high = one["exact_interval_at_4"]
+        lines.append(
+            f"  {name}, {one['sentences']} sentences: exact at k = 1..{STEPS}: {shown} % "
+            f"(k = 4: {100 * low:.1f} to {100 * high:.1f}); intent {100 * one['intent_by_step'][3]:.1f} %"
+        )
+    return "\n".join(lines)
+
+
+def ship(bundle: Path) -> None:
+    """Make a head and the tools those of the package."""
+    data = bundle.read_bytes()
+    if len(data) > MAX_BYTES:
+        raise SystemExit(f"{bundle}: expected at most {MAX_BYTES} bytes, got {len(data)}")
+    write_atomically(DATA / "home_assistant.trm", data)
+    write_atomically(DATA / "home_assistant.json", (json.dumps(all_tools(), indent=1) + "\n").encode())
+    print(f"shipped {bundle}, {len(data)} bytes")
+
+
+if __name__ == "__main__":
+    main()
