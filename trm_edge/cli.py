@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import demo
+from . import demo, demo_slots
 from .backends import NAMES
 from .bundle import Bundle, read_bundle
 from .errors import TrmError, TrmInputError
@@ -251,18 +251,31 @@ def _add_demo(commands: Any) -> None:
     parser = add_command(
         commands,
         "demo",
-        demo.run,
-        "refine action chunks recorded in a simulator, and measure every step",
-        "Refine stale chunks of a small policy, recorded in Meta-World, with the compiled engine; print error to the\n"
-        "expert's chunk, roughness and limit violations by step, with intervals, and the latency; draw a picture.\n\n"
+        _demo,
+        "refine action chunks recorded in a simulator, or turn sentences into function calls",
+        "actions: refine stale chunks of a small policy, recorded in Meta-World, with the compiled engine; print\n"
+        "error to the expert's, roughness and limit violations by step, with intervals and latency; draw a picture.\n"
+        "slots: turn sentences into calls of Home Assistant functions, without a language model, step by step.\n\n"
         "  trm-edge demo\n"
         "  trm-edge demo actions --steps 4 --plot demo.png    the picture needs pip install 'trm-edge[demo]'\n"
+        "  trm-edge demo slots dim the bedroom to 20 percent  without a sentence: type them, or see examples\n"
         "  trm-edge demo --json                               no picture unless --plot names one",
     )
-    parser.add_argument("what", nargs="?", default="actions", choices=("actions",), help="kind of answer")
+    parser.add_argument("what", nargs="?", default="actions", choices=("actions", "slots"), help="kind of answer")
+    parser.add_argument("text", nargs="*", help="slots: a sentence")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     parser.add_argument("--steps", type=int, default=4, help="refinement steps (default: 4)")
-    parser.add_argument("--plot", type=Path, help=f"picture to write, .png, .svg or .pdf (default: {demo.PLOT})")
+    parser.add_argument("--plot", type=Path, help=f"actions: picture to write (default: {demo.PLOT})")
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    if arguments.what == "slots":
+        if arguments.plot is not None:
+            raise TrmInputError("--plot: only for actions")
+        return demo_slots.run(arguments)
+    if arguments.text:
+        raise TrmInputError(f"expected no sentence for actions, got {arguments.text[0]!r}")
+    return demo.run(arguments)
 
 
 def _print_steps(draft: Array | None, out: Refinement) -> None:

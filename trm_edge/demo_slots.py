@@ -1,0 +1,92 @@
+"""``trm-edge demo slots``: a sentence becomes a Home Assistant call, step by step, without a language model.
+
+The shipped head and its tools come from ``examples/home_assistant``: 42 functions, trained on sentences that templates
+of the ``home-assistant-intents`` package make.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import TrmInputError
+from .files import read_file
+from .inputs import check_steps
+from .json_slots import JsonSlots, ResolvedCall, Resolver
+
+DATA = Path(__file__).parent / "data"
+HEAD, TOOLS = DATA / "home_assistant.trm", DATA / "home_assistant.json"
+SENTENCES = (
+    "turn on the lights in the kitchen",
+    "dim the bedroom to twenty percent",
+    "set a ten minute timer for the pasta",
+    "open the blinds in the living room",
+    "add oat milk to my shopping list",
+    "is the front door locked",
+    "make it 21 degrees upstairs",
+    "skip this song",
+)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command ``trm-edge demo slots``."""
+    steps = check_steps(arguments.steps, "slots")
+    if steps < 1:
+        raise TrmInputError("--steps: expected at least 1, got 0")
+    resolver = Resolver(HEAD, steps=steps)
+    tools = [JsonSlots(tool) for tool in json.loads(read_file(TOOLS))]
+    calls = []
+    for sentence in _sentences(arguments.text):
+        call = resolver.resolve_tool_call(tools, sentence)
+        calls.append((sentence, call))
+        if not arguments.json:
+            print("\n".join(lines_of(sentence, call)))
+    if arguments.json:
+        print(json.dumps({"tools": len(tools), "steps": steps, "calls": [_facts(*made) for made in calls]}))
+    return 0
+
+
+def lines_of(sentence: str, call: ResolvedCall) -> Iterator[str]:
+    """Yield the lines that show a call; a step that changed nothing says so."""
+    yield sentence
+    before: tuple[str | None, str | None] | None = None
+    for number, (name, text) in enumerate(call.by_step, 1):
+        made = f"{name} {text or ''}".rstrip()
+        yield f"  step {number}  {'the same' if (name, text) == before else made}"
+        before = name, text
+    yield f"  {call.status}, confidence {call.confidence:.2f}, {call.duration_us / 1000:.1f} ms\n"
+
+
+def _sentences(given: list[str]) -> Iterable[str]:
+    """Return the sentence of the command line, or those that are typed, or the examples where nobody types."""
+    if given:
+        return [" ".join(given)]
+    return _typed() if sys.stdin.isatty() else SENTENCES
+
+
+def _typed() -> Iterator[str]:
+    print("Say what the house should do, for instance: " + SENTENCES[1] + "\nAn empty line ends it.\n")
+    while True:
+        try:
+            sentence = input("> ").strip()
+        except EOFError:
+            return
+        if not sentence:
+            return
+        yield sentence
+
+
+def _facts(sentence: str, call: ResolvedCall) -> dict[str, Any]:
+    return {
+        "sentence": sentence,
+        "name": call.name,
+        "arguments": None if call.json is None else json.loads(call.json),
+        "status": call.status,
+        "confidence": call.confidence,
+        "by_step": [{"name": name, "arguments": text} for name, text in call.by_step],
+        "duration_us": call.duration_us,
+    }
