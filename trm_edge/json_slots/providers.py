@@ -112,7 +112,8 @@ class GivenStates:
     Parameters
     ----------
     states
-        The tokens of every text that a call needs; ``texts_of`` of a resolver lists them.
+        The tokens of every text that a call needs: the query, and names, descriptions and options of the tools. The
+        error for a text that is missing quotes it.
     """
 
     def __init__(self, states: Mapping[str, Tokens]) -> None:
