@@ -166,7 +166,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     z = 1.96
     middle = (hits + z * z / 2) / (count + z * z)
     half = z / (count + z * z) * math.sqrt(hits * (count - hits) / count + z * z / 4)
-    return middle - half, middle + half
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def score(arms: Sequence[str], folder: Path = FOLDER) -> list[str]:
