@@ -305,3 +305,9 @@ def test_every_value_is_json(text, now):
 def test_a_long_text_is_read(unit):
     """A pattern that backtracks without bound would hang here."""
     assert all(span.end <= MAX_TEXT for span in find_spans(unit * MAX_TEXT, NOW))
+
+
+def test_an_article_is_a_word_of_its_own():
+    found = [value for value in read("list without articles", "fly from Boston, San Francisco or the Hague") if value]
+    assert ["Boston", "San Francisco", "Hague"] in found
+    assert "SFrancisco" not in str(found)

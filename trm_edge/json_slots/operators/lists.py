@@ -19,9 +19,9 @@ _BRACKETS = re.compile(r"[\[(]([^\[\]()]{1,400})[\])]")
 _RANGE = re.compile(r" ?(?:-|\u2013) ?| (?:to|and|through|until|till) (?:\w{1,2} ?= ?)?")
 _NUMERAL = re.compile(r"([-+]?\d{1,15}(\.\d{1,15})?)(?:st|nd|rd|th| ?\u00b0? ?([NSEW]))?", re.A)
 _ITEM_WORDS = 4  # of an item in a list
-_LEADING = re.compile(r"(?:(?:the|a|an|some|my|both|its|their|his|her|also)\s+)+", re.I)
+_LEADING = re.compile(r"\b(?:(?:the|a|an|some|my|both|its|their|his|her|also)\s+)+", re.I)
 _COUNTED = re.compile(
-    r"(?:\d{1,6}|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|a|an|some)\s+(?:dozen\s+)?", re.I
+    r"\b(?:\d{1,6}|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|a|an|some)\s+(?:dozen\s+)?", re.I
 )
 _MEASURED = re.compile(r"[A-Za-z]+(?: [A-Za-z]+)? of ")
 _QUOTES = " '\"`\u2018\u2019\u201c\u201d"
