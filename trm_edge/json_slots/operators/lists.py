@@ -21,7 +21,8 @@ _NUMERAL = re.compile(r"([-+]?\d{1,15}(\.\d{1,15})?)(?:st|nd|rd|th| ?\u00b0? ?([
 _ITEM_WORDS = 4  # of an item in a list
 _LEADING = re.compile(r"\b(?:(?:the|a|an|some|my|both|its|their|his|her|also)\s+)+", re.I)
 _COUNTED = re.compile(
-    r"\b(?:\d{1,6}|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|a|an|some)\s+(?:dozen\s+)?", re.I
+    r"\b(?:\d{1,6}|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|a|an|some)\s+(?:dozen\s+)?",
+    re.I,
 )
 _MEASURED = re.compile(r"[A-Za-z]+(?: [A-Za-z]+)? of ")
 _QUOTES = " '\"`\u2018\u2019\u201c\u201d"
