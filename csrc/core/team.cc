@@ -8,6 +8,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <system_error>
 
 namespace trm {
@@ -55,6 +56,17 @@ class SignalsBlocked {
 std::mutex parking;
 std::condition_variable unpark;
 
+// The condition that a child of fork inherits counts sleepers that the child does not have, and waits for them when it
+// is notified. So the child gets a new one; the old one is not destroyed, which would wait for them too.
+void renew_after_fork() {
+    static const int registered = pthread_atfork([] { parking.lock(); }, [] { parking.unlock(); },
+                                                 [] {
+                                                     new (&parking) std::mutex;
+                                                     new (&unpark) std::condition_variable;
+                                                 });
+    (void)registered;
+}
+
 }  // namespace
 
 void wait_at(Barrier& barrier, int threads) {
@@ -74,6 +86,7 @@ Team::Team(int threads, int64_t park_after_us, bool pin)
     : threads_(threads), park_after_us_(park_after_us), process_(getpid()) {
     cpu_set_t allowed;
     CPU_ZERO(&allowed);
+    renew_after_fork();
     if (pin) sched_getaffinity(0, sizeof allowed, &allowed);
     const SignalsBlocked inherited_by_workers;
     try {
