@@ -146,11 +146,14 @@ def _parts(value: Json) -> list[str]:
     if not isinstance(value, list) or not 2 <= len(value) <= 16:
         return []
     parts = [repr(item) if is_number(item) else item for item in value]
-    return parts if all(isinstance(part, str) and _is_item(part) for part in parts) else []
+    if not all(isinstance(part, str) and _is_item(part) for part in parts):
+        return []
+    bounded = may_begin(parts[0].split()[0]) and may_end(parts[-1].split()[-1])  # else a sentence around it hides them
+    return parts if bounded else []
 
 
 def _is_item(text: str) -> bool:
-    return len(text.split()) <= _ITEM_WORDS and not _BREAK.search(text + " ") and bool(text.strip("."))
+    return 1 <= len(text.split()) <= _ITEM_WORDS and not _BREAK.search(text + " ") and bool(text.strip("."))
 
 
 def _find_range(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
