@@ -9,7 +9,7 @@ python3 -m build --outdir "$work/dist" "$root" > "$work/build.log" 2>&1 || { cat
 wheel=$(ls "$work"/dist/*.whl)
 size=$(stat -c %s "$wheel")
 echo "$(basename "$wheel"): $size bytes"
-[ "$size" -lt $((4 * 1024 * 1024)) ] || { echo "the wheel is larger than 4 MB"; exit 1; }
+[ "$size" -lt $((5 * 1024 * 1024)) ] || { echo "the wheel is larger than 5 MB"; exit 1; }
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install -q "$wheel"
 cd "$work"
