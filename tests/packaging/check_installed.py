@@ -29,5 +29,5 @@ for foreign in ("torch", "onnx", "onnxruntime", "tests", "export", "calib", "mat
     assert foreign not in sys.modules, foreign
 assert trm_edge.available_backends() == ["fused", "reference"], trm_edge.available_backends()
 files = {p.suffix for p in Path(trm_edge.__file__).parent.rglob("*") if p.is_file()}
-assert files <= {".py", ".pyi", ".so", ".trm", ".npz", ".pyc", ".typed"}, files
+assert files <= {".py", ".pyi", ".so", ".trm", ".npz", ".pyc", ".typed", ".txt", ".json"}, files
 print(f"{len(names)} modules import, version {trm_edge.__version__}")
