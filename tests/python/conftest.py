@@ -7,6 +7,8 @@ import os
 # The matrices are tiny: BLAS threads that wait for each other cost more than they bring. Read when NumPy is imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,15 @@ settings.load_profile("trm_edge")
 def top() -> Path:
     """Return the root of the source tree."""
     return Path(__file__).parents[2]
+
+
+@pytest.fixture
+def function_call(monkeypatch: pytest.MonkeyPatch, top: Path) -> Iterator[None]:
+    """Let a test import the benchmarks' package ``function_call``, and forget it afterwards."""
+    monkeypatch.syspath_prepend(str(top / "benchmarks"))
+    yield
+    for name in [n for n in sys.modules if n.split(".")[0] == "function_call"]:
+        del sys.modules[name]
 
 
 @pytest.fixture

@@ -1,16 +1,13 @@
 """``benchmarks/function_call``: the choices that an answer asks for, on examples of our own."""
 
 import json
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trm_edge.json_slots import JsonSlots
 
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
+pytestmark = pytest.mark.usefixtures("function_call")
 STRING, INTEGER = {"type": "string"}, {"type": "integer"}
 ORDER = {
     "name": "order",
@@ -27,15 +24,6 @@ ORDER = {
     },
 }
 QUERY = "Two pizzas to Paris, with 3 olives and one anchovy"
-
-
-@pytest.fixture(autouse=True)
-def folder() -> Iterator[None]:
-    sys.path.insert(0, BENCHMARKS)
-    yield
-    sys.path.remove(BENCHMARKS)
-    for name in [n for n in sys.modules if n.split(".")[0] == "function_call"]:
-        del sys.modules[name]
 
 
 def labelled(answer: dict[str, list[Any]], draft: str | None = None, **options: Any) -> Any:

@@ -6,25 +6,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
+pytestmark = pytest.mark.usefixtures("function_call")
 with_bfcl = pytest.mark.skipif(
     importlib.util.find_spec("bfcl_eval") is None, reason="needs pip install --no-deps bfcl-eval"
 )
-
-
-@pytest.fixture(autouse=True)
-def folder() -> Iterator[None]:
-    sys.path.insert(0, BENCHMARKS)
-    yield
-    sys.path.remove(BENCHMARKS)
-    for name in [n for n in sys.modules if n.split(".")[0] == "function_call"]:
-        del sys.modules[name]
 
 
 # ---- folds -----------------------------------------------------------------------------------------------------------

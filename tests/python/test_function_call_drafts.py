@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from trm_edge.json_slots import JsonSlots
 from trm_edge.json_slots.llama import LlamaStates, places
 from trm_edge.json_slots.schema import violation
 
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
+pytestmark = pytest.mark.usefixtures("function_call")
 TABLE = {
     "name": "book.table",
     "description": "Book a table.",
@@ -33,15 +32,6 @@ TABLE = {
 }
 QUERY = "A table for 4 guests in Rome, inside please"
 CALL = '{"name": "book.table", "arguments": {"place": "Rome", "guests": 4}}'
-
-
-@pytest.fixture(autouse=True)
-def folder() -> Iterator[None]:
-    sys.path.insert(0, BENCHMARKS)
-    yield
-    sys.path.remove(BENCHMARKS)
-    for name in [n for n in sys.modules if n.split(".")[0] == "function_call"]:
-        del sys.modules[name]
 
 
 class Scripted:

@@ -1,11 +1,8 @@
 """The study's figures: paired tests, shares by set, harm and repair, and what abstaining gives."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+pytestmark = pytest.mark.usefixtures("function_call")
 
 
 def study():

@@ -24,8 +24,8 @@ from .candidates import Candidate
 from .features import TOKEN_FLAGS, Featurizer
 from .providers import ContextProvider, HashedNgrams
 from .schema import MISSING, Object, Scalar, SchemaError, Tool
-from .slots import Draft, Slot
-from .text import Json, JsonTextError, dumps, parse, parse_lenient
+from .slots import Draft, Slot, read_json
+from .text import Json, dumps
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 NO_TOOL = Tool("", "", Object(""))  # whose slot the choice of a tool is
@@ -210,11 +210,9 @@ def bind_tools(tools: Sequence[Tool], query: str, featurizer: Featurizer | None)
 def read_call(draft: Any) -> tuple[str | None, str | None]:
     """Return name and text of the arguments of a drafted call, each None where it cannot be told."""
     if isinstance(draft, str):
-        draft = _read(draft)
+        draft, _ = read_json(draft)
     if isinstance(draft, list) and len(draft) == 1:
         draft = draft[0]
-    if draft is None:
-        return None, None
     if not isinstance(draft, Mapping):
         return None, None
     call = draft.get("function", draft)
@@ -228,15 +226,6 @@ def read_call(draft: Any) -> tuple[str | None, str | None]:
 
 def _since(begun: float) -> float:
     return 1e6 * (time.perf_counter() - begun)
-
-
-def _read(text: str) -> Json:
-    for reader in (parse, parse_lenient):
-        try:
-            return reader(text)
-        except JsonTextError:
-            continue
-    return None
 
 
 def _groups(inputs: SlotInputs, most_slots: int, most_candidates: int) -> Iterator[tuple[Any, Any]]:

@@ -45,15 +45,18 @@ def read_draft(arguments: Object, text: str) -> Draft:
     """Read a draft strictly, and leniently where that fails."""
     if not text.strip():
         return Draft(text, MISSING, False)
-    try:
-        value = parse(text)
-        return Draft(text, value, violation(arguments, value) is None)
-    except JsonTextError:
-        pass
-    try:
-        return Draft(text, parse_lenient(text), False)
-    except JsonTextError:
-        return Draft(text, MISSING, False)
+    value, strictly = read_json(text)
+    return Draft(text, value, strictly and violation(arguments, value) is None)
+
+
+def read_json(text: str) -> tuple[Json | Missing, bool]:
+    """Return what a text holds, read strictly, and leniently where that fails; and whether it was strictly."""
+    for reader in (parse, parse_lenient):
+        try:
+            return reader(text), reader is parse
+        except JsonTextError:
+            continue
+    return MISSING, False
 
 
 def slots_of(schema: Schema, path: Path, optional: bool, draft: Json | Missing) -> Iterator[Slot]:
