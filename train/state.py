@@ -62,13 +62,6 @@ def check_same_run(stored: dict[str, Any], now: dict[str, Any]) -> None:
                 )
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed process may have left beside its files: temporaries of atomic writes."""
-    for name in ("state.pt", "model.pt", "curve.png"):
-        for path in folder.glob(f".{name}.*"):
-            path.unlink(missing_ok=True)
-
-
 def _random_states() -> dict[str, Any]:
     name, keys, *rest = np.random.get_state()
     version, values, gauss = random.getstate()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trm_edge.bundle import read_bundle
 from trm_edge.errors import TrmError, TrmInputError, TrmIOError
 from trm_edge.export.checkpoint import load_checkpoint, save_checkpoint
+from trm_edge.files import remove_unfinished
 from trm_edge.inputs import Array
 from trm_edge.quantization import Quantization, uniform
 from trm_edge.spec import TrmSpec, check_statistics
@@ -31,7 +32,7 @@ from .model import Batch, Carry, StepOutput, TrmHead
 from .optimizer import learning_rate, make_optimizer, update_average
 from .parallel import Group
 from .signals import StopRequest
-from .state import check_same_run, read_state, remove_leftovers, restore_random, seed_everything, write_state
+from .state import check_same_run, read_state, restore_random, seed_everything, write_state
 from .targets import reveal_order, step_target
 
 
@@ -154,7 +155,7 @@ class Trainer:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrmIOError(f"{self.out}: cannot be made: {error.strerror or error}") from None
-        remove_leftovers(self.out)
+        remove_unfinished(self.out)
         return JsonLines(self.out / "log.jsonl", length)
 
     def _restore(self, state: dict[str, Any]) -> int:

@@ -14,6 +14,8 @@ import numpy as np
 from .errors import TrmInputError, TrmIOError
 from .inputs import Array
 
+_UNFINISHED = ".trm-edge."  # what the name of an atomic write's temporary begins with
+
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """Return the content of ``path`` or raise :class:`TrmIOError`."""
@@ -53,7 +55,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     if os.path.exists(target) and not os.path.isfile(target):
         raise TrmIOError(f"{os.fspath(path)}: cannot be written: not a regular file")
     try:
-        handle, beside = tempfile.mkstemp(prefix=".trm-edge.", dir=target.parent)
+        handle, beside = tempfile.mkstemp(prefix=_UNFINISHED, dir=target.parent)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
@@ -66,6 +68,12 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             raise
     except OSError as error:
         raise TrmIOError(f"{target}: cannot be written: {error.strerror or error}") from None
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what killed processes left of their atomic writes; only where no other process writes into ``folder``."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -360,6 +360,26 @@ def test_killed_runs_resume_to_the_same_bits(tmp_path):
     assert sorted(os.listdir(tmp_path / "run")) == ["curve.png", "log.jsonl", "model.pt", "state.pt"]
 
 
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from trm_edge.cli import main
+os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+main(["train", *sys.argv[1:]])
+"""
+
+
+def test_what_a_kill_left_of_a_write_goes_with_the_next_run(undisturbed, tmp_path):
+    config, run = undisturbed
+    killed = start(config, tmp_path / "run", "-c", KILLED_WHILE_WRITING)
+    _, error = killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL, error
+    assert [name for name in os.listdir(tmp_path / "run") if name.startswith(".trm-edge.")]
+    again = start(config, tmp_path / "run")
+    _, error = again.communicate(timeout=120)
+    assert again.returncode == 0, error
+    assert sorted(os.listdir(tmp_path / "run")) == sorted(os.listdir(run))
+
+
 @pytest.mark.slow
 def test_twenty_kills_resume_to_the_same_bits(tmp_path):
     config = make_config("actions", tmp_path, train={**LIVELY, "max_updates": 3000, "checkpoint_every": 10})
