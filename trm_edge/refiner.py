@@ -210,7 +210,7 @@ def refine(
 
     The last few models stay loaded, with a session per thread; a file that changed on disk is loaded again.
     """
-    return _thread_refiner(model, backend, precision).refine(x, y0, steps, **arguments)
+    return thread_refiner(model, backend, precision).refine(x, y0, steps, **arguments)
 
 
 def _reopen(source: Source, backend: str, options: Options) -> Refiner:
@@ -223,7 +223,8 @@ _models_lock = threading.Lock()
 _sessions = threading.local()
 
 
-def _thread_refiner(model: Source, backend: str, precision: str | None) -> Refiner:
+def thread_refiner(model: Source, backend: str = "auto", precision: str | None = None) -> Refiner:
+    """Return this thread's session of a model; the last few stay open."""
     chosen = tuple(os.environ.get(name) for name in ("TRM_EDGE_BACKEND", "TRM_EDGE_ISA"))
     key = (_identity(model), backend, precision, chosen)
     own: OrderedDict[Any, Refiner] = _sessions.__dict__.setdefault("refiners", OrderedDict())

@@ -12,10 +12,9 @@ from typing import Any
 
 from trm_edge.json_slots import JsonSlots, SlotInputs
 from trm_edge.json_slots.candidates import Candidate
-from trm_edge.json_slots.providers import words_of
-from trm_edge.json_slots.reading import STOP_WORDS
 from trm_edge.json_slots.schema import MISSING, Array, Schema
 from trm_edge.json_slots.slots import Slot
+from trm_edge.json_slots.wording import STOP_WORDS, words_of
 
 _RUN = re.compile(r"(?<![\w.])[A-Z][\w'&.-]*(?:(?: of| the| de)? [A-Z0-9][\w'&.-]*)*\b|\b(?=\w*[A-Z])\w*\d[\w/-]*")
 _PLACE = re.compile(r"\b(location|city|place|address|destination|origin|region|state|country|area|where)\b", re.I)

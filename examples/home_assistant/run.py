@@ -4,7 +4,9 @@
 
 Sentences of the training templates become examples (``dataset.py``), ``head.toml`` says how they are learned, and the
 exported head turns sentences of the held-out templates into calls by itself: it chooses one of 42 functions, then its
-slots. A call is exact where intent and every slot are those of one of the sentence's readings. ``results.json`` gets
+slots. Its tools name what the household has, as the rules of ``baseline.py`` know it; "unseen values" are names that
+neither has, "named" ones those of another household whose tools name them. A call is exact where intent and every slot
+are those of one of the sentence's readings. ``results.json`` gets
 what was found; the head of split 0 becomes the package's ``trm_edge/data/home_assistant.trm``.
 """
 
@@ -21,7 +23,7 @@ from typing import Any
 import numpy as np
 from baseline import TEST_PER_TEMPLATE, TEST_SEED, wilson
 from dataset import compiled, write
-from sentences import Sentence, generate, is_right, readings, split
+from sentences import Sentence, generate, is_right, pools, readings, split
 from tools import tools as all_tools
 from tqdm import tqdm
 
@@ -40,6 +42,11 @@ DATA = HERE.parents[1] / "trm_edge" / "data"
 TRAIN_PER_TEMPLATE = 30
 STEPS = 8
 MAX_BYTES = 1_000_000
+HOMES = {  # whether the values are unseen ones, and those that the tools name
+    "seen values": (False, "common"),
+    "unseen values": (True, "common"),
+    "unseen values, named": (True, "unseen"),
+}
 GOLDEN = "dim the bedroom to 20 percent"
 
 
@@ -78,11 +85,10 @@ def train_and_measure(k: int, config: RunConfig, runs: Path) -> dict[str, Any]:
         raise SystemExit("interrupted; the same command goes on from here")
     bundle = runs / f"split{k}.trm"
     export_bundle(done.model, bundle)
-    resolver, tools = Resolver(bundle, steps=STEPS), list(compiled().values())
-    measured = {
-        name: measure(resolver, tools, generate(test, TEST_PER_TEMPLATE, seed=TEST_SEED, unseen=unseen))
-        for name, unseen in (("seen values", False), ("unseen values", True))
-    }
+    resolver, measured = Resolver(bundle, steps=STEPS), {}
+    for name, (unseen, household) in HOMES.items():
+        tools = list(compiled(pools(household)).values())
+        measured[name] = measure(resolver, tools, generate(test, TEST_PER_TEMPLATE, seed=TEST_SEED, unseen=unseen))
     return {"training_seconds": round(done.seconds), "updates": done.updates, "machine": machine_facts(), **measured}
 
 
@@ -118,7 +124,7 @@ def _right(step: tuple[str | None, str | None], allowed: Any) -> bool:
 def table(title: str, found: dict[str, Any]) -> str:
     """Return a split's results for people."""
     lines = [f"{title}: {found['updates']} updates in {found['training_seconds']} s"]
-    for name in ("seen values", "unseen values"):
+    for name in HOMES:
         one = found[name]
         shown = " ".join(f"{100 * value:.1f}" for value in one["exact_by_step"])
         low, high = one["exact_interval_at_4"]
@@ -131,7 +137,7 @@ def table(title: str, found: dict[str, Any]) -> str:
 
 def ship(path: Path) -> None:
     """Make a head and the tools those of the package; its golden inputs are calls, as random ones would be large."""
-    bundle, slots = read_bundle(path), compiled()
+    bundle, slots = read_bundle(path), compiled(pools())
     featurizer = Featurizer(HashedNgrams(bundle.spec.context_size - TOKEN_FLAGS), bundle.spec.max_context)
     choice = bind_tools([one.tool for one in slots.values()], GOLDEN, featurizer)
     filled = slots["HassLightSet"].bind(GOLDEN, '{"area": "kitchen"}', featurizer)
@@ -140,7 +146,7 @@ def ship(path: Path) -> None:
     if len(data) > MAX_BYTES:
         raise SystemExit(f"{path}: expected at most {MAX_BYTES} bytes, got {len(data)}")
     write_atomically(DATA / "home_assistant.trm", data)
-    write_atomically(DATA / "home_assistant.json", (json.dumps(all_tools(), indent=1) + "\n").encode())
+    write_atomically(DATA / "home_assistant.json", (json.dumps(all_tools(pools()), indent=1) + "\n").encode())
     print(f"shipped {path}, {len(data)} bytes")
 
 

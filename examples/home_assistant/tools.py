@@ -3,13 +3,14 @@
     pip install home-assistant-intents hassil && python examples/home_assistant/tools.py
 
 The package says which slots the sentences of an intent can fill, from which lists of values; descriptions are added
-here. What a household calls its devices, rooms and lists is not known to a schema: those slots are free text.
+here. What a household calls its devices, rooms and lists is free text; a household's own tools have its names as the
+``examples`` of these slots.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,6 +105,16 @@ SLOTS_OF_INTENTS = {  # where a slot means something else than elsewhere
 }
 
 
+NAMED = ("area", "floor", "name", "zone")  # the lists whose values a household has, rather than a sentence
+
+
+class Household(NamedTuple):
+    """A list that a household fills: its name, and the domains of the devices where it is ``name``."""
+
+    list_name: str
+    domains: tuple[str, ...]
+
+
 class Template(NamedTuple):
     """A sentence template: the intent that it belongs to, what the intent's data say of it, and its text."""
 
@@ -129,8 +140,11 @@ def all_templates() -> tuple[Template, ...]:
     )
 
 
-def tools() -> list[dict[str, Any]]:
-    """Return the intents as tools: ``name``, ``description`` and ``parameters`` (JSON Schema)."""
+def tools(household: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Return the intents as tools: ``name``, ``description`` and ``parameters`` (JSON Schema).
+
+    ``household`` has the names of areas, floors and devices (by domain), which become ``examples``.
+    """
     made = []
     for intent in package().intents:
         of_intent = [one for one in all_templates() if one.intent == intent]
@@ -140,7 +154,7 @@ def tools() -> list[dict[str, Any]]:
             sources.setdefault(name, []).append(source)
         parameters: dict[str, Any] = {
             "type": "object",
-            "properties": {name: _schema(intent, name, sources[name]) for name in sorted(sources)},
+            "properties": {name: _schema(intent, name, sources[name], household) for name in sorted(sources)},
             "additionalProperties": False,
         }
         if required := sorted(set.intersection(*filled)):
@@ -150,21 +164,23 @@ def tools() -> list[dict[str, Any]]:
 
 
 def _sources(template: Template) -> Iterator[tuple[str, Any]]:
-    """Yield the slots that a template fills, each with its constant or its list (None for a household's names)."""
+    """Yield the slots that a template fills, each with its constant or its list, of the package or of a household."""
     yield from template.data.slots.items()
     lists = package().slot_lists
     expression = template.expression.expression
     if not isinstance(expression, Group):
         raise TypeError(f"expected a group, as every template of hassil is, got {type(expression).__name__}")
     for reference in expression.list_references(package().expansion_rules):
-        yield reference.slot_name, lists.get(reference.list_name)
+        domains = tuple((template.data.requires_context or {}).get("domain", ()))
+        yield reference.slot_name, lists.get(reference.list_name) or Household(reference.list_name, domains)
 
 
-def _schema(intent: str, name: str, sources: Iterable[Any]) -> dict[str, Any]:
+def _schema(intent: str, name: str, sources: Iterable[Any], household: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what the values of all sources have in common: an enum, a number with bounds, text, or one of these."""
     words: set[str] = set()
     numbers: list[float] = []
     halves = free = False
+    known: dict[str, None] = {}
     for source in sources:
         if isinstance(source, str):
             words.add(source)
@@ -177,6 +193,7 @@ def _schema(intent: str, name: str, sources: Iterable[Any]) -> dict[str, Any]:
             halves |= source.fraction_type is not None
         else:
             free = True
+            known |= dict.fromkeys(_known(source, household) if isinstance(source, Household) and household else ())
     alternatives: list[dict[str, Any]] = []
     if words:
         alternatives.append({"type": "string", "enum": sorted(words)})
@@ -184,11 +201,17 @@ def _schema(intent: str, name: str, sources: Iterable[Any]) -> dict[str, Any]:
         kind = "number" if halves else "integer"
         alternatives.append({"type": kind, "minimum": min(numbers), "maximum": max(numbers)})
     if free:
-        alternatives.append({"type": "string"})
+        alternatives.append({"type": "string", "examples": list(known)} if known else {"type": "string"})
     description = SLOTS_OF_INTENTS.get((intent, name), SLOTS[name])
     if len(alternatives) == 1:
         return {**alternatives[0], "description": description}
     return {"anyOf": alternatives, "description": description}
+
+
+def _known(source: Household, household: Mapping[str, Any]) -> list[str]:
+    """Return the names that a household has for a list."""
+    names = household.get(source.list_name, []) if source.list_name in NAMED else []
+    return [name for domain in source.domains for name in names[domain]] if isinstance(names, Mapping) else list(names)
 
 
 if __name__ == "__main__":

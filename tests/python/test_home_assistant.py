@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from trm_edge.json_slots import compile_tool
@@ -66,6 +67,32 @@ def test_parameters_are_what_the_templates_say() -> None:
     words, percent = by_name["HassSetVolumeRelative"]["properties"]["volume_step"]["anyOf"]
     assert words["enum"] == ["down", "up"]
     assert percent["minimum"] == -100
+
+
+def test_a_household_s_tools_name_what_it_has() -> None:
+    known = {tool["name"]: tool["parameters"]["properties"] for tool in tools.tools(sentences.pools())}
+    plain = {tool["name"]: tool["parameters"]["properties"] for tool in tools.tools()}
+    assert known["HassLightSet"]["area"]["examples"] == sentences.pools()["area"]
+    assert set(known["HassLightSet"]["name"]["examples"]) < set(known["HassTurnOn"]["name"]["examples"])
+    assert "examples" not in known["HassStartTimer"]["name"], "a timer's name is the user's"
+    assert "examples" not in plain["HassLightSet"]["area"]
+    del known["HassLightSet"]["area"]["examples"]
+    assert known["HassLightSet"]["area"] == plain["HassLightSet"]["area"]
+
+
+def test_training_households_have_the_invented_words_and_lack_some_names() -> None:
+    pytest.importorskip("torch")
+    dataset = neighbour("dataset")
+
+    rng = np.random.default_rng(0)
+    tool = next(one for one in tools.tools(sentences.pools()) if one["name"] == "HassLightSet")
+    made = dataset.as_household(tool, {"area": "kitchen"}, {"area": "brol"}, rng)
+    areas = [dataset.as_household(tool, {"area": "kitchen"}, {"area": "brol"}, rng) for _ in range(40)]
+    named = ["brol" in one["parameters"]["properties"]["area"]["examples"] for one in areas]
+    assert 25 < sum(named) < 40
+    assert "kitchen" not in made["parameters"]["properties"]["area"]["examples"]
+    assert len(made["parameters"]["properties"]["area"]["examples"]) < 32
+    assert "kitchen" in tool["parameters"]["properties"]["area"]["examples"], "the tool itself stays"
 
 
 def test_what_sentences_mean_is_valid(made: list) -> None:

@@ -106,6 +106,30 @@ def test_examples_and_choices_of_a_description_are_candidates():
     assert {"dessert", "main course", "breakfast", "walk", "bike", "drive"} <= {*values(schema, "")}
 
 
+def test_examples_of_the_schema_are_candidates_where_the_query_mentions_them():
+    rooms = ["Living Room", "den", "attic", 7, None, "", "den"]
+    for schema in (
+        slot({"type": "string", "examples": rooms}),
+        slot({"anyOf": [{"type": "string", "enum": ["all"]}, {"type": "string", "examples": rooms}]}),
+    ):
+        found = candidates_of(schema, False, MISSING, find_spans("light the living-room and the den"))
+        said = [one for one in found.values() if one.source == "mentioned"]
+        assert said == [
+            Candidate("Living Room", "mentioned", "words", 10, 21),
+            Candidate("den", "mentioned", "words", 30, 33),
+        ]
+        assert key_of("attic") not in found
+    short = slot({"type": "string", "examples": rooms, "maxLength": 5})
+    found = candidates_of(short, False, MISSING, find_spans("light the living-room"))
+    assert key_of("Living Room") not in found, "an example that is not valid"
+
+
+@pytest.mark.parametrize("examples", ["den", 3, {"a": 1}, [["den"]], [{}]])
+def test_examples_of_another_kind_change_nothing(examples):
+    assert slot({"type": "string", "examples": examples}).examples == ()
+    assert slot({"type": "integer", "examples": ["den", 3]}).examples == ()
+
+
 def test_names_are_spelt_as_the_description_spells_them():
     query = "dim the living room"
     assert "living_room" in values(slot({"type": "string", "description": "A room, e.g. guest_room."}), query)

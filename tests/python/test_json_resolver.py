@@ -12,7 +12,7 @@ from models import make_bundle
 from trm_edge.bundle import bundle_bytes
 from trm_edge.errors import TrmInputError
 from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots
-from trm_edge.json_slots.resolver import Resolver, bind_tools, read_call
+from trm_edge.json_slots.resolver import Resolver, bind_tools, read_call, resolve_tool_call
 from trm_edge.json_slots.schema import SchemaError
 
 WIDTH = 8
@@ -38,7 +38,7 @@ TIMER = {
 }
 
 
-def make_resolver(answer_rows=4, max_candidates=64, **options):
+def make_head(answer_rows=4, max_candidates=64):
     bundle = make_bundle(
         "slots",
         answer_rows=answer_rows,
@@ -49,7 +49,11 @@ def make_resolver(answer_rows=4, max_candidates=64, **options):
         candidate_size=SIZES.candidate_size,
         steps=2,
     )
-    return Resolver(bundle_bytes(bundle), **options)
+    return bundle_bytes(bundle)
+
+
+def make_resolver(*sizes, **options):
+    return Resolver(make_head(*sizes), **options)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +84,26 @@ class TestResolve:
         assert shy.resolve(LIGHT, "den 40", draft).status == "abstained"
         assert shy.resolve(LIGHT, "den 40", '{"room":').status == "unresolved"
         assert shy.resolve(LIGHT, "den 40", '{"room":').json is None
+
+    def test_a_large_bonus_keeps_the_draft(self):
+        draft = '{"room": "attic", "brightness": 7, "color": "white"}'
+        told = "den at 40, red"
+        assert make_resolver(draft_bonus=0).resolve(LIGHT, told, draft).status == "resolved"
+        kept = make_resolver(draft_bonus=1e4).resolve(LIGHT, told, draft)
+        assert (kept.status, kept.json) == ("unchanged", draft)
+        assert make_resolver(draft_bonus=1e4).resolve(LIGHT, told, '{"brightness": 7}').status == "resolved"
+
+    def test_a_bonus_may_keep_the_draft_s_function(self):
+        drafts = [{"name": tool["name"], "arguments": "{}"} for tool in (LIGHT, TIMER)]
+        for bonus, kept in ((0, False), (1e4, True)):
+            one = make_resolver(draft_bonus=bonus)
+            names = [one.resolve_tool_call([LIGHT, TIMER], "dim it", each, rename=True).name for each in drafts]
+            assert (names == ["set_light", "start_timer"]) == kept
+
+    @pytest.mark.parametrize("bonus", [-1, float("inf"), float("nan")])
+    def test_a_bonus_that_cannot_be_meant_is_refused(self, bonus):
+        with pytest.raises(TrmInputError, match="draft_bonus: expected 0 or more"):
+            make_resolver(draft_bonus=bonus)
 
     def test_a_tool_without_slots_needs_no_choice(self, resolver):
         call = resolver.resolve({"name": "stop", "parameters": {"type": "object", "properties": {}}}, "stop it")
@@ -119,6 +143,26 @@ class TestResolveToolCall:
         assert call.name in ("set_light", "start_timer")
         assert call.json is not None
         assert {name for name, _ in call.by_step} <= {"set_light", "start_timer"}
+
+    def test_the_head_may_rename_a_draft(self):
+        resolver = make_resolver(draft_bonus=0)
+        draft = {"name": "start_timer", "arguments": '{"minutes": 5}'}
+        names, texts = {}, {}
+        for query in ("five minutes", "den at 40, red", "dim it", "start now", "light", "a timer please"):
+            call = resolver.resolve_tool_call([LIGHT, TIMER], query, draft, rename=True)
+            assert call.name == resolver.resolve_tool_call([LIGHT, TIMER], query).name
+            names[query], texts[query] = call.name, call.draft
+        assert {names[query] == "start_timer" for query in names} == {True, False}, "the head chooses both"
+        for query, name in names.items():
+            assert texts[query] == ('{"minutes": 5}' if name == "start_timer" else "")
+
+    def test_one_call_by_the_path_of_a_head(self, resolver, tmp_path):
+        path = tmp_path / "head.trm"
+        path.write_bytes(make_head())
+        first = resolve_tool_call([LIGHT, TIMER], "five minutes", model=path, steps=2)
+        assert first == Resolver(path, steps=2).resolve_tool_call([LIGHT, TIMER], "five minutes")
+        assert resolve_tool_call([LIGHT, TIMER], "five minutes", model=path, steps=2) == first
+        assert len(resolve_tool_call([LIGHT, TIMER], "five minutes", model=path, steps=3).by_step) == 3
 
     def test_no_tool_is_no_call(self, resolver):
         call = resolver.resolve_tool_call([], "five minutes")

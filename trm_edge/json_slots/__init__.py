@@ -8,7 +8,7 @@ It reads from left to right: ``schema`` (a tool's JSON Schema, compiled) -> ``sl
 from .calls import JsonSlots, Resolved, SlotInputs
 from .features import Featurizer
 from .providers import ContextProvider, GivenStates, HashedNgrams, Tokens
-from .resolver import ResolvedCall, Resolver
+from .resolver import ResolvedCall, Resolver, resolve_tool_call
 from .schema import SchemaError, Tool, compile_tool
 from .text import JsonTextError
 
@@ -27,4 +27,5 @@ __all__ = [
     "Tokens",
     "Tool",
     "compile_tool",
+    "resolve_tool_call",
 ]

@@ -135,8 +135,7 @@ class SlotInputs:
 
     def with_features(self, featurizer: Featurizer) -> SlotInputs:
         """Return the same with the float arrays that ``featurizer`` makes."""
-        parts = (self.query, self.tool, self.slots, self.draft, self.candidates, self.slot_of, self.y0)
-        return replace(self, features=featurizer.features(*parts))
+        return replace(self, features=featurizer.features(self))
 
     @property
     def mask(self) -> np.ndarray[Any, np.dtype[np.bool_]]:

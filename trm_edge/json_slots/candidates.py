@@ -2,8 +2,9 @@
 
 A slot's answer is one choice among: nothing (where it may be left out), the draft's own value, the values that the
 schema names (``enum``, ``const``, ``default``, true and false, null), literals quoted in its description (for an array
-also those of them that the query mentions), and what the operators read from the query, brought to the slot's type.
-Only values that are valid for the slot are candidates.
+also those of them that the query mentions), those of any number of ``examples`` (the names of a household, say) that
+the query mentions, and what the operators read from the query, brought to the slot's type. Only values that are valid
+for the slot are candidates.
 
 What was read is brought to the types once per query (``Readings``); a slot without constraints takes it as it is.
 """
@@ -97,6 +98,9 @@ def _proposals(schema: Schema, optional: bool, draft: Json | Missing, read: Read
         yield Candidate(schema.default, "default")
     if isinstance(schema, Scalar) and schema.options is not None:
         return
+    for alternative in schema.alternatives if isinstance(schema, Choice) else (schema,):
+        if isinstance(alternative, Scalar) and alternative.examples:
+            yield from _exemplified(alternative, read)
     for literal in _literals(schema):
         for value in coerced(schema, literal):
             yield Candidate(value, "literal")
@@ -177,6 +181,23 @@ def _options(schema: Schema) -> Iterator[Json]:
         yield from ([option] for option in _options(schema.items) if _fits([option], schema))
     if takes_null(schema):
         yield None
+
+
+def _exemplified(schema: Scalar, read: Readings) -> Iterator[Candidate]:
+    """Yield those of a string's examples that the query mentions, but for case and what joins words."""
+    known = _by_fold(schema.examples)
+    for fold, (start, end) in read.phrases.items():
+        for value in known.get(fold, ()):
+            if violation(schema, value) is None:
+                yield Candidate(value, "mentioned", "words", start, end)
+
+
+@lru_cache(maxsize=256)
+def _by_fold(texts: tuple[str, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        found.setdefault(_fold(text), []).append(text)
+    return found
 
 
 def _mentioned(schema: Array, read: Readings) -> list[list[Json]]:
@@ -291,12 +312,12 @@ class Readings:
         ]
 
     @cached_property
-    def phrases(self) -> dict[str, int]:
+    def phrases(self) -> dict[str, tuple[int, int]]:
         """Return where the query has its words and runs of words, folded."""
-        found: dict[str, int] = {}
+        found: dict[str, tuple[int, int]] = {}
         for (_, text), one in self.texts.items():
             if one.operator in ("words", "singular", "part of a word"):
-                found.setdefault(_fold(text), one.start)
+                found.setdefault(_fold(text), (one.start, one.end))
         return found
 
     @cached_property

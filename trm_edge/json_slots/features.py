@@ -7,35 +7,34 @@ query, and how well these fit the slot that it is a candidate of.
 ==========  =========================================================================================================
 x           [P, W + TOKEN_FLAGS]: a row per token of the query
 slots       [S, 3 W + SLOT_FLAGS]: name, description, tool; type, constraints, draft, what the query mentions of it
-candidates  [M, 3 W + CANDIDATE_FLAGS]: text, words before, words behind; source, operator, value, place, fit
+candidates  [M, W + CANDIDATE_FLAGS]: a span's words before and behind it, else the text; source, operator, place, fit
 ==========  =========================================================================================================
 """
 
 from __future__ import annotations
 
 import math
-import zlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .candidates import SOURCES, Candidate, key_of
-from .providers import ContextProvider, Vectors, words_of
+from .fit import covered, leads, mentioned, nearness, order, own_fit, said, strongest, taken
+from .providers import ContextProvider, Vectors
 from .reading import ReadQuery, direction
-from .schema import MISSING, Array, Choice, Scalar, Schema, Tool
-from .slots import Draft, Slot, at
+from .schema import MISSING
+from .slot_flags import name_of, ranks, schema_flags
+from .slots import at
+from .values import MAX_TEXT, Values
+from .wording import subjects, words_of
 
-TOKEN_FLAGS, SLOT_FLAGS, CANDIDATE_FLAGS = 6, 32, 72
-MAX_TEXT = 400  # characters of a description or a value that are looked at
-TYPES = ("string", "integer", "number", "boolean", "null", "array", "choice")
-FORMATS = ("date", "date-time", "time", "email", "uri")
-_PLACES = 16  # that operators' names are hashed to, so that a new one moves none
+if TYPE_CHECKING:
+    from .calls import SlotInputs
 
-Indices = np.ndarray[Any, np.dtype[np.int64]]
+TOKEN_FLAGS, SLOT_FLAGS, CANDIDATE_FLAGS = 6, 60, 174
+STRONGEST = 9  # flags of a slot that are the most of its candidates
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,33 +62,28 @@ class Featurizer:
         self.max_context = max_context
         self.context_size = provider.width + TOKEN_FLAGS
         self.slot_size = 3 * provider.width + SLOT_FLAGS
-        self.candidate_size = 3 * provider.width + CANDIDATE_FLAGS
+        self.candidate_size = provider.width + CANDIDATE_FLAGS
         self._size = np.float32(math.sqrt(provider.width))  # brings the entries of directions to the order of 1
         self._rows = lru_cache(maxsize=1 << 13)(self._unit_rows)
         self._pooled = lru_cache(maxsize=1 << 13)(lambda text: direction(self._rows(text).sum(axis=0)))
 
-    def features(
-        self,
-        query: str,
-        tool: Tool,
-        slots: Sequence[Slot],
-        draft: Draft,
-        candidates: Sequence[Candidate],
-        slot_of: Indices,
-        y0: np.ndarray[Any, np.dtype[np.int32]],
-    ) -> Features:
-        """Return the arrays of a call; the parameters are the fields of ``SlotInputs``."""
-        read = ReadQuery(query, self.provider.tokens(query))
-        names = self._stacked([_name(slot) for slot in slots])
-        descriptions = self._stacked([slot.schema.description for slot in slots])
-        tools = self._stacked([f"{words_of(tool.name)} {tool.description}"] * len(slots))
-        flags = self._slot_flags(read, slots, draft, y0)
-        size = self._size
-        return Features(
-            self._context(read),
-            np.concatenate([names * size, descriptions * size, tools * size, flags], axis=1),
-            self._candidates(read, slots, names, descriptions, candidates, slot_of, y0),
-        )
+    def features(self, call: SlotInputs) -> Features:
+        """Return the arrays of a call."""
+        read = ReadQuery(call.query, self.provider.tokens(call.query))
+        if not call.slots:
+            nothing = np.zeros((0, self.slot_size), np.float32), np.zeros((0, self.candidate_size), np.float32)
+            return Features(self._context(read), *nothing)
+        names = self._stacked([name_of(slot) for slot in call.slots])
+        descriptions = self._stacked([slot.schema.description for slot in call.slots])
+        tools = self._stacked([f"{words_of(call.tool.name)} {call.tool.description}"] * len(call.slots))
+        spoken = said(read, call.slots)
+        rows = np.zeros((0, self.candidate_size), np.float32)
+        most = np.zeros((len(call.slots), STRONGEST), np.float32)
+        if call.candidates:
+            rows, most = self._candidates(call, read, names, descriptions, spoken)
+        flags = [self._slot_flags(call, read), mentioned(read, call.slots, *spoken), most]
+        vectors = np.concatenate([names, descriptions, tools], axis=1) * self._size
+        return Features(self._context(read), np.concatenate([vectors, *flags], axis=1), rows)
 
     def _unit_rows(self, text: str) -> Vectors:
         return direction(self.provider.tokens(text[:MAX_TEXT]).vectors)
@@ -108,200 +102,55 @@ class Featurizer:
             x = np.concatenate([x[: self.max_context - half], x[len(x) - half :]])
         return x
 
-    def _slot_flags(
-        self, read: ReadQuery, slots: Sequence[Slot], draft: Draft, y0: np.ndarray[Any, np.dtype[np.int32]]
-    ) -> Vectors:
-        flags = np.zeros((len(slots), SLOT_FLAGS), np.float32)
-        for row, slot in enumerate(slots):
-            drafted = at(draft.value, slot.path)
-            known = [*_schema_flags(slot), draft.value is not MISSING, drafted is not MISSING, y0[row] >= 0]
-            flags[row, : len(known)] = known
-        names = read.mentions([self._rows(_name(slot)) for slot in slots])
-        descriptions = read.mentions([self._rows(slot.schema.description) for slot in slots])
-        flags[:, -4:] = np.stack([*_ranks(slots).T, names, descriptions], axis=1)
-        return flags
+    def _slot_flags(self, call: SlotInputs, read: ReadQuery) -> Vectors:
+        """Return what is known of slots without their candidates: the schema, the draft, what the query mentions."""
+        known = []
+        for slot, chosen in zip(call.slots, call.y0.tolist(), strict=True):
+            drafted = at(call.draft.value, slot.path)
+            flags = [call.draft.value is not MISSING, drafted is not MISSING, chosen >= 0]
+            known.append([*schema_flags(slot), *subjects(name_of(slot), slot.schema.description), *flags])
+        names = read.mentions([self._rows(name_of(slot)) for slot in call.slots])
+        descriptions = read.mentions([self._rows(slot.schema.description) for slot in call.slots])
+        return np.column_stack([np.array(known, np.float32), ranks(call.slots), names, descriptions])
 
     def _candidates(
-        self,
-        read: ReadQuery,
-        slots: Sequence[Slot],
-        names: Vectors,
-        descriptions: Vectors,
-        candidates: Sequence[Candidate],
-        slot_of: Indices,
-        y0: np.ndarray[Any, np.dtype[np.int32]],
-    ) -> Vectors:
-        """Return a row per candidate; what depends on the query is worked out for all at once."""
-        if not candidates:
-            return np.zeros((0, self.candidate_size), np.float32)
-        texts = [_text(candidate) for candidate in candidates]
-        owners = slot_of.tolist()
-        drafted = np.zeros(len(candidates), bool)
-        drafted[y0[y0 >= 0]] = True
-        own = [_own_flags(candidate, text) for candidate, text in zip(candidates, texts, strict=True)]
-        fit = [
-            _fit(candidate, slots[i].schema, was)
-            for candidate, i, was in zip(candidates, owners, drafted.tolist(), strict=True)
-        ]
-        first, last = read.tokens_of(candidates, texts)
-        inside = first >= 0
-        text = read.pooled(first, last)
-        similar = np.ones(len(candidates), np.float32)
-        apart = np.flatnonzero(~inside).tolist()
-        if apart:
-            text[apart] = self._stacked([texts[row] for row in apart])
-            similar[apart] = read.mentions([self._rows(texts[row]) for row in apart])
-        before, behind = read.beside(first, last)
-        noted = np.zeros(len(candidates), np.float32)
-        notes = [row for row in apart if candidates[row].note]
-        if notes:
-            before[notes] = self._stacked([candidates[row].note for row in notes])
-            noted[notes] = read.mentions([self._rows(candidates[row].note) for row in notes])
-        size = self._size
-        columns = [inside, similar, noted]
-        for vectors in (text, before, behind):
-            columns += [np.einsum("mw,mw->m", vectors, of[slot_of]) for of in (names, descriptions)]
-        columns += [*read.edges(first, last), *_order(candidates, slots, slot_of)]
-        flags = [np.stack(own), np.array(fit, np.float32), np.stack(columns, axis=1)]
-        return np.concatenate([text * size, before * size, behind * size, *flags], axis=1)
+        self, call: SlotInputs, read: ReadQuery, names: Vectors, descriptions: Vectors, spoken: tuple[Vectors, Vectors]
+    ) -> tuple[Vectors, Vectors]:
+        """Return a row per candidate, and per slot the most that one of its candidates has."""
+        values = Values(call.candidates, read)
+        which, slot_of, count = values.which, call.slot_of, len(call.slots)
+        vectors, cover, alike = self._vectors(values, read, np.concatenate([names, descriptions]))
+        inside, edges = values.first >= 0, _columns(read.edges(values.first, values.last))
+        likeness = alike[which[:, None], np.arange(0, 6 * count, count) + slot_of[:, None]]
+        near = nearness(read, *spoken, values.first[which], values.last[which], slot_of)
+        told = covered(read, values, slot_of)
+        fit = own_fit(read, call, values)
+        spans = np.log1p(np.bincount(slot_of[inside[which]], minlength=count))[slot_of] / 4
+        shown = [near[0], near[2], near[5], near[7], told[0], fit[:, 4], fit[:, 8], fit[:, 9], spans]
+
+        gone = taken(call.y0, values.first[which], values.last[which], slot_of)
+        alone = [vectors[which], values.flags()[which], fit, leads(read, values.first)[which], inside[which]]
+        beside = [cover[which], likeness, edges[which], *order(values, call.slots, slot_of), *near, *told, gone]
+        return _columns([*alone, *beside]), strongest(shown, slot_of, count)
+
+    def _vectors(self, values: Values, read: ReadQuery, slots: Vectors) -> tuple[Vectors, Vectors, Vectors]:
+        """Return a vector per value [U, W], how well the query covers it [U, 2], and cosines with k others [U, 3 k]."""
+        text, (before, behind) = read.pooled(values.first, values.last), read.beside(values.first, values.last)
+        cover = np.zeros((len(values), 2), np.float32)
+        cover[:, 0] = 1
+        apart = np.flatnonzero(values.first < 0).tolist()
+        text[apart] = self._stacked([values.texts[row] for row in apart])
+        cover[apart, 0] = read.mentions([self._rows(values.texts[row]) for row in apart])
+        notes = [row for row in apart if values.own[row].note]
+        before[notes] = self._stacked([values.own[row].note for row in notes])
+        cover[notes, 1] = read.mentions([self._rows(values.own[row].note) for row in notes])
+        spanned = np.array([one.start >= 0 for one in values.own], bool)[:, None]
+        inside = (values.first >= 0)[:, None]
+        beside = before + np.roll(behind, self.provider.width // 2, axis=1)
+        vectors = direction(np.where(spanned, beside, text + before * ~inside)) * self._size
+        return vectors, cover, np.concatenate([part @ slots.T for part in (text, before, behind)], axis=1)
 
 
-# ---- slots -----------------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1 << 12)
-def _spaced(name: str) -> str:
-    return words_of(name)
-
-
-def _name(slot: Slot) -> str:
-    """Return a slot's own name; the elements of an array have their array's."""
-    named = [part for part in slot.path if isinstance(part, str)]
-    return _spaced(named[-1]) if named else ""
-
-
-def _schema_flags(slot: Slot) -> list[float]:
-    schema = slot.schema
-    inner = schema.items if isinstance(schema, Array) else schema
-    own = "array" if isinstance(schema, Array) else "choice" if isinstance(schema, Choice) else ""
-    scalar = inner if isinstance(inner, Scalar) else None
-    kinds = {own, scalar.type if scalar is not None else own}
-    options = scalar.options if scalar is not None and scalar.options is not None else ()
-    form = scalar.format if scalar is not None else None
-    bounds = () if scalar is None else (scalar.minimum, scalar.maximum)
-    number = next((part for part in slot.path if isinstance(part, int)), 0)
-    return [
-        *(float(name in kinds) for name in TYPES),
-        float(schema.nullable),
-        float(slot.optional),
-        float(bool(options)),
-        math.log1p(len(options)) / 3,
-        float(schema.default is not MISSING),
-        float(any(bound is not None for bound in bounds)),
-        *(float(form == name) for name in FORMATS),
-        float(form is not None and form not in FORMATS),
-        (len(slot.path) - 1) / 2,
-        number / 3,
-        float(not slot.path),
-    ]
-
-
-def _ranks(slots: Sequence[Slot]) -> Vectors:
-    """Return [S, 2]: how many slots of the same type come before, and how many there are."""
-    kinds = [_kind(slot.schema) for slot in slots]
-    total, seen = Counter(kinds), Counter[str]()
-    ranks = np.zeros((len(slots), 2), np.float32)
-    for row, kind in enumerate(kinds):
-        ranks[row] = seen[kind] / 4, total[kind] / 4
-        seen[kind] += 1
-    return ranks
-
-
-def _kind(schema: Schema) -> str:
-    if isinstance(schema, Scalar):
-        return "number" if schema.type == "integer" else schema.type
-    return type(schema).__name__
-
-
-# ---- candidates ------------------------------------------------------------------------------------------------------
-
-
-def _text(candidate: Candidate) -> str:
-    value = candidate.value
-    if value is MISSING:
-        return ""
-    if isinstance(value, str):
-        return value if candidate.source == "span" else _spaced(value[:MAX_TEXT])
-    if isinstance(value, list):
-        return ", ".join(part if isinstance(part, str) else repr(part) for part in value)
-    return "null" if value is None else str(value).lower()
-
-
-def _own_flags(candidate: Candidate, text: str) -> Vectors:
-    """Return what is known of a candidate by itself."""
-    value = candidate.value
-    size = len(value) if isinstance(value, list) else 0
-    number = 0.0 if isinstance(value, bool) or not isinstance(value, (int, float)) else value
-    return _flags_of(candidate.source, candidate.operator, type(value).__name__, text, size, float(number))
-
-
-@lru_cache(maxsize=1 << 14)
-def _flags_of(source: str, operator: str, kind: str, text: str, size: int, number: float) -> Vectors:
-    words = text.count(" ") + 1 if text else 0
-    hashed = [0.0] * _PLACES
-    if operator:
-        code = zlib.crc32(operator.encode())
-        hashed[code % _PLACES] += 1
-        hashed[code // _PLACES % _PLACES] -= 1
-    numeric, flat = kind in ("int", "float"), kind in ("str", "list")
-    magnitude = math.log10(min(abs(number), 1e30) + 1) / 4 if number == number else 0.0
-    whole = numeric and number.is_integer()
-    flags = [
-        *(source == name for name in SOURCES),
-        *hashed,
-        kind == "str",
-        kind == "bool" and text == "true",
-        kind == "bool" and text == "false",
-        kind == "NoneType",
-        kind == "Missing",
-        *(words == count for count in (1, 2, 3)),
-        words > 3,
-        math.log1p(len(text)) / 4,
-        flat and text.istitle(),
-        flat and text.islower(),
-        flat and text.isupper(),
-        any(character.isdigit() for character in text),
-        not text[-1:].isalnum(),
-        *(numeric, (number > 0) - (number < 0), magnitude, whole, numeric and abs(number) <= 1),
-        whole and 1800 <= number <= 2100,
-        size / 4,
-    ]
-    return np.array(flags, np.float32)
-
-
-def _fit(candidate: Candidate, schema: Schema, drafted: bool) -> tuple[bool, bool, float]:
-    """Return whether it is the draft's value, whether the default, and where it stands between the bounds."""
-    value, place = candidate.value, 0.0
-    if isinstance(schema, Scalar) and schema.minimum is not None and schema.maximum is not None:
-        size = schema.maximum - schema.minimum
-        if size > 0 and isinstance(value, (int, float)):
-            place = float((value - schema.minimum) / size)
-    return drafted, schema.default is not MISSING and key_of(value) == key_of(schema.default), place
-
-
-def _order(candidates: Sequence[Candidate], slots: Sequence[Slot], slot_of: Indices) -> list[Vectors]:
-    """Return whether a span comes in the query where its slot comes among those of its type, and how far it is off."""
-    kinds = [_kind(slot.schema) for slot in slots]
-    ranks = [kinds[:i].count(kind) for i, kind in enumerate(kinds)]
-    wanted = [max(kinds.count(kind) - 1, 1) for kind in kinds]
-    same = np.zeros(len(candidates), np.float32)
-    off = np.zeros(len(candidates), np.float32)
-    starts = np.array([candidate.start for candidate in candidates], np.int64)
-    for i in range(len(slots)):
-        rows = np.flatnonzero((slot_of == i) & (starts >= 0))
-        if rows.size:
-            places = np.unique(starts[rows])
-            rank = np.searchsorted(places, starts[rows])
-            same[rows] = rank == ranks[i]
-            off[rows] = rank / max(len(places) - 1, 1) - ranks[i] / wanted[i]
-    return [same, off]
+def _columns(parts: Sequence[np.ndarray[Any, np.dtype[Any]]]) -> Vectors:
+    """Return arrays [n] and [n, k] side by side."""
+    return np.column_stack([np.asarray(part, np.float32) for part in parts])

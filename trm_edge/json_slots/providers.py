@@ -64,7 +64,6 @@ class ContextProvider(Protocol):
 
 
 _WORD = re.compile(r"[^\W_]+|[^\w\s]")
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 class HashedNgrams:
@@ -128,8 +127,3 @@ class GivenStates:
         if text not in self._states:
             raise TrmInputError(f"states: expected the tokens of {text!r}, which were not given")
         return self._states[text]
-
-
-def words_of(name: str) -> str:
-    """Return an identifier as words: "numUnits_max" is "num Units max"."""
-    return _HUMP.sub(" ", name.replace("_", " ").replace(".", " "))

@@ -10,15 +10,19 @@ One ``Resolver`` serves one thread at a time, as its ``Refiner`` does; ``clone()
 from __future__ import annotations
 
 import datetime as dt
+import math
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from ..backends import Source
 from ..errors import TrmInputError
-from ..refiner import Refiner, load
+from ..refiner import Refiner, load, thread_refiner
 from .calls import JsonSlots, SlotInputs, check_call
 from .candidates import Candidate
 from .features import TOKEN_FLAGS, Featurizer
@@ -28,6 +32,7 @@ from .slots import Draft, Slot, read_json
 from .text import Json, dumps
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
+_CACHED_RESOLVERS = 4  # that resolve_tool_call keeps
 NO_TOOL = Tool("", "", Object(""))  # whose slot the choice of a tool is
 
 
@@ -84,6 +89,9 @@ class Resolver:
         Refinement steps, 1 to 64.
     abstain_below
         Confidence below which the draft is left as it is.
+    draft_bonus
+        What is added to the logits of the draft's choices, 0 or more: how much better (by its logarithm) another one
+        must be to be taken.
     """
 
     def __init__(
@@ -93,6 +101,7 @@ class Resolver:
         *,
         steps: int = 4,
         abstain_below: float = 0.0,
+        draft_bonus: float = 1.0,
     ) -> None:
         self.refiner = head if isinstance(head, Refiner) else load(head)
         spec = self.refiner.spec
@@ -100,7 +109,9 @@ class Resolver:
             raise TrmInputError(f"head: expected one that answers slots, got one that answers {spec.answer}")
         if not 1 <= steps <= 64:
             raise TrmInputError(f"steps: expected 1..64, got {steps}")
-        self.steps, self.abstain_below = steps, abstain_below
+        if not 0 <= draft_bonus < math.inf:
+            raise TrmInputError(f"draft_bonus: expected 0 or more, got {draft_bonus}")
+        self.steps, self.abstain_below, self.draft_bonus = steps, abstain_below, draft_bonus
         self.featurizer = Featurizer(provider or HashedNgrams(spec.context_size - TOKEN_FLAGS), spec.max_context)
         for name in ("context_size", "slot_size", "candidate_size"):
             own, made = getattr(spec, name), getattr(self.featurizer, name)
@@ -113,7 +124,11 @@ class Resolver:
     def clone(self) -> Resolver:
         """Return another resolver on the same weights, for another thread."""
         return Resolver(
-            self.refiner.clone(), self.featurizer.provider, steps=self.steps, abstain_below=self.abstain_below
+            self.refiner.clone(),
+            self.featurizer.provider,
+            steps=self.steps,
+            abstain_below=self.abstain_below,
+            draft_bonus=self.draft_bonus,
         )
 
     def resolve(self, tool: Any, query: str, draft: str | None = None, now: dt.datetime | None = None) -> ResolvedCall:
@@ -141,7 +156,12 @@ class Resolver:
         return ResolvedCall(name, last.status, last.json, last.draft, chosen.confidence, steps, _since(begun))
 
     def resolve_tool_call(
-        self, tools: Sequence[Any], query: str, draft: Any = None, now: dt.datetime | None = None
+        self,
+        tools: Sequence[Any],
+        query: str,
+        draft: Any = None,
+        now: dt.datetime | None = None,
+        rename: bool = False,
     ) -> ResolvedCall:
         """Choose a tool, unless the draft names one of them, and resolve its arguments.
 
@@ -156,6 +176,8 @@ class Resolver:
             the text of either; None where there is none.
         now
             What relative dates are relative to.
+        rename
+            Choose a tool also where the draft names one; arguments that it has for another one are not looked at.
         """
         begun = time.perf_counter()
         check_call(query, None, now)
@@ -166,25 +188,30 @@ class Resolver:
         name, arguments = read_call(draft)
         if not compiled:
             return ResolvedCall(None, "unresolved", None, arguments or "", 1.0, ())
-        if name in by_name:
+        if name in by_name and (not rename or len(by_name) == 1):
             return replace(self.resolve(by_name[name], query, arguments, now), duration_us=_since(begun))
         inputs = bind_tools([slots.tool for slots in compiled], query, self.featurizer)
-        chosen = self.choose(inputs)
+        chosen = self.choose(inputs, [list(by_name).index(name) if name in by_name else -1])
         names = [str(inputs.candidates[int(y[0])].value) for y in chosen.y]
-        call = self.resolve(by_name[names[-1]], query, arguments, now)
+        own = arguments if name in (names[-1], None) or name not in by_name else None
+        call = self.resolve(by_name[names[-1]], query, own, now)
         confidence = min(call.confidence, chosen.confidence)
         steps = [
             (name, json if name == names[-1] else None) for name, (_, json) in zip(names, call.by_step, strict=True)
         ]
         return replace(call, confidence=confidence, by_step=tuple(steps), duration_us=_since(begun))
 
-    def choose(self, inputs: SlotInputs) -> Choices:
-        """Let the head choose; slots or candidates beyond the head's maxima are asked in several calls."""
+    def choose(self, inputs: SlotInputs, drafted: Sequence[int] | None = None) -> Choices:
+        """Let the head choose; slots or candidates beyond the head's maxima are asked in several calls.
+
+        ``drafted`` are the candidates that get the draft's bonus, -1 for none; without it they are ``inputs.y0``.
+        """
         spec = self.refiner.spec
         count, total = len(inputs.slots), len(inputs.candidates)
         y = np.full((self.steps, count), -1, np.int32)
         logits = np.full((self.steps, count, total), -np.inf, np.float32)
         confidence = 1.0
+        favoured = inputs.y0 if drafted is None else np.asarray(drafted, np.int32)
         for some, columns in _groups(inputs, spec.answer_rows, spec.max_candidates):
             part = _part(inputs, some, columns)
             out = self.refiner.refine(part.pop("x"), part.pop("y0"), self.steps, trajectory=True, **part)
@@ -192,7 +219,39 @@ class Resolver:
             y[:, some] = np.append(columns, -1)[out.trajectory]
             logits[:, some[:, None], columns] = out.logits
             confidence = min(confidence, float(out.confidence))
+        if self.draft_bonus and (favoured >= 0).any():
+            rows = np.flatnonzero(favoured >= 0)
+            logits[:, rows, favoured[rows]] += self.draft_bonus
+            y[:, rows] = logits[:, rows].argmax(axis=2)
         return Choices(y, logits, confidence)
+
+
+_own = threading.local()  # resolvers, as one serves one thread at a time
+
+
+def resolve_tool_call(
+    tools: Sequence[Any],
+    query: str,
+    draft: Any = None,
+    *,
+    model: Source,
+    steps: int = 4,
+    abstain_below: float = 0.0,
+    draft_bonus: float = 1.0,
+    **arguments: Any,
+) -> ResolvedCall:
+    """Resolve a call with the head at ``model``; other arguments as for :class:`Resolver` and its method.
+
+    The last few models stay loaded, with a session per thread; a file that changed on disk is loaded again.
+    """
+    key = thread_refiner(model), steps, abstain_below, draft_bonus
+    kept: OrderedDict[Any, Resolver] = _own.__dict__.setdefault("resolvers", OrderedDict())
+    if key not in kept:
+        kept[key] = Resolver(key[0], steps=steps, abstain_below=abstain_below, draft_bonus=draft_bonus)
+    kept.move_to_end(key)
+    while len(kept) > _CACHED_RESOLVERS:
+        kept.popitem(last=False)
+    return kept[key].resolve_tool_call(tools, query, draft, **arguments)
 
 
 def bind_tools(tools: Sequence[Tool], query: str, featurizer: Featurizer | None) -> SlotInputs:

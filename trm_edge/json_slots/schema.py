@@ -7,7 +7,7 @@ Tools come as OpenAI's ``tools`` entries, MCP's, BFCL's (with its own type names
 - arrays of one schema: ``items``, ``minItems``, ``maxItems``, ``uniqueItems``;
 - strings, numbers, integers, booleans: ``enum``, ``const``, bounds, lengths, ``multipleOf``, ``format``;
 - null beside a type; ``anyOf`` and ``oneOf`` of one schema and null, or of scalars; ``allOf`` of one schema;
-- ``default``, and local ``$ref`` that do not recurse.
+- ``default``, and local ``$ref`` that do not recurse; ``examples`` of a string: names that a query may well mention.
 
 Everything else that could refuse a value is an error that names it by its JSON pointer: with a schema that is only half
 understood, an invalid call could pass for a valid one.
@@ -29,6 +29,7 @@ from typing import Any
 from ..errors import TrmInputError
 from .text import MAX_DEPTH, Json, same, type_name
 
+MAX_EXAMPLES = 1024  # of a string that are looked at
 MAX_NODES = 4096  # of a compiled schema, after $ref are filled in
 
 
@@ -51,7 +52,7 @@ class Scalar:
     """A string, number, integer, boolean or null.
 
     ``options`` are the values of ``enum`` or ``const``; bounds hold for numbers, lengths (in characters) and ``format``
-    for strings. ``type`` is ``"null"`` where nothing but null is allowed.
+    for strings. ``type`` is ``"null"`` where nothing but null is allowed. ``examples`` constrain nothing.
     """
 
     pointer: str
@@ -68,6 +69,7 @@ class Scalar:
     min_length: int = 0
     max_length: int | None = None
     format: str | None = None
+    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -625,8 +627,17 @@ class _Compiler:
             min_length=_count(schema, "minLength", at) or 0,
             max_length=_count(schema, "maxLength", at),
             format=form,
+            examples=_examples(schema, name),
             **common,
         )
+
+
+def _examples(schema: Mapping[str, Json], name: str) -> tuple[str, ...]:
+    """Return the texts among a string's examples; an annotation is never an error."""
+    given = schema.get("examples")
+    if name != "string" or not isinstance(given, list):
+        return ()
+    return tuple(dict.fromkeys(one for one in given[:MAX_EXAMPLES] if isinstance(one, str) and one))
 
 
 def _beside(compiled: Schema, schema: Mapping[str, Json], at: str) -> Schema:

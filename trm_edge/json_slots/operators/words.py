@@ -11,6 +11,7 @@ from ..text import Json
 from .base import Find, Operator, Write, once_per_query
 
 MAX_WORDS = 8  # of a verbatim span
+SHORT = 4  # words of a run that may begin and end anywhere; a longer one at punctuation or beside a function word
 MAX_RUNS = 512  # of a text: in a longer one the spans are shorter
 MAX_FOLDED = 3  # words of a run that is also spelt otherwise
 MAX_SENTENCES = 32  # of a text
@@ -89,8 +90,11 @@ def runs_of(text: str) -> Iterator[tuple[int, int, str]]:
     most = max(LEAST_WORDS, min(MAX_WORDS, MAX_RUNS // max(len(words), 1)))
     for first, word in enumerate(words):
         start = word.start + (word.text[0] in _STARTS and len(word.text) > 1)
+        opens = first == 0 or _parts(text, words[first - 1], word)
         for last, other in enumerate(words[first : first + most]):
-            if other.text not in _NOT_ALONE if last == 0 else word.begins and other.closes:
+            behind = words[first + last + 1] if first + last + 1 < len(words) else None
+            whole = last < SHORT or (opens and (behind is None or _parts(text, other, behind)))
+            if other.text not in _NOT_ALONE if last == 0 else word.begins and other.closes and whole:
                 if other.bare_end > start:
                     yield start, other.bare_end, text[start : other.bare_end]
                 if other.owner_end > start:
@@ -99,6 +103,12 @@ def runs_of(text: str) -> Iterator[tuple[int, int, str]]:
                     yield start, other.end + 1, text[start : other.end + 1]
             if other.stops:
                 break
+
+
+def _parts(text: str, one: Word, other: Word) -> bool:
+    """Whether a value may well end between two words in a row: at punctuation, or where either is a function word."""
+    marked = one.bare_end < one.end or other.start > one.end + 1
+    return marked or one.text in _NOT_ALONE or other.text in _NOT_ALONE
 
 
 def _write_words(value: Json, now: dt.datetime | None) -> Iterator[str]:

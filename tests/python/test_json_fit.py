@@ -1,0 +1,226 @@
+"""What words say, what stands beside a span, and how a candidate fits its slot."""
+
+import numpy as np
+import pytest
+
+from trm_edge.json_slots import HashedNgrams, JsonSlots
+from trm_edge.json_slots.candidates import Candidate
+from trm_edge.json_slots.fit import (
+    FITS,
+    NEAR,
+    best_of_slot,
+    covered,
+    leads,
+    mentioned,
+    nearness,
+    own_fit,
+    said,
+    strongest,
+    taken,
+)
+from trm_edge.json_slots.reading import BEFORE, BEHIND, ReadQuery
+from trm_edge.json_slots.schema import MISSING
+from trm_edge.json_slots.values import OWN_FLAGS, Values
+from trm_edge.json_slots.wording import LEAD_OF, SUBJECTS, shape, shapes_in, stem, stems, subjects, words_of
+
+TOOL = JsonSlots(
+    {
+        "name": "book",
+        "description": "Book a trip",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "origin": {"type": "string", "description": "Where it starts, such as 'Austin, TX'"},
+                "destination": {"type": "string", "description": "Where it ends, such as 'Austin, TX'"},
+                "seats": {"type": "integer", "minimum": 1, "maximum": 5, "default": 2, "description": "Passengers"},
+                "date": {"type": "string", "description": "In the format YYYY-MM-DD"},
+                "window_seat": {"type": "boolean", "description": "Whether to sit there"},
+            },
+            "required": ["origin", "destination"],
+        },
+    }
+)
+
+
+class Bound:
+    """A call as the functions take it: what was read, and the tokens of candidates."""
+
+    def __init__(self, query, draft=None):
+        self.call = TOOL.bind(query, draft)
+        self.read = ReadQuery(query, HashedNgrams(32).tokens(query))
+        self.values = Values(self.call.candidates, self.read)
+        self.first, self.last = self.values.first[self.values.which], self.values.last[self.values.which]
+
+    def row(self, slot, value):
+        """Return the number of a slot's candidate, by its value."""
+        for number, one in enumerate(self.call.candidates):
+            if self.call.slots[self.call.slot_of[number]].path == (slot,) and one.value == value:
+                return number
+        raise AssertionError(f"{slot} has no candidate {value!r}")
+
+    def near(self):
+        """Return the columns of ``nearness`` as [M, NEAR]."""
+        spoken = said(self.read, self.call.slots)
+        return np.stack(nearness(self.read, *spoken, self.first, self.last, self.call.slot_of), axis=1)
+
+
+class TestWording:
+    def test_identifiers_become_words(self):
+        assert words_of("numUnits_max") == "num Units max"
+        assert words_of("geo.findCity") == "geo find City"
+
+    def test_forms_of_a_word_have_one_stem(self):
+        assert stem("departing") == stem("Departure") == "depar"
+        assert stem("cats") == stem("cat") == "cat"
+        assert stem("s") == "s"
+        assert stems("The numUnits of the city") == {"num", "unit", "city"}
+
+    def test_a_subject_in_the_name_says_more_than_in_the_description(self):
+        found = dict(zip(SUBJECTS, subjects("departure city", "In the format YYYY-MM-DD, a date"), strict=True))
+        assert (found["place"], found["date"], found["from"], found["rate"]) == (1.0, 0.5, 1.0, 0.0)
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("San Francisco, CA", "Xx, X"),
+            ("Rio de Janeiro", "Xx x Xx"),
+            ("2023-04-15", "9999-99-99"),
+            ("3:05 pm", "9:99 x"),
+            ("", ""),
+            ("ABC-12", "X-99"),
+        ],
+    )
+    def test_shapes(self, text, expected):
+        assert shape(text) == expected
+
+    def test_what_a_description_shows(self):
+        assert shapes_in("In the format 'City, State', such as 'San Francisco, CA'") == {"Xx, X", "Xx, Xx"}
+        assert shapes_in("As YYYY-MM-DD or HH:MM") == {"9999-99-99", "99:99"}
+        assert shapes_in("A word like 'red'") == frozenset()
+
+
+class TestReading:
+    def test_a_clause_ends_at_commas_numbers_and_and(self):
+        read = ReadQuery(
+            "big red a = 2 and small b = 6 now", HashedNgrams(8).tokens("big red a = 2 and small b = 6 now")
+        )
+        two, six = read.words.index("2"), read.words.index("6")
+        shown = [read.words[i] for i in read.before[two] if i >= 0], [read.words[i] for i in read.before[six] if i >= 0]
+        assert shown == (["a", "red", "big"], ["b", "small"])
+        assert [read.words[i] for i in read.behind[six] if i >= 0] == ["now"]
+        assert read.before.shape == (len(read), BEFORE)
+        assert read.behind.shape == (len(read), BEHIND)
+
+    def test_a_lead_is_the_word_in_front_but_articles(self):
+        query = "go to the 'Den' with Bob"
+        read = ReadQuery(query, HashedNgrams(8).tokens(query))
+        assert read.lead[read.words.index("den")] == LEAD_OF["to"]
+        assert read.lead[read.words.index("bob")] == LEAD_OF["with"]
+        assert read.lead[0] == -1
+
+    @pytest.mark.parametrize("query", ["", " ", "?", ",", "7", "the"])
+    def test_short_queries_have_columns(self, query):
+        bound = Bound(query)
+        rows = len(bound.call.candidates)
+        assert bound.near().shape == (rows, NEAR)
+        assert own_fit(bound.read, bound.call, bound.values).shape == (rows, FITS)
+        assert leads(bound.read, bound.first).shape[0] == rows
+
+
+class TestFit:
+    def test_words_beside_a_span_that_name_its_slot(self):
+        bound = Bound("origin: Oslo, destination: Rome")
+        near = bound.near()
+        assert near[bound.row("origin", "Oslo"), 0] == 1
+        assert near[bound.row("destination", "Oslo"), 0] == 0
+        assert near[bound.row("destination", "Oslo"), 10] == 1, "another slot's name stands there"
+        assert near[bound.row("destination", "Rome"), 0] == 1
+
+    def test_values_written_as_the_description_shows(self):
+        bound = Bound("from Oslo to Austin, TX on 2024-02-03")
+        fit = own_fit(bound.read, bound.call, bound.values)
+        assert tuple(fit[bound.row("destination", "Austin, TX"), 4:6]) == (1, 0)
+        assert tuple(fit[bound.row("destination", "Oslo"), 4:6]) == (0, 1)
+        assert fit[bound.row("date", "2024-02-03"), 4] == 1
+
+    def test_drafts_defaults_and_bounds(self):
+        bound = Bound("3 seats from Oslo", '{"origin": "Oslo", "destination": "Rome", "seats": 3}')
+        fit = own_fit(bound.read, bound.call, bound.values)
+        three, oslo, rome = bound.row("seats", 3), bound.row("origin", "Oslo"), bound.row("destination", "Rome")
+        assert (fit[three, 0], fit[three, 1], fit[three, 2]) == (1, 0, 0.5)
+        assert fit[bound.row("seats", 2), 1] == 1
+        assert (fit[oslo, 6], fit[oslo, 7], fit[rome, 6], fit[rome, 7]) == (1, 0, 0, 1), "the draft's, said or not"
+
+    def test_words_that_the_draft_gave_to_another_slot_are_taken(self):
+        bound = Bound("from Oslo to Rome", '{"origin": "Oslo"}')
+        gone = taken(bound.call.y0, bound.first, bound.last, bound.call.slot_of)
+        assert gone[bound.row("destination", "Oslo")] == 1
+        assert gone[bound.row("origin", "Oslo")] == 0
+        assert gone[bound.row("destination", "Rome")] == 0
+
+    def test_runs_of_capitals_and_quotation_marks(self):
+        bound = Bound("play 'blue moon' by Ella Fitzgerald")
+        fit = own_fit(bound.read, bound.call, bound.values)
+        assert fit[bound.row("origin", "Ella Fitzgerald"), 8] == 1
+        assert fit[bound.row("origin", "Ella"), 8] == 0
+        assert fit[bound.row("origin", "blue moon"), 9] == 1
+        assert fit[bound.row("origin", "blue"), 9] == 0
+
+    def test_options_by_the_words_that_tell_them_apart(self):
+        tool = JsonSlots(
+            {"name": "f", "parameters": {"properties": {"o": {"enum": ["big red", "big blue"]}}, "required": ["o"]}}
+        )
+        call = tool.bind("the big blue one")
+        read = ReadQuery(call.query, HashedNgrams(32).tokens(call.query))
+        own, relative, best = covered(read, Values(call.candidates, read), call.slot_of)
+        assert own.tolist() == [0.5, 1]
+        assert best.tolist() == [0, 1]
+        assert relative[1] == 1 > relative[0]
+
+    def test_what_is_mentioned_of_a_slot_and_whether_negated(self):
+        bound = Bound("no window seat please")
+        flags = mentioned(bound.read, bound.call.slots, *said(bound.read, bound.call.slots))
+        window = [slot.path for slot in bound.call.slots].index(("window_seat",))
+        assert flags[window, :3].tolist() == [1, 1, 1]
+        bound = Bound("a window seat")
+        flags = mentioned(bound.read, bound.call.slots, *said(bound.read, bound.call.slots))
+        assert flags[window, :3].tolist() == [1, 1, 0]
+
+    def test_the_best_and_the_most_of_a_slot(self):
+        slot_of = np.array([0, 0, 2, 2])
+        values = np.array([0.5, 1, 0, 0], np.float32)
+        assert best_of_slot(values, slot_of).tolist() == [0, 1, 0, 0]
+        assert strongest([values, 1 - values], slot_of, 4).tolist() == [[1, 0.5], [0, 0], [0, 1], [0, 0]]
+
+
+class TestValues:
+    def test_slots_share_the_values_that_were_read(self):
+        bound = Bound("from Oslo to Rome")
+        values = bound.values
+        assert len(values) < len(bound.call.candidates)
+        assert [values.own[which] for which in values.which.tolist()] == list(bound.call.candidates)
+        origin, destination = bound.row("origin", "Oslo"), bound.row("destination", "Oslo")
+        assert values.which[origin] == values.which[destination]
+
+    @pytest.mark.parametrize(
+        ("value", "source", "operator", "expected"),
+        [
+            ("Rome 7", "span", "words", {"source": 6, "operator": 8, "type": 72, "digit": 85}),
+            (True, "option", "", {"source": 2, "type": 73}),
+            (False, "option", "", {"source": 2, "type": 74}),
+            (None, "option", "", {"source": 2, "type": 75}),
+            (MISSING, "omit", "", {"source": 0, "type": 76}),
+            (1999, "span", "number", {"source": 6, "number": 92, "whole": 95, "year": 97}),
+        ],
+    )
+    def test_flags_say_what_a_value_is(self, value, source, operator, expected):
+        read = ReadQuery("", HashedNgrams(8).tokens(""))
+        flags = Values([Candidate(value, source, operator)], read).flags()
+        assert flags.shape == (1, OWN_FLAGS)
+        assert {name: flags[0, place] for name, place in expected.items()} == dict.fromkeys(expected, 1)
+        assert flags[0, 72:77].sum() == ("type" in expected)
+
+    def test_huge_and_odd_numbers_are_finite(self):
+        read = ReadQuery("", HashedNgrams(8).tokens(""))
+        odd = [10**400, -(10**400), 1e308, 0, -0.0, 10**15 + 0.5]
+        assert np.isfinite(Values([Candidate(value, "span", "number") for value in odd], read).flags()).all()

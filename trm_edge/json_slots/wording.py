@@ -1,0 +1,110 @@
+"""What words say by themselves: stems, what a slot is about, how its values are written.
+
+Everything is a fixed table or a pattern, so that a head meets the same flags on functions that it has never seen.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+STOP_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an the of in on at to for from by with and or is are was be it i me my we you your please can could would "
+        "want need that this as into over between what which how do does",
+    )
+)
+STEM = 5  # letters of a word that count: "departing" and "departure" are one
+
+SUBJECTS = {  # what a slot is about, by its name and its description
+    "place": r"location|city|place|address|destination|origin|region|state|country|area|where|venue|town",
+    "date": r"date|day|month|year|deadline|birthday|when",
+    "time": r"time|hour|minute|clock|duration|schedule",
+    "rate": r"percent\w*|rate|ratio|probab\w*|fraction|share|decimal|interest",
+    "count": r"number of|count|amount|quantity|total|how many|num|limit|max\w*|min\w*|size|age",
+    "money": r"price|cost|budget|salary|fee|currency|payment|dollars?|usd|income|loan",
+    "person": r"name|person|author|artist|actor|actress|director|user|player|friend|contact|owner|team|receiver|sender",
+    "title": r"title|song|track|album|movie|film|book|show|event|label|company|brand|model|restaurant|product|game",
+    "code": r"id|identifier|code|key|token|uuid|number|account|isbn|sku|symbol|ticker|path|url|file|host",
+    "text": r"text|message|content|query|description|note|comment|sentence|body|prompt|command|instruction|reason"
+    r"|topic",
+    "link": r"url|uri|host\w*|server|domain|endpoint|path|director\w*|files?|folder|address",
+    "mail": r"e?-?mail",
+    "unit": r"units?|format|currency|language|scale|metric|fahrenheit|celsius|imperial",
+    "type": r"type|category|kind|genre|mode|style|level|status|class|method|cuisine|color|sort|order",
+    "from": r"from|origin|source|start\w*|begin\w*|depart\w*|initial|first|base|departure|sender",
+    "to": r"to|dest\w*|end\w*|arriv\w*|target|final|second|receiver|recipient",
+    "list": r"list|array|items|options|several|each|tags|names|values",
+    "switch": r"whether|if|true|false|include|enable\w*|flag|boolean|determines",
+}
+_SUBJECTS = tuple(re.compile(rf"\b(?:{pattern})s?\b", re.I) for pattern in SUBJECTS.values())
+
+LEADS = (  # words that stand in front of a value
+    *(("from",), ("to", "into"), ("in", "inside", "within"), ("at",), ("on",), ("by",), ("for",), ("of",)),
+    *(("with", "having"), ("is", "are", "was", "be", "being", "equals"), ("called", "named", "titled", "labeled")),
+    *(("between",), ("and",), ("or",), ("near", "around"), ("about",), ("as",), ("than", "least", "most", "over")),
+    *(("=", ":"), ("$", "€", "£", "¥"), ("the", "a", "an"), ("per", "every", "each"), ("no", "not", "without")),
+)
+LEAD_OF = {word: number for number, words in enumerate(LEADS) for word in words}
+
+NEGATIONS = frozenset(("no", "not", "without", "don't", "never", "exclude", "excluding", "off"))
+
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_WORD = re.compile(r"[^\W\d_]+")
+_TEMPLATE = re.compile(r"\b(?:[YMDHS]{1,4}[-/:. T]){1,5}[YMDHS]{1,4}\b|\b(?:[ymdhs]{1,4}[-/:.]){1,5}[ymdhs]{1,4}\b")
+_CITY = re.compile(r"city,? ?(?:and |or )?\(?(?:state|country)", re.I)
+_QUOTED = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,60})\1(?!\w)")
+_EXAMPLE = re.compile(r"(?:e\.g\.|such as|for example|for instance|like),? ([^.;()'\"\n]{1,40})", re.I)
+_LETTERS = re.compile(r"[A-Z][^\W\d_]+|[A-Z]|[^\W\d_]+")
+_SAME = re.compile(r"\b(X|x|Xx)(?: \1\b)+")
+MAX_SHAPE = 60  # characters of a value whose shape is looked at
+
+
+def words_of(name: str) -> str:
+    """Return an identifier as words: "numUnits_max" is "num Units max"."""
+    return _HUMP.sub(" ", name.replace("_", " ").replace(".", " "))
+
+
+@lru_cache(maxsize=1 << 14)
+def stem(word: str) -> str:
+    """Return what a word begins with, so that its forms are one; a short word loses its plural only."""
+    folded = word.casefold()
+    return folded[:STEM] if len(folded) > STEM else folded.rstrip("s") or folded
+
+
+@lru_cache(maxsize=1 << 12)
+def stems(text: str) -> frozenset[str]:
+    """Return the stems of a text's words, without those that stand anywhere."""
+    words = _WORD.findall(words_of(text))
+    return frozenset(stem(word) for word in words if word.casefold() not in STOP_WORDS)
+
+
+@lru_cache(maxsize=1 << 12)
+def subjects(name: str, description: str) -> tuple[float, ...]:
+    """Return per entry of ``SUBJECTS`` 1 where a slot's name says it, 0.5 where only its description does."""
+    return tuple(1.0 if one.search(name) else 0.5 if one.search(description) else 0.0 for one in _SUBJECTS)
+
+
+def shape(text: str) -> str:
+    """Return how a text is written: "San Francisco, CA" is "Xx, X", "2023-04-15" is "9999-99-99"."""
+    letters = _LETTERS.sub(lambda match: _letters(match.group()), text[:MAX_SHAPE])
+    return _SAME.sub(r"\1", re.sub(r"\d", "9", letters))
+
+
+@lru_cache(maxsize=1 << 12)
+def shapes_in(description: str) -> frozenset[str]:
+    """Return the shapes of the values that a description shows: quoted, as an example, or as a template."""
+    shown = [match.group(2) for match in _QUOTED.finditer(description)]
+    shown += [match.group(1).strip() for match in _EXAMPLE.finditer(description)]
+    found = {shape(text) for text in shown}
+    found |= {re.sub(r"[A-Za-z]", "9", match.group().replace("T", " ")) for match in _TEMPLATE.finditer(description)}
+    if _CITY.search(description):
+        found |= {"Xx, X", "Xx, Xx"}
+    return frozenset(found - {"x", "Xx", "X", "9"})
+
+
+def _letters(word: str) -> str:
+    if word.islower():
+        return "x"
+    return "X" if word.isupper() else "Xx"
