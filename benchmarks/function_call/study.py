@@ -1,20 +1,26 @@
 """The study: which arm makes the right call of functions that no head has seen.
 
-    python benchmarks/function_call/study.py --heads runs/fold0.trm runs/fold1.trm ...     heads of folds 0, 1, ...
-    python benchmarks/function_call/study.py --heads runs/fold0.trm --json report.json
+    python benchmarks/function_call/study.py                                  five folds; trains what is missing
+    python benchmarks/function_call/study.py --folds 0 --variants head "one step" "no texts"
+    python benchmarks/function_call/study.py --heads fold0.trm fold1.trm      heads from elsewhere, of folds 0, 1, ...
 
-Every example of the folds given is asked once by every arm, and BFCL's own checker judges the call. Arms that need a
-language model read its drafts from ``drafts/``; examples without one count for the others only. ``rules`` are told the
-right tool, which the others have to choose. Steps k = 1..8 are read from one pass. Harm: right drafts that are made
-wrong; repair: wrong drafts that are made right. Needs pip install --no-deps bfcl-eval.
+Every example of the folds is asked once by every arm, and BFCL's own checker judges the call. Arms that need a language
+model read its drafts from ``drafts/``; examples without one count for the others only. ``rules`` are told the right
+tool, which the others have to choose; of a draft, the function is kept, or chosen anew where an arm is "renamed".
+Variants other than ``head`` answer the arms "head" and "grammar + head, renamed". Steps k = 1..8 are read from one
+pass. Harm: right drafts that are made wrong; repair: wrong drafts that are made right. Heads and answers are kept in
+``cache/`` by the hash of what made them; making all of it took hours, which the report sums. Needs
+pip install --no-deps bfcl-eval.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,17 +31,21 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from function_call.bfcl import SETS, Example, labels, passes
+from function_call.drafts import FOLDER as DRAFTS
 from function_call.drafts import drafts, wilson
 from function_call.folds import split
+from function_call.heads import CACHE, FOLDS, VARIANTS, head
 from function_call.llm import call_of
 from function_call.rules import grammar_and_rules, rules_only
+from trm_edge import json_slots
 from trm_edge.files import write_atomically
 from trm_edge.json_slots import JsonSlots, Resolver, SchemaError
 from trm_edge.json_slots.schema import violation
 
+CODE = Path(json_slots.__file__).parent
 STEPS = 8
-SHOWN = 4  # the step that tables show
-ARMS = ("oracle", "rules", "head", "grammar", "grammar + rules", "grammar + head")
+SHOWN = 2  # the step that tables show: as many as a head is trained for
+ARMS = ("oracle", "rules", "head", "grammar", "grammar + rules", "grammar + head", "grammar + head, renamed")
 THRESHOLDS = (0.0, 0.3, 0.5, 0.7, 0.9)
 
 Row = dict[str, Any]
@@ -47,10 +57,18 @@ def set_of(example: Example) -> str:
 
 
 class Asked:
-    """Asks every arm for the call of an example."""
+    """Asks every arm for the call of an example.
 
-    def __init__(self, resolver: Resolver) -> None:
-        self.resolver = resolver
+    Parameters
+    ----------
+    resolver
+        With the head.
+    alone
+        Ask only what depends on the head, without keeping a draft's function.
+    """
+
+    def __init__(self, resolver: Resolver, alone: bool = False) -> None:
+        self.resolver, self.alone = resolver, alone
         self.rows = drafts("grammar")
 
     def row(self, example: Example) -> Row:
@@ -65,22 +83,36 @@ class Asked:
         if example.name not in tools:
             return row | dict.fromkeys(("oracle", "rules", "head"), False) | {"refused": True}
         own = tools[example.name]
-        row["oracle"] = self._oracle(own, example)
-        row["rules"] = _passes(example, rules_only(own.tool, example.query))
         self._head(row, "head", tools, example, None)
         draft = self.rows.get(example.identity)
+        name, arguments = call_of(draft["text"]) if draft is not None else (None, None)
+        call = {"name": name, "arguments": arguments or ""}
         if draft is not None:
-            name, arguments = call_of(draft["text"])
-            named = name == example.name
-            row["named"] = named
+            self._head(row, "grammar + head, renamed", tools, example, call, rename=True)
+        if self.alone:
+            return row
+        row["oracle"] = self._oracle(own, example)
+        row["rules"] = _passes(example, rules_only(own.tool, example.query))
+        if draft is not None:
+            row["named"] = named = name == example.name
             row["grammar"] = named and _passes(example, arguments)
             ruled = grammar_and_rules(own.tool, example.query, arguments or "") if named else None
             row["grammar + rules"] = named and _passes(example, ruled)
-            self._head(row, "grammar + head", tools, example, {"name": name, "arguments": arguments or ""})
+            self._head(row, "grammar + head", tools, example, call)
         return row
 
-    def _head(self, row: Row, arm: str, tools: Mapping[str, JsonSlots], example: Example, draft: Any) -> None:
-        call = self.resolver.resolve_tool_call(list(tools.values()), example.query, draft)
+    def _head(
+        self,
+        row: Row,
+        arm: str,
+        tools: Mapping[str, JsonSlots],
+        example: Example,
+        draft: Any,
+        rename: bool = False,
+    ) -> None:
+        begun = time.process_time()
+        call = self.resolver.resolve_tool_call(list(tools.values()), example.query, draft, rename=rename)
+        row[f"{arm} seconds"] = time.process_time() - begun
         right = [name == example.name and _passes(example, text) for name, text in call.by_step]
         made = [(name, json.loads(text)) for name, text in call.by_step if name is not None and text is not None]
         row["invalid"] += sum(violation(tools[name].tool.arguments, value) is not None for name, value in made)
@@ -93,6 +125,25 @@ class Asked:
         chosen = labels(inputs, example.answer)
         text = None if chosen is None else inputs.decode(chosen).json
         return text is not None and passes(example, json.loads(text))
+
+
+def answers(fold: int, bundle: Path, alone: bool, cache: Path) -> list[Row]:
+    """Return the rows of a fold by one head; kept by the hash of the head, the drafts and the code."""
+    total = hashlib.sha256(bundle.read_bytes() + json.dumps([fold, alone, SHOWN], sort_keys=True).encode())
+    for path in (
+        *sorted(Path(__file__).parent.glob("*.py")),
+        *sorted(DRAFTS.glob("*.jsonl")),
+        *sorted(CODE.glob("*.py")),
+    ):
+        total.update(path.read_bytes())
+    kept = cache / f"answers-{total.hexdigest()[:16]}.json"
+    if kept.exists():
+        rows: list[Row] = json.loads(kept.read_text())
+        return rows
+    asked = Asked(Resolver(bundle, steps=STEPS), alone)
+    rows = [asked.row(example) for example in tqdm(split(fold).test, desc=f"fold {fold}", disable=None)]
+    write_atomically(kept, (json.dumps(rows) + "\n").encode())
+    return rows
 
 
 def _passes(example: Example, text: str | None) -> bool:
@@ -125,33 +176,51 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
             "p": mcnemar([row[one] for row in both], [row[other] for row in both]),
         }
         for one, other in (
+            ("grammar + head, renamed", "grammar + rules"),
             ("grammar + head", "grammar + rules"),
             ("grammar + head", "grammar"),
             ("grammar + rules", "grammar"),
             ("head", "grammar"),
         )
     }
-    for arm in ("grammar + rules", "grammar + head"):
+    for arm in ("grammar + rules", "grammar + head", "grammar + head, renamed"):
         found["paired"][arm] = {
             "harm": _mean([not row[arm] for row in both if row["grammar"]]),
             "repair": _mean([row[arm] for row in both if not row["grammar"]]),
         }
     found["by step"] = {
         arm: [_mean([row[f"{arm} by step"][k] for row in rows if f"{arm} by step" in row]) for k in range(STEPS)]
-        for arm in ("head", "grammar + head")
+        for arm in ("head", "grammar + head", "grammar + head, renamed")
     }
-    found["by confidence"] = {str(least): _abstaining(both, least) for least in THRESHOLDS}
+    found["by confidence"] = {
+        arm: {str(least): _abstaining(both, arm, least) for least in THRESHOLDS}
+        for arm in ("grammar + head", "grammar + head, renamed")
+    }
+    found["calibration"] = {arm: _calibration(both, arm) for arm in ("head", "grammar + head, renamed")}
     return found
 
 
-def _abstaining(rows: Sequence[Row], least: float) -> dict[str, float]:
+def _abstaining(rows: Sequence[Row], arm: str, least: float) -> dict[str, float]:
     """Return what becomes of drafts where the head changes only those that it is sure enough of."""
-    taken = [row["grammar + head"] if row["grammar + head confidence"] >= least else row["grammar"] for row in rows]
+    taken = [row[arm] if row[f"{arm} confidence"] >= least else row["grammar"] for row in rows]
     return {
         "right": _mean(taken),
         "harm": _mean([not now for now, row in zip(taken, rows, strict=True) if row["grammar"]]),
-        "changed": _mean([row["grammar + head confidence"] >= least for row in rows]),
+        "changed": _mean([row[f"{arm} confidence"] >= least for row in rows]),
     }
+
+
+def _calibration(rows: Sequence[Row], arm: str, bins: int = 10) -> list[list[float]]:
+    """Return per tenth of the confidence: how many, their mean confidence, and how many are right in truth."""
+    confidence = np.array([row[f"{arm} confidence"] for row in rows])
+    right = np.array([row[f"{arm} by step"][-1] for row in rows], bool)
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    found = []
+    for i in range(bins):
+        some = place == i
+        if some.any():
+            found.append([int(some.sum()), float(confidence[some].mean()), float(right[some].mean())])
+    return found
 
 
 def _share(hits: Sequence[bool]) -> dict[str, Any]:
@@ -179,26 +248,52 @@ def table(found: Mapping[str, Any]) -> str:
         lines.append(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in one.items()))
     for arm, values in found["by step"].items():
         lines.append(f"{arm}, k = 1..{STEPS}: " + " ".join(f"{100 * value:.1f}" for value in values))
-    for least, one in found["by confidence"].items():
-        lines.append(
-            f"changed from confidence {least} on: " + ", ".join(f"{k} {100 * v:.1f} %" for k, v in one.items())
-        )
+    for arm, several in found["by confidence"].items():
+        for least, one in several.items():
+            shown = ", ".join(f"{k} {100 * v:.1f} %" for k, v in one.items())
+            lines.append(f"{arm}, changed from confidence {least} on: {shown}")
+    for arm, parts in found["calibration"].items():
+        shown = " ".join(f"{100 * sure:.0f}: {100 * right:.0f} ({count})" for count, sure, right in parts)
+        lines.append(f"{arm}, confidence: right in percent (calls): {shown}")
     return "\n".join(lines)
 
 
+def variant_line(variant: str, rows: Sequence[Row], first: Sequence[Row]) -> str:
+    """Return what a variant of the head gives beside the head itself, on the same examples."""
+    parts = []
+    for arm in ("head", "grammar + head, renamed"):
+        pairs = [(row[arm], own[arm]) for row, own in zip(rows, first, strict=True) if arm in row]
+        mine, others = [a for a, _ in pairs], [b for _, b in pairs]
+        low, high = wilson(sum(mine), len(mine))
+        shown = f"{100 * _mean(mine):.1f} [{100 * low:.0f}, {100 * high:.0f}] of {len(mine)}"
+        parts.append(f"{arm} {shown}, against {100 * _mean(others):.1f}, p {mcnemar(mine, others):.3f}")
+    return f"variant {variant}: " + "; ".join(parts)
+
+
 def main() -> None:
-    """Ask all arms and print the table."""
+    """Train what is missing, ask all arms, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--heads", type=Path, nargs="+", required=True, help="bundles of folds 0, 1, ... in order")
+    parser.add_argument("--folds", type=int, nargs="+", choices=FOLDS, default=list(FOLDS))
+    parser.add_argument(
+        "--variants", nargs="+", choices=list(VARIANTS), default=["head"], help="the first for all arms"
+    )
+    parser.add_argument("--heads", type=Path, nargs="+", help="bundles of folds 0, 1, ... in order, instead of those")
+    parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--json", type=Path, help="report to write")
     arguments = parser.parse_args()
-    rows: list[Row] = []
-    for fold, head in enumerate(arguments.heads):
-        asked = Asked(Resolver(head, steps=STEPS))
-        rows += [asked.row(example) for example in tqdm(split(fold).test, desc=f"fold {fold}", disable=None)]
-    found = report(rows)
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    folds = arguments.folds if arguments.heads is None else range(len(arguments.heads))
+    rows: dict[str, list[Row]] = {variant: [] for variant in arguments.variants}
+    for fold in folds:
+        for variant, several in rows.items():
+            bundle = arguments.heads[fold] if arguments.heads else head(fold, variant, arguments.cache)
+            several += answers(fold, bundle, variant != arguments.variants[0], arguments.cache)
+    first = rows[arguments.variants[0]]
+    found = report(first)
     print(table(found))
-    invalid, unresolved = (sum(row[name] for row in rows) for name in ("invalid", "unresolved"))
+    for variant in arguments.variants[1:]:
+        print(variant_line(variant, rows[variant], first))
+    invalid, unresolved = (sum(row[name] for row in first) for name in ("invalid", "unresolved"))
     print(f"the head's answers: {invalid} invalid, {unresolved} unresolved")
     if arguments.json is not None:
         write_atomically(arguments.json, (json.dumps({"report": found, "rows": rows}, indent=1) + "\n").encode())

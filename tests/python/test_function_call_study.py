@@ -1,5 +1,9 @@
 """The study's figures: paired tests, shares by set, harm and repair, and what abstaining gives."""
 
+import itertools
+import json
+
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.usefixtures("function_call")
@@ -19,6 +23,8 @@ def row(identity, grammar, head, confidence, alone=True):
         **{"rules": False, "head": alone, "head by step": [alone] * 8, "head confidence": 0.5},
         **{"grammar": grammar, "grammar + rules": grammar, "grammar + head": head},
         **{"grammar + head by step": steps, "grammar + head confidence": confidence},
+        **{"grammar + head, renamed": alone, "grammar + head, renamed by step": [alone] * 8},
+        **{"grammar + head, renamed confidence": confidence},
     }
 
 
@@ -56,9 +62,17 @@ def test_report_counts_harm_repair_and_abstention():
     assert found["paired"]["grammar + head"] == {"harm": 0.5, "repair": pytest.approx(2 / 3)}
     assert found["paired"]["grammar + head against grammar"]["difference"] == pytest.approx(0.2)
     assert found["by step"]["grammar + head"] == [0] * 3 + [pytest.approx(0.6)] * 5
-    assert found["by confidence"]["0.3"] == {"right": pytest.approx(0.8), "harm": 0, "changed": 0.8}
-    assert found["by confidence"]["0.9"] == {"right": 0.4, "harm": 0, "changed": 0.2}
-    assert "grammar + head" in study().table(found)
+    kept = found["by confidence"]["grammar + head"]
+    assert kept["0.3"] == {"right": pytest.approx(0.8), "harm": 0, "changed": 0.8}
+    assert kept["0.9"] == {"right": 0.4, "harm": 0, "changed": 0.2}
+    assert found["calibration"]["head"] == [[5, 0.5, 1.0]]
+    assert "grammar + head, renamed" in study().table(found)
+
+
+def test_a_variant_is_compared_on_the_same_examples():
+    first = [row(*one) for one in ROWS]
+    line = study().variant_line("one step", [row(*one, alone=False) for one in ROWS], first)
+    assert line.startswith("variant one step: head 0.0 [0, 43] of 5, against 100.0, p 0.062")
 
 
 def test_rows_without_a_draft_count_for_the_other_arms():
@@ -66,3 +80,34 @@ def test_rows_without_a_draft_count_for_the_other_arms():
     found = study().report([first, row(*ROWS[2])])
     assert found["all"]["head"]["count"] == 2
     assert found["all"]["grammar"]["count"] == 1
+
+
+def test_a_head_is_trained_once_for_its_examples_and_configuration(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    pytest.importorskip("bfcl_eval")
+    study()
+    from function_call import heads
+
+    few = list(itertools.islice(heads.sources(0), 60))
+    monkeypatch.setattr(heads, "sources", lambda fold: few)
+    first = heads.head(0, "head", tmp_path, updates=2)
+    other = heads.head(0, "no texts", tmp_path, updates=2)
+    assert first != other
+    assert len(list(tmp_path.glob("fold0-*.npz"))) == 1
+    assert json.loads(first.with_suffix(".json").read_text())["updates"] == 2
+    monkeypatch.setattr(heads, "Trainer", None)
+    monkeypatch.setattr(heads, "write", None)
+    assert heads.head(0, "head", tmp_path, updates=2) == first
+    with pytest.raises(TypeError):
+        heads.head(0, "head", tmp_path, updates=3)
+
+
+def test_without_texts_only_flags_are_left():
+    study()
+    from function_call.heads import without_texts
+
+    widths = {"x": 2 + 6, "slots": 3 + 60, "candidates": 4 + 174}
+    arrays = {name: np.ones((1, 2, width), np.float32) for name, width in widths.items()}
+    bare = without_texts(arrays, np.random.default_rng(0))
+    assert {name: int(one[0, 0].sum()) for name, one in bare.items()} == {"x": 6, "slots": 60, "candidates": 174}
+    assert all(one.all() for one in arrays.values()), "the batch itself stays"
