@@ -30,13 +30,11 @@ class DataConfig:
     augment: str = ""  # "module:function", called with (batch of NumPy arrays, rng) for every training batch
     features_fn: str = ""  # "module:function", called with (y_hat, batch) between steps; returns fresh features
     draft_dropout: float = 0.0  # share of training examples whose draft is taken away (slots, optional drafts)
-    input_dropout: float = 0.0  # share of the entries of float inputs that are zeroed; the others grow
 
     def check(self, spec: TrmSpec) -> None:
         """Raise :class:`TrmInputError` where a value cannot be meant."""
         _between("data.validation_share", self.validation_share, 0, 0.9)
         _between("data.draft_dropout", self.draft_dropout, 0, 1)
-        _between("data.input_dropout", self.input_dropout, 0, 0.9)
         if self.validation and self.validation_share:
             raise TrmInputError("data.validation_share: has no meaning beside data.validation; leave one out")
         if self.features_fn and not spec.feature_size:

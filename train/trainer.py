@@ -219,8 +219,6 @@ class Trainer:
             arrays = self._augmented(arrays, rng)
         if self.config.data.draft_dropout and "y0" in arrays:
             arrays["y0"] = self._drop_drafts(arrays["y0"], rng)
-        if self.config.data.input_dropout:
-            arrays |= dropped(arrays, self.config.data.input_dropout, rng)
         if self.config.loss.targets == "schedule":
             arrays["order"] = reveal_order(arrays, rng)
         return to_tensors(self.group.slice(arrays), train.device)
@@ -351,11 +349,3 @@ def _plain(quantization: Quantization | None) -> dict[str, Any] | None:
 def crossed(before: int, after: int, every: int) -> bool:
     """Whether a multiple of ``every`` lies in (before, after]."""
     return after // every > before // every
-
-
-def dropped(arrays: Arrays, share: float, rng: np.random.Generator) -> Arrays:
-    """Return the float inputs with a share of their entries zeroed, and the others scaled so that means stay."""
-    names = [name for name in ("x", "features", "slots", "candidates") if name in arrays]
-    floats = [name for name in names if arrays[name].dtype.kind == "f"]
-    scale = np.float32(1 / (1 - share))
-    return {name: arrays[name] * (rng.random(arrays[name].shape, np.float32) >= share) * scale for name in floats}

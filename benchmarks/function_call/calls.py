@@ -28,8 +28,8 @@ from function_call.folds import split
 from function_call.llm import call_of
 from function_call.substitution import texts_of, variants
 from function_call.synthetic import generated
-from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots, SchemaError
-from trm_edge.json_slots.features import TOKEN_FLAGS
+from trm_edge.json_slots import Featurizer, JsonSlots, SchemaError
+from trm_edge.json_slots.features import featurizer_for
 from trm_edge.json_slots.resolver import bind_tools
 from trm_edge.spec import TrmSpec
 from trm_edge.train import load_config
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     spec = load_config(Path(__file__).parent / "head.toml").spec
-    featurizer = Featurizer(HashedNgrams(spec.context_size - TOKEN_FLAGS), spec.max_context)
+    featurizer = featurizer_for(spec)
     maker = Maker(featurizer, spec, arguments.fold)
     print(write(arguments.out, sources(arguments.fold), maker))
 

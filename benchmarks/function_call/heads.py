@@ -19,16 +19,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from function_call.calls import Maker, sources, write
 from trm_edge import json_slots
 from trm_edge.export.bundle_writer import export_bundle
 from trm_edge.files import write_atomically
-from trm_edge.json_slots import Featurizer, HashedNgrams
-from trm_edge.json_slots.features import CANDIDATE_FLAGS, SLOT_FLAGS, TOKEN_FLAGS
+from trm_edge.json_slots.features import TOKEN_FLAGS, featurizer_for
 from trm_edge.train import RunConfig, Trainer, load_config
 
 HERE = Path(__file__).parent
@@ -37,7 +34,7 @@ FOLDS = tuple(range(5))
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "head": {},
     "one step": {"train": {"steps": 1}},
-    "no texts": {"data": {"augment": "function_call.heads:without_texts"}},
+    "with texts": {"spec": {"context_size": 134, "slot_size": 444, "candidate_size": 302}},
     "0.1 M": {"spec": {"hidden_size": 48, "inner_size": 144}},
     "0.5 M": {"spec": {"hidden_size": 128, "inner_size": 384}},
     "2 M": {"spec": {"hidden_size": 256, "inner_size": 768}},
@@ -48,21 +45,12 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """What differs from head.toml, by table and field."""
 
 
-def without_texts(arrays: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """Zero every vector of a text, and leave the flags: the hook ``data.augment`` of the variant "no texts"."""
-    kept = {"x": TOKEN_FLAGS, "slots": SLOT_FLAGS, "candidates": CANDIDATE_FLAGS}
-    bare = {name: arrays[name].copy() for name in kept}
-    for name, flags in kept.items():
-        bare[name][..., :-flags] = 0
-    return arrays | bare
-
-
 def head(fold: int, variant: str, cache: Path = CACHE, updates: int | None = None) -> Path:
     """Return the bundle of a fold's head, trained now if it was not before."""
     config = _config(variant, updates)
     data = _examples(fold, config, cache)
     config = replace(config, data=replace(config.data, train=str(data.resolve())))
-    about = config.to_dict() | {"data": config.data.augment, "examples": data.name}
+    about = config.to_dict() | {"data": data.name}
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     bundle = cache / f"head-{name}.trm"
     if not bundle.exists():
@@ -85,10 +73,11 @@ def _config(variant: str, updates: int | None) -> RunConfig:
 
 def _examples(fold: int, config: RunConfig, cache: Path) -> Path:
     """Return a fold's training examples, made now if this code did not make them before."""
-    path = cache / f"fold{fold}-{_made_by()}.npz"
+    width = config.spec.context_size - TOKEN_FLAGS
+    path = cache / f"fold{fold}-{width}-{_made_by()}.npz"
     if not path.exists():
         begun = time.monotonic()
-        featurizer = Featurizer(HashedNgrams(config.spec.context_size - TOKEN_FLAGS), config.spec.max_context)
+        featurizer = featurizer_for(config.spec)
         counts = write(path, sources(fold), Maker(featurizer, config.spec, fold))
         print(f"fold {fold}: {counts} in {time.monotonic() - begun:.0f} s", file=sys.stderr)
     return path

@@ -31,8 +31,8 @@ from trm_edge.bundle import bundle_bytes, read_bundle
 from trm_edge.export.bundle_writer import export_bundle
 from trm_edge.files import write_atomically
 from trm_edge.golden import record_golden
-from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots, Resolver
-from trm_edge.json_slots.features import TOKEN_FLAGS
+from trm_edge.json_slots import JsonSlots, Resolver
+from trm_edge.json_slots.features import featurizer_for
 from trm_edge.json_slots.resolver import bind_tools
 from trm_edge.profiling.machine import machine_facts
 from trm_edge.train import RunConfig, Trainer, load_config
@@ -74,7 +74,7 @@ def main() -> None:
 def train_and_measure(k: int, config: RunConfig, runs: Path) -> dict[str, Any]:
     """Return what the head of split k does on its held-out templates; a run that was interrupted goes on."""
     train, test = split(k)
-    featurizer = Featurizer(HashedNgrams(config.spec.context_size - TOKEN_FLAGS), config.spec.max_context)
+    featurizer = featurizer_for(config.spec)
     data = runs / f"split{k}.npz"
     if not data.exists():
         print(data, write(data, generate(train, TRAIN_PER_TEMPLATE, seed=k + 1), featurizer, seed=k + 1))
@@ -138,7 +138,7 @@ def table(title: str, found: dict[str, Any]) -> str:
 def ship(path: Path) -> None:
     """Make a head and the tools those of the package; its golden inputs are calls, as random ones would be large."""
     bundle, slots = read_bundle(path), compiled(pools())
-    featurizer = Featurizer(HashedNgrams(bundle.spec.context_size - TOKEN_FLAGS), bundle.spec.max_context)
+    featurizer = featurizer_for(bundle.spec)
     choice = bind_tools([one.tool for one in slots.values()], GOLDEN, featurizer)
     filled = slots["HassLightSet"].bind(GOLDEN, '{"area": "kitchen"}', featurizer)
     golden = record_golden(bundle.spec, bundle.tensors, [choice.arrays, filled.arrays])

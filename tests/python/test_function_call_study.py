@@ -3,7 +3,6 @@
 import itertools
 import json
 
-import numpy as np
 import pytest
 
 pytestmark = pytest.mark.usefixtures("function_call")
@@ -91,7 +90,7 @@ def test_a_head_is_trained_once_for_its_examples_and_configuration(tmp_path, mon
     few = list(itertools.islice(heads.sources(0), 60))
     monkeypatch.setattr(heads, "sources", lambda fold: few)
     first = heads.head(0, "head", tmp_path, updates=2)
-    other = heads.head(0, "no texts", tmp_path, updates=2)
+    other = heads.head(0, "one step", tmp_path, updates=2)
     assert first != other
     assert len(list(tmp_path.glob("fold0-*.npz"))) == 1
     assert json.loads(first.with_suffix(".json").read_text())["updates"] == 2
@@ -100,14 +99,3 @@ def test_a_head_is_trained_once_for_its_examples_and_configuration(tmp_path, mon
     assert heads.head(0, "head", tmp_path, updates=2) == first
     with pytest.raises(TypeError):
         heads.head(0, "head", tmp_path, updates=3)
-
-
-def test_without_texts_only_flags_are_left():
-    study()
-    from function_call.heads import without_texts
-
-    widths = {"x": 2 + 6, "slots": 3 + 60, "candidates": 4 + 174}
-    arrays = {name: np.ones((1, 2, width), np.float32) for name, width in widths.items()}
-    bare = without_texts(arrays, np.random.default_rng(0))
-    assert {name: int(one[0, 0].sum()) for name, one in bare.items()} == {"x": 6, "slots": 60, "candidates": 174}
-    assert all(one.all() for one in arrays.values()), "the batch itself stays"

@@ -212,6 +212,14 @@ class TestFeatures:
         again = TOOL.bind(query, '{"room": "attic"}', FEATURIZER).arrays
         assert all(np.array_equal(fresh[name], again[name]) for name in fresh)
 
+    def test_rows_without_vectors_have_the_same_flags(self):
+        query, draft = "set the den to 40 percent, warm white", '{"room": "attic"}'
+        both = TOOL.bind(query, draft, FEATURIZER).arrays
+        bare = TOOL.bind(query, draft, Featurizer(HashedNgrams(WIDTH), vectors=False)).arrays
+        for name, flags in (("x", TOKEN_FLAGS), ("slots", SLOT_FLAGS), ("candidates", CANDIDATE_FLAGS)):
+            assert bare[name].shape[1] == flags
+            assert np.array_equal(bare[name], both[name][:, -flags:])
+
     def test_without_a_featurizer_there_are_no_arrays(self):
         with pytest.raises(TrmInputError, match="bind with a featurizer"):
             _ = TOOL.bind("den").arrays

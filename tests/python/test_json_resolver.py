@@ -38,15 +38,15 @@ TIMER = {
 }
 
 
-def make_head(answer_rows=4, max_candidates=64):
+def make_head(answer_rows=4, max_candidates=64, sizes=SIZES):
     bundle = make_bundle(
         "slots",
         answer_rows=answer_rows,
         max_candidates=max_candidates,
         max_context=12,
-        context_size=SIZES.context_size,
-        slot_size=SIZES.slot_size,
-        candidate_size=SIZES.candidate_size,
+        context_size=sizes.context_size,
+        slot_size=sizes.slot_size,
+        candidate_size=sizes.candidate_size,
         steps=2,
     )
     return bundle_bytes(bundle)
@@ -130,6 +130,13 @@ class TestResolve:
         if call.json is not None:
             Draft202012Validator(schema).validate(json.loads(call.json))
         assert (call.json is None) == (call.status == "unresolved")
+
+
+def test_a_head_without_vectors_takes_flags_of_any_provider():
+    head = make_head(sizes=Featurizer(HashedNgrams(WIDTH), vectors=False))
+    call = Resolver(head).resolve(LIGHT, "den at 40, red")
+    assert call.json is not None
+    assert Resolver(head, HashedNgrams(16)).resolve(LIGHT, "den at 40, red").json is not None
 
 
 class TestResolveToolCall:

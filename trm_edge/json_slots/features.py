@@ -9,6 +9,9 @@ x           [P, W + TOKEN_FLAGS]: a row per token of the query
 slots       [S, 3 W + SLOT_FLAGS]: name, description, tool; type, constraints, draft, what the query mentions of it
 candidates  [M, W + CANDIDATE_FLAGS]: a span's words before and behind it, else the text; source, operator, place, fit
 ==========  =========================================================================================================
+
+A head for functions that it has not seen does without the vectors (W = 0): flags, some of which compare vectors, say
+how things fit together, and vectors what they are, which it could only know by heart.
 """
 
 from __future__ import annotations
@@ -21,8 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import TrmInputError
+from ..spec import TrmSpec
 from .fit import covered, leads, mentioned, nearness, order, own_fit, said, strongest, taken
-from .providers import ContextProvider, Vectors
+from .providers import ContextProvider, HashedNgrams, Vectors
 from .reading import ReadQuery, direction
 from .schema import MISSING
 from .slot_flags import name_of, ranks, schema_flags
@@ -34,6 +39,9 @@ if TYPE_CHECKING:
     from .calls import SlotInputs
 
 TOKEN_FLAGS, SLOT_FLAGS, CANDIDATE_FLAGS = 6, 60, 174
+FLAG_SIZE = np.float32(8)  # what flags are scaled by: beside the many entries of vectors they would be drowned
+FLAG_SIZE = np.float32(8)  # what flags are scaled by: beside the many entries of vectors they would be drowned
+FLAGS_WIDTH = 128  # of the hashed n-grams that flags compare, where rows have no vectors
 STRONGEST = 9  # flags of a slot that are the most of its candidates
 
 
@@ -55,14 +63,18 @@ class Featurizer:
         Where vectors come from.
     max_context
         Rows of ``x``; of a longer query the first and the last half are kept.
+    vectors
+        Whether rows have vectors, or only flags.
     """
 
-    def __init__(self, provider: ContextProvider, max_context: int = 64) -> None:
+    def __init__(self, provider: ContextProvider, max_context: int = 64, vectors: bool = True) -> None:
         self.provider = provider
         self.max_context = max_context
-        self.context_size = provider.width + TOKEN_FLAGS
-        self.slot_size = 3 * provider.width + SLOT_FLAGS
-        self.candidate_size = provider.width + CANDIDATE_FLAGS
+        self.vectors = vectors
+        width = provider.width if vectors else 0
+        self.context_size = width + TOKEN_FLAGS
+        self.slot_size = 3 * width + SLOT_FLAGS
+        self.candidate_size = width + CANDIDATE_FLAGS
         self._size = np.float32(math.sqrt(provider.width))  # brings the entries of directions to the order of 1
         self._rows = lru_cache(maxsize=1 << 13)(self._unit_rows)
         self._pooled = lru_cache(maxsize=1 << 13)(lambda text: direction(self._rows(text).sum(axis=0)))
@@ -82,8 +94,13 @@ class Featurizer:
         if call.candidates:
             rows, most = self._candidates(call, read, names, descriptions, spoken)
         flags = [self._slot_flags(call, read), mentioned(read, call.slots, *spoken), most]
-        vectors = np.concatenate([names, descriptions, tools], axis=1) * self._size
-        return Features(self._context(read), np.concatenate([vectors, *flags], axis=1), rows)
+        vectors = np.concatenate([names, descriptions, tools], axis=1)
+        return Features(self._context(read), self._row(vectors, *flags), rows)
+
+    def _row(self, vectors: Vectors, *flags: np.ndarray[Any, np.dtype[Any]]) -> Vectors:
+        """Return vectors and flags [n] or [n, k] side by side, scaled so that a head sees both."""
+        scaled: Vectors = _columns(flags) * FLAG_SIZE
+        return np.concatenate([vectors * self._size, scaled], axis=1) if self.vectors else scaled
 
     def _unit_rows(self, text: str) -> Vectors:
         return direction(self.provider.tokens(text[:MAX_TEXT]).vectors)
@@ -95,8 +112,7 @@ class Featurizer:
         return stacked
 
     def _context(self, read: ReadQuery) -> Vectors:
-        flags = np.stack([read.capital, read.digit, read.mark, read.stop, read.first, read.place], axis=1)
-        x = np.concatenate([read.vectors * self._size, flags], axis=1)
+        x = self._row(read.vectors, read.capital, read.digit, read.mark, read.stop, read.first, read.place)
         if len(x) > self.max_context:
             half = self.max_context // 2
             x = np.concatenate([x[: self.max_context - half], x[len(x) - half :]])
@@ -129,9 +145,9 @@ class Featurizer:
         shown = [near[0], near[2], near[5], near[7], told[0], fit[:, 4], fit[:, 8], fit[:, 9], spans]
 
         gone = taken(call.y0, values.first[which], values.last[which], slot_of)
-        alone = [vectors[which], values.flags()[which], fit, leads(read, values.first)[which], inside[which]]
-        beside = [cover[which], likeness, edges[which], *order(values, call.slots, slot_of), *near, *told, gone]
-        return _columns([*alone, *beside]), strongest(shown, slot_of, count)
+        alone = [values.flags()[which], fit, leads(read, values.first)[which], inside[which], cover[which]]
+        beside = [likeness, edges[which], *order(values, call.slots, slot_of), *near, *told, gone]
+        return self._row(vectors[which], *alone, *beside), strongest(shown, slot_of, count)
 
     def _vectors(self, values: Values, read: ReadQuery, slots: Vectors) -> tuple[Vectors, Vectors, Vectors]:
         """Return a vector per value [U, W], how well the query covers it [U, 2], and cosines with k others [U, 3 k]."""
@@ -147,8 +163,28 @@ class Featurizer:
         spanned = np.array([one.start >= 0 for one in values.own], bool)[:, None]
         inside = (values.first >= 0)[:, None]
         beside = before + np.roll(behind, self.provider.width // 2, axis=1)
-        vectors = direction(np.where(spanned, beside, text + before * ~inside)) * self._size
+        vectors = direction(np.where(spanned, beside, text + before * ~inside))
         return vectors, cover, np.concatenate([part @ slots.T for part in (text, before, behind)], axis=1)
+
+
+def featurizer_for(spec: TrmSpec, provider: ContextProvider | None = None) -> Featurizer:
+    """Return the featurizer whose arrays a head takes; without a provider, of hashed n-grams.
+
+    Raises
+    ------
+    TrmInputError
+        Where the provider's width is another one than the head was trained with.
+    """
+    width = spec.context_size - TOKEN_FLAGS
+    made = Featurizer(provider or HashedNgrams(width or FLAGS_WIDTH), spec.max_context, vectors=width > 0)
+    for name in ("context_size", "slot_size", "candidate_size"):
+        own, given = getattr(spec, name), getattr(made, name)
+        if own != given:
+            raise TrmInputError(
+                f"provider: this head expects {name} {own}, a provider of width {made.provider.width} "
+                f"makes {given}; give the provider that the head was trained with"
+            )
+    return made
 
 
 def _columns(parts: Sequence[np.ndarray[Any, np.dtype[Any]]]) -> Vectors:

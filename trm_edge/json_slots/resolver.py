@@ -25,8 +25,8 @@ from ..errors import TrmInputError
 from ..refiner import Refiner, load, thread_refiner
 from .calls import JsonSlots, SlotInputs, check_call
 from .candidates import Candidate
-from .features import TOKEN_FLAGS, Featurizer
-from .providers import ContextProvider, HashedNgrams
+from .features import Featurizer, featurizer_for
+from .providers import ContextProvider
 from .schema import MISSING, Object, Scalar, SchemaError, Tool
 from .slots import Draft, Slot, read_json
 from .text import Json, dumps
@@ -112,14 +112,7 @@ class Resolver:
         if not 0 <= draft_bonus < math.inf:
             raise TrmInputError(f"draft_bonus: expected 0 or more, got {draft_bonus}")
         self.steps, self.abstain_below, self.draft_bonus = steps, abstain_below, draft_bonus
-        self.featurizer = Featurizer(provider or HashedNgrams(spec.context_size - TOKEN_FLAGS), spec.max_context)
-        for name in ("context_size", "slot_size", "candidate_size"):
-            own, made = getattr(spec, name), getattr(self.featurizer, name)
-            if own != made:
-                raise TrmInputError(
-                    f"provider: this head expects {name} {own}, a provider of width {self.featurizer.provider.width} "
-                    f"makes {made}; give the provider that the head was trained with"
-                )
+        self.featurizer = featurizer_for(spec, provider)
 
     def clone(self) -> Resolver:
         """Return another resolver on the same weights, for another thread."""
