@@ -36,22 +36,23 @@ from trm_edge.train import load_config
 from trm_edge.train.packed import pack
 from trm_edge.train.tool_calls import KINDS, call_arrays, corrupted
 
-VARIANTS, SYNTHETIC = 4, 8  # of a real query with other values; of a tool
+VARIANTS, REPEATS = 8, 2  # of a real query: with other values, as it is (with other drafts)
 MODEL_SHARE = 0.6  # of the queries with a language model's draft, those that get it
 DRAFTED = dict(zip(KINDS, (0.4, 0.1, 0.15, 0.25, 0.1), strict=True))  # shares of the other drafts
 OFFERED = 3  # tools beside a synthetic query's own
 
 
-def sources(fold: int) -> Iterator[tuple[Example, bool]]:
-    """Yield a fold's training examples, and whether they are as a user wrote them."""
+def sources(fold: int, synthetic: int = 0) -> Iterator[tuple[Example, bool]]:
+    """Yield a fold's training examples, and whether they are as a user wrote them; ``synthetic`` queries of a tool."""
     part = split(fold)
     others = texts_of(part.train)
     for example in part.train:
-        yield example, True
+        for _ in range(REPEATS):
+            yield example, True
         for variant in variants(example, VARIANTS, fold, others):
             yield variant, False
     rng = random.Random(fold)
-    for number, made in enumerate(generated(part.tools, SYNTHETIC, fold)):
+    for number, made in enumerate(generated(part.tools, synthetic, fold)):
         example = made.as_example(f"synthetic_{number}")
         beside = [tool for tool in rng.sample(part.tools, OFFERED) if tool["name"] != example.name]
         tools = [*beside, *example.tools]
@@ -143,11 +144,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fold", type=int, choices=range(5), required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--synthetic", type=int, default=0, help="queries made up for every tool; they did not help")
     arguments = parser.parse_args()
     spec = load_config(Path(__file__).parent / "head.toml").spec
     featurizer = featurizer_for(spec)
     maker = Maker(featurizer, spec, arguments.fold)
-    print(write(arguments.out, sources(arguments.fold), maker))
+    print(write(arguments.out, sources(arguments.fold, arguments.synthetic), maker))
 
 
 if __name__ == "__main__":
