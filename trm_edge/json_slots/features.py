@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 TOKEN_FLAGS, SLOT_FLAGS, CANDIDATE_FLAGS = 6, 60, 174
 FLAG_SIZE = np.float32(8)  # what flags are scaled by: beside the many entries of vectors they would be drowned
-FLAG_SIZE = np.float32(8)  # what flags are scaled by: beside the many entries of vectors they would be drowned
 FLAGS_WIDTH = 128  # of the hashed n-grams that flags compare, where rows have no vectors
 STRONGEST = 9  # flags of a slot that are the most of its candidates
 
