@@ -12,11 +12,11 @@ from typing import Any
 
 from trm_edge.json_slots import JsonSlots, SlotInputs
 from trm_edge.json_slots.candidates import Candidate
+from trm_edge.json_slots.reading import CAPITALS
 from trm_edge.json_slots.schema import MISSING, Array, Schema
 from trm_edge.json_slots.slots import Slot
 from trm_edge.json_slots.wording import STOP_WORDS, words_of
 
-_RUN = re.compile(r"(?<![\w.])[A-Z][\w'&.-]*(?:(?: of| the| de)? [A-Z0-9][\w'&.-]*)*\b|\b(?=\w*[A-Z])\w*\d[\w/-]*")
 _PLACE = re.compile(r"\b(location|city|place|address|destination|origin|region|state|country|area|where)\b", re.I)
 _CITY_STATE = re.compile(r"city,? ?(and |or )?\(?(state|country)|, [A-Z]{2}\b|San Francisco", re.I)
 _RATE = re.compile(r"percent|rate|ratio|probab|fraction|share|decimal", re.I)
@@ -121,7 +121,7 @@ def _span_points(query: str, schema: Schema, about: str, candidate: Candidate) -
         if not isinstance(value, list) or len(value) < 2:
             return 0.5 + 0.5 * _is_run(query, candidate) + 0.5 * (operator in _NUMBERS)
         text = query[candidate.start : candidate.end]
-        alike = re.fullmatch(r"[-\d.,\s$%]+", text) or all(re.fullmatch(_RUN, str(part)) for part in value)
+        alike = re.fullmatch(r"[-\d.,\s$%]+", text) or all(re.fullmatch(CAPITALS, str(part)) for part in value)
         return (2.5 if alike else 1.0) + (operator in ("list", "all numbers", "all names")) + 0.05 * len(value)
     if isinstance(value, (int, float)):
         rate = 2.0 if operator == "percent" and _RATE.search(about) and "percent" not in about.lower() else 0.0
@@ -145,7 +145,7 @@ def _span_points(query: str, schema: Schema, about: str, candidate: Candidate) -
 def _is_run(query: str, candidate: Candidate) -> bool:
     """Whether a span is a run of words in capitals, as long as it goes; the first word of a query is none."""
     return any(
-        match.span() == (candidate.start, candidate.end) for match in _RUN.finditer(query, len(query.split(" ")[0]))
+        match.span() == (candidate.start, candidate.end) for match in CAPITALS.finditer(query, len(query.split(" ")[0]))
     )
 
 

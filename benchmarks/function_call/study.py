@@ -1,7 +1,7 @@
 """The study: which arm makes the right call of functions that no head has seen.
 
     python benchmarks/function_call/study.py                                  five folds; trains what is missing
-    python benchmarks/function_call/study.py --folds 0 --variants head "one step" "no texts"
+    python benchmarks/function_call/study.py --folds 0 --variants head "one step" "with texts"
     python benchmarks/function_call/study.py --heads fold0.trm fold1.trm      heads from elsewhere, of folds 0, 1, ...
 
 Every example of the folds is asked once by every arm, and BFCL's own checker judges the call. Arms that need a language
@@ -9,14 +9,13 @@ model read its drafts from ``drafts/``; examples without one count for the other
 tool, which the others have to choose; of a draft, the function is kept, or chosen anew where an arm is "renamed".
 Variants other than ``head`` answer the arms "head" and "grammar + head, renamed". Steps k = 1..8 are read from one
 pass. Harm: right drafts that are made wrong; repair: wrong drafts that are made right. Heads and answers are kept in
-``cache/`` by the hash of what made them; making all of it took hours, which the report sums. Needs
+``cache/`` by the hash of what made them; how long a head was trained stands beside it. Needs
 pip install --no-deps bfcl-eval.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import sys
@@ -31,18 +30,15 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from function_call.bfcl import SETS, Example, labels, passes
-from function_call.drafts import FOLDER as DRAFTS
 from function_call.drafts import drafts, wilson
-from function_call.folds import split
-from function_call.heads import CACHE, FOLDS, VARIANTS, head
+from function_call.folds import FOLDS, split
+from function_call.heads import CACHE, VARIANTS, code, hash_of, head
 from function_call.llm import call_of
 from function_call.rules import grammar_and_rules, rules_only
-from trm_edge import json_slots
 from trm_edge.files import write_atomically
 from trm_edge.json_slots import JsonSlots, Resolver, SchemaError
 from trm_edge.json_slots.schema import violation
 
-CODE = Path(json_slots.__file__).parent
 STEPS = 8
 SHOWN = 2  # the step that tables show: as many as a head is trained for
 ARMS = ("oracle", "rules", "head", "grammar", "grammar + rules", "grammar + head", "grammar + head, renamed")
@@ -129,14 +125,7 @@ class Asked:
 
 def answers(fold: int, bundle: Path, alone: bool, cache: Path) -> list[Row]:
     """Return the rows of a fold by one head; kept by the hash of the head, the drafts and the code."""
-    total = hashlib.sha256(bundle.read_bytes() + json.dumps([fold, alone, SHOWN], sort_keys=True).encode())
-    for path in (
-        *sorted(Path(__file__).parent.glob("*.py")),
-        *sorted(DRAFTS.glob("*.jsonl")),
-        *sorted(CODE.glob("*.py")),
-    ):
-        total.update(path.read_bytes())
-    kept = cache / f"answers-{total.hexdigest()[:16]}.json"
+    kept = cache / f"answers-{hash_of([bundle, *code()], json.dumps([fold, alone]))}.json"
     if kept.exists():
         rows: list[Row] = json.loads(kept.read_text())
         return rows
@@ -273,7 +262,7 @@ def variant_line(variant: str, rows: Sequence[Row], first: Sequence[Row]) -> str
 def main() -> None:
     """Train what is missing, ask all arms, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folds", type=int, nargs="+", choices=FOLDS, default=list(FOLDS))
+    parser.add_argument("--folds", type=int, nargs="+", choices=range(FOLDS), default=list(range(FOLDS)))
     parser.add_argument(
         "--variants", nargs="+", choices=list(VARIANTS), default=["head"], help="the first for all arms"
     )

@@ -162,7 +162,7 @@ class Featurizer:
         spanned = np.array([one.start >= 0 for one in values.own], bool)[:, None]
         inside = (values.first >= 0)[:, None]
         beside = before + np.roll(behind, self.provider.width // 2, axis=1)
-        vectors = direction(np.where(spanned, beside, text + before * ~inside))
+        vectors = direction(np.where(spanned, beside, text + before * ~inside)) if self.vectors else text[:, :0]
         return vectors, cover, np.concatenate([part @ slots.T for part in (text, before, behind)], axis=1)
 
 

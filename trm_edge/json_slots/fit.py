@@ -20,10 +20,10 @@ from .slots import Slot
 from .values import Values
 from .wording import LEADS, NEGATIONS, shapes_in, stems
 
-NEAR, FITS = 15, 10  # columns of ``nearness`` and ``own_fit``
 if TYPE_CHECKING:
     from .calls import SlotInputs
 
+NEAR, FITS = 15, 10  # columns of ``nearness`` and ``own_fit``
 _NO_LEAD = np.eye(len(LEADS) + 1, dtype=np.float32)[:, : len(LEADS)]
 
 
@@ -85,7 +85,7 @@ def mentioned(read: ReadQuery, slots: Sequence[Slot], names: Vectors, descriptio
 def strongest(columns: Sequence[Vectors], slot_of: Indices, slots: int) -> Vectors:
     """Return [S, columns]: the most that a candidate of each slot has; 0 where it has none."""
     most = np.zeros((slots, len(columns)), np.float32)
-    begins = np.flatnonzero(np.diff(slot_of, prepend=-1))
+    begins = _begins(slot_of)
     most[slot_of[begins]] = np.maximum.reduceat(np.stack(columns, axis=1), begins, axis=0)
     return most
 
@@ -178,15 +178,20 @@ def _between(value: Any, least: float, most: float) -> float:
     return (value - least) / (most - least) if isinstance(value, (int, float)) else 0.0
 
 
+def _begins(owners: Indices) -> Indices:
+    """Return where runs of equal numbers begin."""
+    return np.flatnonzero(np.diff(owners, prepend=-1))
+
+
 def _runs(owners: Indices) -> list[tuple[int, int]]:
     """Return where a run of equal numbers begins and ends."""
-    begins = np.flatnonzero(np.diff(owners, prepend=-1))
+    begins = _begins(owners)
     return list(zip(begins.tolist(), [*begins[1:].tolist(), len(owners)], strict=True)) if len(owners) else []
 
 
 def _most(column: Vectors, slot_of: Indices) -> Vectors:
     """Return [M] the most that a candidate of the same slot has."""
-    begins = np.flatnonzero(np.diff(slot_of, prepend=-1))
+    begins = _begins(slot_of)
     most: Vectors = np.repeat(np.maximum.reduceat(column, begins), np.diff(np.append(begins, len(slot_of))))
     return most
 

@@ -16,7 +16,8 @@ MAX_MENTION = 5  # tokens of a text that is looked for in the query
 BEFORE, BEHIND = 6, 2  # words of the clause that are looked at, beside a span
 _ARTICLES = frozenset(("the", "a", "an", "my", "your", "our", "his", "her", "their", "its"))
 _BREAKS = frozenset(",;.!?") | {"and"}  # end a clause, as a number does
-_RUN = re.compile(r"(?<![\w.])[A-Z][\w'&.-]*(?:(?: of| the| de)? [A-Z0-9][\w'&.-]*)*\b|\b(?=\w*[A-Z])\w*\d[\w/-]*")
+# A run of words in capitals, or a code of capitals and digits.
+CAPITALS = re.compile(r"(?<![\w.])[A-Z][\w'&.-]*(?:(?: of| the| de)? [A-Z0-9][\w'&.-]*)*\b|\b(?=\w*[A-Z])\w*\d[\w/-]*")
 _QUOTES = "'\"`\u2018\u2019\u201c\u201d"
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
@@ -138,7 +139,7 @@ class ReadQuery:
     def marked(self, candidates: Sequence[Candidate]) -> tuple[Flags, Flags]:
         """Return [M] of the spans: which are whole runs of words in capitals, and which stand in quotation marks."""
         text = self.text
-        runs = {match.span() for match in _RUN.finditer(text, len(text.partition(" ")[0]))}
+        runs = {match.span() for match in CAPITALS.finditer(text, len(text.partition(" ")[0]))}
         opened = {i + 1 for i, character in enumerate(text) if character in _QUOTES}
         closed = {i - 1 for i in opened}
         capital = [one.start >= 0 and (one.start, one.end) in runs for one in candidates]

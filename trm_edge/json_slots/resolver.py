@@ -186,7 +186,7 @@ class Resolver:
         inputs = bind_tools([slots.tool for slots in compiled], query, self.featurizer)
         chosen = self.choose(inputs, [list(by_name).index(name) if name in by_name else -1])
         names = [str(inputs.candidates[int(y[0])].value) for y in chosen.y]
-        own = arguments if name in (names[-1], None) or name not in by_name else None
+        own = None if name in by_name and name != names[-1] else arguments
         call = self.resolve(by_name[names[-1]], query, own, now)
         confidence = min(call.confidence, chosen.confidence)
         steps = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
@@ -20,12 +19,7 @@ FORMATS = ("date", "date-time", "time", "email", "uri")
 
 def name_of(slot: Slot) -> str:
     """Return a slot's own name as words; the elements of an array have their array's."""
-    return _spaced(next((part for part in reversed(slot.path) if isinstance(part, str)), ""))
-
-
-@lru_cache(maxsize=1 << 12)
-def _spaced(name: str) -> str:
-    return words_of(name)
+    return words_of(next((part for part in reversed(slot.path) if isinstance(part, str)), ""))
 
 
 def kind_of(schema: Schema) -> str:

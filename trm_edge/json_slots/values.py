@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -31,8 +30,6 @@ _NUMBERS = _WRITTEN + 9 + len(MARKS) + 1
 OWN_FLAGS = _NUMBERS + 7
 _DIGIT = re.compile(r"\d")
 
-Numbers = np.ndarray[Any, np.dtype[np.float64]]
-
 
 class Values:
     """The distinct candidates of a call, U of them.
@@ -50,11 +47,10 @@ class Values:
     """
 
     def __init__(self, candidates: Sequence[Candidate], read: ReadQuery) -> None:
-        index: dict[int, int] = {}
-        self.which = np.array([index.setdefault(id(one), len(index)) for one in candidates], np.int64)
-        starts = np.zeros(len(index), np.int64)
-        starts[self.which[::-1]] = np.arange(len(candidates))[::-1]
-        self.own = [candidates[row] for row in starts.tolist()]
+        distinct = {id(one): one for one in candidates}
+        place = {identity: number for number, identity in enumerate(distinct)}
+        self.own = list(distinct.values())
+        self.which = np.array([place[id(one)] for one in candidates], np.int64)
         self.texts = [text_of(one) for one in self.own]
         self.first, self.last = read.tokens_of(self.own, self.texts)
 
@@ -102,15 +98,10 @@ def text_of(candidate: Candidate) -> str:
     if value is MISSING:
         return ""
     if isinstance(value, str):
-        return value if candidate.source == "span" else _spaced(value[:MAX_TEXT])
+        return value if candidate.source == "span" else words_of(value[:MAX_TEXT])
     if isinstance(value, list):
         return ", ".join(part if isinstance(part, str) else repr(part) for part in value)
     return "null" if value is None else str(value).lower()
-
-
-@lru_cache(maxsize=1 << 12)
-def _spaced(name: str) -> str:
-    return words_of(name)
 
 
 @lru_cache(maxsize=1 << 14)

@@ -61,6 +61,7 @@ _SAME = re.compile(r"\b(X|x|Xx)(?: \1\b)+")
 MAX_SHAPE = 60  # characters of a value whose shape is looked at
 
 
+@lru_cache(maxsize=1 << 12)
 def words_of(name: str) -> str:
     """Return an identifier as words: "numUnits_max" is "num Units max"."""
     return _HUMP.sub(" ", name.replace("_", " ").replace(".", " "))
