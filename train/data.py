@@ -7,7 +7,8 @@ actions     ``x [N, P, Dx]``, ``[x_len [N]]``, ``y0 [N, T, dof]``, ``target [N, 
             where the head has features; ``y0`` may be missing where the spec says that a draft is optional
 slots       ``x``, ``[x_len]``, ``slots [N, S, Ds]``, ``candidates [N, M, Dc]``, ``mask [N, S, M]`` bool,
             ``target [N, S]``, ``[y0 [N, S]]``, ``[s_len]``, ``[m_len]``, ``[omit [N, M]]`` bool: candidates that
-            leave a slot out, ``[required [N, S]]`` bool. Target -1 supervises nothing
+            leave a slot out, ``[right [N, M]]`` bool: candidates that are as right for their slot as its target,
+            ``[required [N, S]]`` bool. Target -1 supervises nothing
 tokens      ``x [N, S]``, ``target [N, S]`` (-100 is ignored), ``[puzzle_id [N]]``
 ==========  =========================================================================================================
 
@@ -43,11 +44,12 @@ _SHAPES: dict[str, dict[str, tuple[str, str]]] = {  # name -> dtype kind, dimens
     "slots": {
         **{"x": ("f", "N P context_size"), "x_len": ("i", "N"), "y0": ("i", "N S"), "target": ("i", "N S")},
         **{"slots": ("f", "N S slot_size"), "candidates": ("f", "N M candidate_size"), "mask": ("b", "N S M")},
-        **{"s_len": ("i", "N"), "m_len": ("i", "N"), "omit": ("b", "N M"), "required": ("b", "N S")},
+        **{"s_len": ("i", "N"), "m_len": ("i", "N"), "required": ("b", "N S")},
+        **{"omit": ("b", "N M"), "right": ("b", "N M")},
     },
     "tokens": {"x": ("i", "N answer_rows"), "target": ("i", "N answer_rows"), "puzzle_id": ("i", "N")},
 }
-_OPTIONAL = {"x_len", "s_len", "m_len", "omit", "required", "puzzle_id"}
+_OPTIONAL = {"x_len", "s_len", "m_len", "omit", "right", "required", "puzzle_id"}
 _PADDED = {"x": ("x_len", 1), "slots": ("s_len", 1), "candidates": ("m_len", 1)}
 
 
@@ -103,7 +105,7 @@ class Examples:
 
 
 _SLOT_DIMS = {"slots": 1, "mask": 1, "y0": 1, "target": 1, "required": 1}
-_CANDIDATE_DIMS = {"candidates": 1, "mask": 2, "omit": 1}
+_CANDIDATE_DIMS = {"candidates": 1, "mask": 2, "omit": 1, "right": 1}
 
 
 def split(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:

@@ -16,6 +16,8 @@ from .config import LossConfig
 from .data import IGNORED
 from .model import Batch, StepOutput, TrmHead
 
+_NONE = -1e9  # logarithm of no share; -inf would make gradients of rows that do not count NaN
+
 
 @dataclass(frozen=True)
 class StepLoss:
@@ -47,13 +49,14 @@ def step_loss(head: TrmHead, out: StepOutput, target: Tensor, batch: Batch, conf
     else:
         assert out.logits is not None
         ignored = IGNORED if head.spec.answer == "tokens" else -1
-        terms = {"answer": cross_entropy(out.logits, target, ignored, config.cross_entropy)}
+        right = right_choices(target, batch) if "right" in batch else None
+        terms = {"answer": cross_entropy(out.logits, target, ignored, config.cross_entropy, right)}
         if config.left_out:
             terms["left_out"] = config.left_out * left_out_penalty(out.logits, batch)
-    right = is_right(head, out.y, batch, config.halt_tolerance)
+    done = is_right(head, out.y, batch, config.halt_tolerance)
     if config.halt:
-        terms["halt"] = config.halt * F.binary_cross_entropy_with_logits(out.halt_logit.float(), right.float())
-    return StepLoss(torch.stack(list(terms.values())).sum(), terms, right)
+        terms["halt"] = config.halt * F.binary_cross_entropy_with_logits(out.halt_logit.float(), done.float())
+    return StepLoss(torch.stack(list(terms.values())).sum(), terms, done)
 
 
 def is_right(head: TrmHead, y: Tensor, batch: Batch, tolerance: float) -> Tensor:
@@ -61,8 +64,17 @@ def is_right(head: TrmHead, y: Tensor, batch: Batch, tolerance: float) -> Tensor
     target = batch["target"]
     if head.spec.answer == "actions":
         return action_error(head, y.detach(), target) <= tolerance
-    ignored = target == (IGNORED if head.spec.answer == "tokens" else -1)
-    return ((y == target) | ignored).all(-1)
+    correct = (y == target) | (target == (IGNORED if head.spec.answer == "tokens" else -1))
+    if "right" in batch:
+        correct |= right_choices(target, batch).gather(-1, y.long().clamp_min(0)[..., None])[..., 0] & (y >= 0)
+    return correct.all(-1)
+
+
+def right_choices(target: Tensor, batch: Batch) -> Tensor:
+    """Return ``[B, S, M]``: candidates as right as ``target``, where it is the final one; elsewhere it alone."""
+    chosen = torch.arange(batch["right"].shape[-1], device=target.device) == target[..., None]
+    final = (target == batch["target"]) & (target >= 0)
+    return chosen | (batch["right"][:, None] & batch["mask"] & final[..., None])
 
 
 def action_error(head: TrmHead, y: Tensor, target: Tensor) -> Tensor:
@@ -70,15 +82,23 @@ def action_error(head: TrmHead, y: Tensor, target: Tensor) -> Tensor:
     return ((y - target) / head.w("normalization.y0.std")).square().mean((1, 2)).sqrt()
 
 
-def cross_entropy(logits: Tensor, target: Tensor, ignored: int, kind: str = "softmax") -> Tensor:
-    """Cross-entropy of ``logits [B, S, C]`` against ``target [B, S]``; entries equal to ``ignored`` do not count."""
+def cross_entropy(
+    logits: Tensor, target: Tensor, ignored: int, kind: str = "softmax", right: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy of ``logits [B, S, C]`` against ``target [B, S]``; entries equal to ``ignored`` do not count.
+
+    With ``right [B, S, C]`` against the share that all right classes hold together.
+    """
     real = target != ignored
     if not logits.shape[-1]:
         return logits.sum()
     # A row without any candidate is all -inf, and 0 * NaN is NaN: it is replaced before, not multiplied after.
     logits = torch.where(real[..., None], logits, 0)
     log_p = log_stablemax(logits.double()).float() if kind == "stablemax" else logits.float().log_softmax(-1)
-    picked = log_p.gather(-1, torch.where(real, target, 0)[..., None])[..., 0]
+    if right is None:
+        picked = log_p.gather(-1, torch.where(real, target, 0)[..., None])[..., 0]
+    else:
+        picked = log_p.masked_fill(~(right & real[..., None]), _NONE).logsumexp(-1)
     picked = torch.where(real, picked, 0)
     return -(picked.sum(-1) / real.sum(-1).clamp_min(1)).mean()
 

@@ -11,6 +11,7 @@ slot_of         [sum of M]: the one slot of its example, 0 to S - 1, that may ta
 target          [sum of S]: a candidate of its example, 0 to M - 1; -1 supervises nothing
 y0              [sum of S], optional: the draft's candidates, or -1
 omit            [sum of M] bool, optional: candidates that leave their slot out
+right           [sum of M] bool, optional: candidates that are as right for their slot as its target
 ==============  =====================================================================================================
 """
 
@@ -28,7 +29,10 @@ from trm_edge.spec import TrmSpec
 
 from .data import Arrays, Examples
 
-_ROWS = {"x": "x", "slots": "s", "target": "s", "y0": "s", "candidates": "m", "slot_of": "m", "omit": "m"}
+_ROWS = {"x": "x", "slots": "s", "target": "s", "y0": "s", "candidates": "m", "slot_of": "m"} | {
+    "omit": "m",
+    "right": "m",
+}
 _LIMITS = {"x": "max_context", "s": "answer_rows", "m": "max_candidates"}
 _WIDTHS = {"x": "context_size", "slots": "slot_size", "candidates": "candidate_size"}
 
@@ -108,7 +112,7 @@ def check_packed(spec: TrmSpec, arrays: Arrays) -> Packed:
     known = {*_ROWS, "x_len", "s_len", "m_len"}
     for name in sorted(set(arrays) - known):
         raise TrmInputError(f"{name}: unknown among packed slots; known: {', '.join(sorted(known))}")
-    for name in sorted(known - set(arrays) - {"y0", "omit"}):
+    for name in sorted(known - set(arrays) - {"y0", "omit", "right"}):
         raise TrmInputError(f"{name}: missing; packed slots need it")
     count = len(arrays["x_len"])
     if not count:
@@ -132,7 +136,7 @@ def check_packed(spec: TrmSpec, arrays: Arrays) -> Packed:
 
 def _check_rows(spec: TrmSpec, name: str, array: Array, rows: int) -> None:
     shape = [rows, getattr(spec, _WIDTHS[name])] if name in _WIDTHS else [rows]
-    kinds = {"omit": "b"}.get(name, "f" if name in _WIDTHS else "iu")
+    kinds = {"omit": "b", "right": "b"}.get(name, "f" if name in _WIDTHS else "iu")
     if [*array.shape] != shape or array.dtype.kind not in kinds:
         kind = {"b": "bool", "f": "floats", "iu": "integers"}[kinds]
         raise TrmInputError(f"{name}: expected {kind} {shape}, got {array.dtype} {list(array.shape)}")

@@ -35,11 +35,13 @@ def label(inputs: SlotInputs, arguments: Mapping[str, Json]) -> Array | None:
     return None if (target < 0).any() else target
 
 
-def call_arrays(inputs: SlotInputs, target: Array) -> dict[str, Array]:
-    """Return one call as ``train.packed.pack`` takes it."""
+def call_arrays(inputs: SlotInputs, target: Array, right: Array | None = None) -> dict[str, Array]:
+    """Return one call as ``train.packed.pack`` takes it; ``right`` [M] are candidates as right as the target's."""
     made = inputs.arrays
     omit = np.array([candidate.value is MISSING for candidate in inputs.candidates], bool)
     arrays = {name: made[name] for name in ("x", "slots", "candidates", "y0")}
+    if right is not None:
+        arrays["right"] = right
     return arrays | {"slot_of": inputs.slot_of.astype(np.int32), "target": target.astype(np.int32), "omit": omit}
 
 

@@ -14,7 +14,7 @@ import sys
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,8 @@ MODEL = "any"
 class Example:
     """One query, the tools offered, the name of the right one, and per argument the values that count as right.
 
-    ``""`` among an argument's values means that it may be left out.
+    ``""`` among an argument's values means that it may be left out. ``changes`` are the values and texts that a variant
+    of an example has others for.
     """
 
     identity: str
@@ -37,6 +38,7 @@ class Example:
     tools: list[dict[str, Any]]
     name: str
     answer: dict[str, list[Any]]
+    changes: tuple[tuple[Any, Any], ...] = ()
 
     @property
     def tool(self) -> dict[str, Any]:
@@ -89,16 +91,22 @@ def _checker() -> tuple[Any, Any]:
 # ---- labels ----------------------------------------------------------------------------------------------------------
 
 
-def labels(
-    bound: SlotInputs, answer: dict[str, list[Any]], only_said: bool = False
-) -> np.ndarray[Any, np.dtype[np.int32]] | None:
-    """Return the choices [S] that make one of the right answers, or None where the candidates hold none.
+class Labels(NamedTuple):
+    """Choices [S] that make a right answer, and whether a candidate is right for its slot, [M]."""
 
-    Of the candidates that fit, the first is taken: those of the draft and the schema stand before the query's. With
-    ``only_said``, as a head should learn it, what may be left out is left out unless the query or the draft has it.
+    chosen: np.ndarray[Any, np.dtype[np.int32]]
+    right: np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def labels(bound: SlotInputs, answer: dict[str, list[Any]], only_said: bool = False) -> Labels | None:
+    """Return the choices that make one of the right answers, or None where the candidates hold none.
+
+    Of the candidates that fit, the draft's is taken, or else the first. With ``only_said``, as a head should learn it,
+    what may be left out is left out unless the query or the draft has it.
     """
     by_path: dict[tuple[Any, ...], int] = {slot.path: i for i, slot in enumerate(bound.slots)}
     chosen = np.full(len(bound.slots), -1, dtype=np.int32)
+    right = np.zeros(len(bound.candidates), bool)
 
     def leave_out(path: tuple[Any, ...]) -> bool:
         return all([choose(i, [MISSING]) for known, i in by_path.items() if known[: len(path)] == path])
@@ -110,11 +118,14 @@ def labels(
         fitting = [
             int(j) for value in values for j in np.flatnonzero(bound.mask[i]) if fits(value, bound.candidates[j].value)
         ]
+        drafted = [j for j in fitting if j == bound.y0[i]]
         if only_said and any(value is MISSING for value in values):
             said = [j for j in fitting if _is_said(bound, j)]
             fitting = said or [j for j in fitting if bound.candidates[j].value is MISSING] or fitting
+        right[bound.mask[i]] = False
+        right[drafted + fitting] = True
         if fitting:
-            chosen[i] = fitting[0]
+            chosen[i] = (drafted + fitting)[0]
         return bool(fitting)
 
     def make(path: tuple[Any, ...], values: list[Any]) -> bool:
@@ -139,13 +150,13 @@ def labels(
             return False
         return all(make((*path, name), wanted.get(name, [""])) for name in names)
 
-    return chosen if make_object((), answer) else None
+    return Labels(chosen, right) if make_object((), answer) else None
 
 
 def _is_said(bound: SlotInputs, j: int) -> bool:
-    """Whether a candidate's value comes from the query, or stands in it, or is the draft's choice."""
+    """Whether a candidate's value comes from the query, or stands in it."""
     candidate = bound.candidates[j]
-    if candidate.source in ("span", "mentioned") or j in bound.y0:
+    if candidate.source in ("span", "mentioned"):
         return candidate.value is not MISSING
     return isinstance(candidate.value, str) and _standard(candidate.value) in _standard(bound.query)
 

@@ -1,10 +1,10 @@
-"""Training examples of a fold's head: real queries, the same with other values, and synthetic ones, with drafts.
+"""Training examples of a fold's head: real queries, and the same with other values, with drafts.
 
     python benchmarks/function_call/calls.py --fold 0 --out runs/fold0.npz
 
-A query comes with no draft, with the language model's where there is one (``drafts/``), or with one made wrong in the
-ways of ``trm_edge.train.tool_calls.KINDS``. Where several tools are offered, their choice is an example of its own;
-synthetic queries get other tools of the fold beside theirs.
+A query comes with no draft, with the language model's where there is one (``drafts/``; in a variant, with the variant's
+values), or with one made wrong in the ways of ``trm_edge.train.tool_calls.KINDS``. Where several tools are offered,
+their choice is an example of its own; synthetic queries get other tools of the fold beside theirs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from function_call.bfcl import Example, labels
 from function_call.drafts import drafts
 from function_call.folds import split
 from function_call.llm import call_of
-from function_call.substitution import texts_of, variants
+from function_call.substitution import redrafted, texts_of, variants
 from function_call.synthetic import generated
 from trm_edge.json_slots import Featurizer, JsonSlots, SchemaError
 from trm_edge.json_slots.features import featurizer_for
@@ -36,28 +36,28 @@ from trm_edge.train import load_config
 from trm_edge.train.packed import pack
 from trm_edge.train.tool_calls import KINDS, call_arrays, corrupted
 
-VARIANTS, REPEATS = 8, 2  # of a real query: with other values, as it is (with other drafts)
-MODEL_SHARE = 0.6  # of the queries with a language model's draft, those that get it
-DRAFTED = dict(zip(KINDS, (0.4, 0.1, 0.15, 0.25, 0.1), strict=True))  # shares of the other drafts
+VARIANTS, REPEATS = 12, 2  # of a real query: with other values, as it is (with other drafts)
+UNDRAFTED = 0.3  # share of the queries that come without a draft
+MODEL_SHARE = 0.85  # of the others for which there is a draft of the language model, those that get it
+DRAFTED = dict(zip(KINDS, (0.0, 0.3, 0.2, 0.35, 0.15), strict=True))  # shares of the other drafts
 OFFERED = 3  # tools beside a synthetic query's own
 
 
-def sources(fold: int, synthetic: int = 0) -> Iterator[tuple[Example, bool]]:
-    """Yield a fold's training examples, and whether they are as a user wrote them; ``synthetic`` queries of a tool."""
+def sources(fold: int, synthetic: int = 0) -> Iterator[Example]:
+    """Yield a fold's training examples, with ``synthetic`` queries made up for every tool."""
     part = split(fold)
     others = texts_of(part.train)
     for example in part.train:
         for _ in range(REPEATS):
-            yield example, True
-        for variant in variants(example, VARIANTS, fold, others):
-            yield variant, False
+            yield example
+        yield from variants(example, VARIANTS, fold, others)
     rng = random.Random(fold)
     for number, made in enumerate(generated(part.tools, synthetic, fold)):
         example = made.as_example(f"synthetic_{number}")
         beside = [tool for tool in rng.sample(part.tools, OFFERED) if tool["name"] != example.name]
         tools = [*beside, *example.tools]
         rng.shuffle(tools)
-        yield Example(example.identity, example.query, tools, example.name, example.answer), False
+        yield Example(example.identity, example.query, tools, example.name, example.answer)
 
 
 class Maker:
@@ -80,7 +80,7 @@ class Maker:
         self._rows = drafts("grammar")
         self._slots: dict[str, JsonSlots | None] = {}
 
-    def calls(self, example: Example, real: bool) -> Iterator[dict[str, Any]]:
+    def calls(self, example: Example) -> Iterator[dict[str, Any]]:
         """Yield the arrays of an example: the choice of its tool, and its slots."""
         compiled = [slots.tool for tool in example.tools if (slots := self.slots(tool)) is not None]
         names = [tool.name for tool in compiled]
@@ -89,26 +89,27 @@ class Maker:
         if len(names) > 1 and len(set(names)) == len(names):
             self.counts["tools"] += 1
             choice = bind_tools(compiled, example.query, self.featurizer)
-            yield call_arrays(choice, np.array([names.index(example.name)]))
+            target = np.array([names.index(example.name)])
+            yield call_arrays(choice, target, np.arange(len(names)) == target)
         slots = self.slots(example.tool)
         if slots is None or not slots.tool.arguments.properties:
             return
         first = slots.bind(example.query)
         right = labels(first, example.answer, only_said=True)
-        answer = None if right is None else first.decode(right).json
+        answer = None if right is None else first.decode(right.chosen).json
         if answer is None:
             self.counts["missing"] += 1
             return
-        draft = self._draft(example, real, slots, json.loads(answer))
+        draft = self._draft(example, slots, json.loads(answer))
         inputs = slots.bind(example.query, draft, self.featurizer)
-        target = labels(inputs, example.answer, only_said=True)
-        if target is None:
+        found = labels(inputs, example.answer, only_said=True)
+        if found is None:
             self.counts["missing"] += 1
         elif len(inputs.slots) > self.spec.answer_rows or len(inputs.candidates) > self.spec.max_candidates:
             self.counts["too large"] += 1
         else:
             self.counts["slots"] += 1
-            yield call_arrays(inputs, target)
+            yield call_arrays(inputs, found.chosen, found.right)
 
     def slots(self, tool: dict[str, Any]) -> JsonSlots | None:
         """Return a tool, compiled once, or None where its schema is not supported."""
@@ -120,20 +121,21 @@ class Maker:
                 self._slots[key] = None
         return self._slots[key]
 
-    def _draft(self, example: Example, real: bool, slots: JsonSlots, right: dict[str, Any]) -> str:
-        row = self._rows.get(example.identity) if real else None
-        if row is not None and self.rng.random() < MODEL_SHARE:
-            name, arguments = call_of(row["text"])
-            if name == example.name and arguments is not None:
-                return arguments
+    def _draft(self, example: Example, slots: JsonSlots, right: dict[str, Any]) -> str:
+        if self.rng.random() < UNDRAFTED:
+            return ""
+        row = self._rows.get(example.identity.partition("~")[0])
+        name, arguments = call_of(row["text"]) if row is not None else (None, None)
+        if name == example.name and arguments is not None and self.rng.random() < MODEL_SHARE:
+            return redrafted(arguments, example.changes)
         kind = str(self.rng.choice(list(DRAFTED), p=list(DRAFTED.values())))
         return corrupted(slots, example.query, right, kind, self.rng)
 
 
-def write(path: Path, examples: Iterable[tuple[Example, bool]], maker: Maker) -> dict[str, int]:
+def write(path: Path, examples: Iterable[Example], maker: Maker) -> dict[str, int]:
     """Write a packed data set, and return how many examples it has of each kind."""
     shown = tqdm(examples, desc=path.name, unit=" queries", disable=None)
-    calls = [call for example, real in shown for call in maker.calls(example, real)]
+    calls = [call for example in shown for call in maker.calls(example)]
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **pack(calls))
     return maker.counts

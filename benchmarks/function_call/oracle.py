@@ -45,10 +45,10 @@ def measure(example: Example, now: dt.datetime | None = None) -> dict[str, Any]:
     seconds = time.thread_time() - begun
     size = {"slots": len(bound.slots), "candidates": len(bound.candidates), "seconds": seconds}
     size["short"] = len(example.query.split()) <= SHORT_WORDS and len(bound.slots) <= SHORT_SLOTS
-    chosen = labels(bound, example.answer)
-    if chosen is None:
+    found = labels(bound, example.answer)
+    if found is None:
         return {"outcome": "missing", **size, "lacking": lacking(bound, example.answer)}
-    resolved = bound.decode(chosen)
+    resolved = bound.decode(found.chosen)
     if resolved.json is None:
         return {"outcome": "unresolved", **size}
     right = passes(example, json.loads(resolved.json))

@@ -8,7 +8,8 @@ Every example of the folds is asked once by every arm, and BFCL's own checker ju
 model read its drafts from ``drafts/``; examples without one count for the others only. ``rules`` are told the right
 tool, which the others have to choose; of a draft, the function is kept, or chosen anew where an arm is "renamed".
 Variants other than ``head`` answer the arms "head" and "grammar + head, renamed". Steps k = 1..8 are read from one
-pass. Harm: right drafts that are made wrong; repair: wrong drafts that are made right. Heads and answers are kept in
+pass; a bonus of the draft's choices other than the default is asked apart. Harm: right drafts that are made wrong;
+repair: wrong drafts that are made right. Heads and answers are kept in
 ``cache/`` by the hash of what made them; how long a head was trained stands beside it. Needs
 pip install --no-deps bfcl-eval.
 """
@@ -43,6 +44,8 @@ STEPS = 8
 SHOWN = 2  # the step that tables show: as many as a head is trained for
 ARMS = ("oracle", "rules", "head", "grammar", "grammar + rules", "grammar + head", "grammar + head, renamed")
 THRESHOLDS = (0.0, 0.3, 0.5, 0.7, 0.9)
+DRAFTED = {"grammar + head": False, "grammar + head, renamed": True}  # arms, and whether the function is chosen anew
+BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0, 4.5, 5.0)
 
 Row = dict[str, Any]
 
@@ -65,6 +68,8 @@ class Asked:
 
     def __init__(self, resolver: Resolver, alone: bool = False) -> None:
         self.resolver, self.alone = resolver, alone
+        provider = resolver.featurizer.provider
+        self.by_bonus = [Resolver(resolver.refiner, provider, steps=SHOWN, draft_bonus=bonus) for bonus in BONUSES]
         self.rows = drafts("grammar")
 
     def row(self, example: Example) -> Row:
@@ -95,7 +100,15 @@ class Asked:
             ruled = grammar_and_rules(own.tool, example.query, arguments or "") if named else None
             row["grammar + rules"] = named and _passes(example, ruled)
             self._head(row, "grammar + head", tools, example, call)
+            for arm, rename in DRAFTED.items():
+                row[f"{arm} by bonus"] = [self._right(one, tools, example, call, rename) for one in self.by_bonus]
         return row
+
+    def _right(
+        self, resolver: Resolver, tools: Mapping[str, JsonSlots], example: Example, draft: Any, rename: bool
+    ) -> bool:
+        call = resolver.resolve_tool_call(list(tools.values()), example.query, draft, rename=rename)
+        return call.name == example.name and _passes(example, call.json)
 
     def _head(
         self,
@@ -118,8 +131,8 @@ class Asked:
 
     def _oracle(self, slots: JsonSlots, example: Example) -> bool:
         inputs = slots.bind(example.query)
-        chosen = labels(inputs, example.answer)
-        text = None if chosen is None else inputs.decode(chosen).json
+        found = labels(inputs, example.answer)
+        text = None if found is None else inputs.decode(found.chosen).json
         return text is not None and passes(example, json.loads(text))
 
 
@@ -172,19 +185,19 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
             ("head", "grammar"),
         )
     }
-    for arm in ("grammar + rules", "grammar + head", "grammar + head, renamed"):
+    for arm in ("grammar + rules", *DRAFTED):
         found["paired"][arm] = {
             "harm": _mean([not row[arm] for row in both if row["grammar"]]),
             "repair": _mean([row[arm] for row in both if not row["grammar"]]),
         }
     found["by step"] = {
         arm: [_mean([row[f"{arm} by step"][k] for row in rows if f"{arm} by step" in row]) for k in range(STEPS)]
-        for arm in ("head", "grammar + head", "grammar + head, renamed")
+        for arm in ("head", *DRAFTED)
     }
     found["by confidence"] = {
-        arm: {str(least): _abstaining(both, arm, least) for least in THRESHOLDS}
-        for arm in ("grammar + head", "grammar + head, renamed")
+        arm: {str(least): _abstaining(both, arm, least) for least in THRESHOLDS} for arm in DRAFTED
     }
+    found["by bonus"] = {arm: _by_bonus(both, arm) for arm in DRAFTED}
     found["calibration"] = {arm: _calibration(both, arm) for arm in ("head", "grammar + head, renamed")}
     return found
 
@@ -197,6 +210,19 @@ def _abstaining(rows: Sequence[Row], arm: str, least: float) -> dict[str, float]
         "harm": _mean([not now for now, row in zip(taken, rows, strict=True) if row["grammar"]]),
         "changed": _mean([row[f"{arm} confidence"] >= least for row in rows]),
     }
+
+
+def _by_bonus(rows: Sequence[Row], arm: str) -> dict[str, dict[str, float]]:
+    """Return what becomes of drafts by how much better another choice must be; p is against the hand rules."""
+    found = {}
+    for i, bonus in enumerate(BONUSES):
+        hits = [row[f"{arm} by bonus"][i] for row in rows]
+        found[str(bonus)] = {
+            "right": _mean(hits),
+            "harm": _mean([not hit for hit, row in zip(hits, rows, strict=True) if row["grammar"]]),
+            "p": mcnemar(hits, [row["grammar + rules"] for row in rows]),
+        }
+    return found
 
 
 def _calibration(rows: Sequence[Row], arm: str, bins: int = 10) -> list[list[float]]:
@@ -241,6 +267,10 @@ def table(found: Mapping[str, Any]) -> str:
         for least, one in several.items():
             shown = ", ".join(f"{k} {100 * v:.1f} %" for k, v in one.items())
             lines.append(f"{arm}, changed from confidence {least} on: {shown}")
+    for arm, several in found["by bonus"].items():
+        for bonus, one in several.items():
+            shown = f"right {100 * one['right']:.1f} %, harm {100 * one['harm']:.1f} %, p {one['p']:.4f}"
+            lines.append(f"{arm}, bonus {bonus}: {shown}")
     for arm, parts in found["calibration"].items():
         shown = " ".join(f"{100 * sure:.0f}: {100 * right:.0f} ({count})" for count, sure, right in parts)
         lines.append(f"{arm}, confidence: right in percent (calls): {shown}")

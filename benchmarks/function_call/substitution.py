@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -32,7 +32,9 @@ from function_call.replacements import (
 from function_call.values import Rng
 from trm_edge.json_slots import SchemaError, Tool, compile_tool
 from trm_edge.json_slots.operators import Span, find_spans
-from trm_edge.json_slots.schema import Array, Choice, Object, Scalar, violation
+from trm_edge.json_slots.schema import MISSING, Array, Choice, Object, Scalar, violation
+from trm_edge.json_slots.slots import read_json
+from trm_edge.json_slots.text import dumps
 
 KEPT = 0.25  # share of the values that could be replaced and are not
 TRIES = 4
@@ -89,6 +91,27 @@ def texts_of(examples: Iterable[Example]) -> dict[str, list[str]]:
     return {name: list(texts) for name, texts in found.items()}
 
 
+def redrafted(arguments: str, changes: Sequence[tuple[Any, Any]]) -> str:
+    """Return drafted arguments as they would be for a variant, so that it is right and wrong where the draft was."""
+    value, _ = read_json(arguments) if changes else (MISSING, False)
+    texts = {old.lower(): new for old, new in changes if isinstance(old, str) and old and isinstance(new, str)}
+    said = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))), re.I) if texts else None
+
+    def changed(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: changed(inner) for name, inner in part.items()}
+        whole = next((new for old, new in changes if type(old) is type(part) and old == part), MISSING)
+        if whole is not MISSING:
+            return whole
+        if isinstance(part, list):
+            return [changed(inner) for inner in part]
+        if isinstance(part, str) and said is not None:
+            return said.sub(lambda match: texts[match.group().lower()], part)
+        return part
+
+    return arguments if value is MISSING else dumps(changed(value))
+
+
 _tools: dict[int, tuple[Any, Tool]] = {}
 
 
@@ -122,6 +145,7 @@ def _variant(example: Example, tool: Tool, spans: list[Span], rng: Rng, others: 
     if not changed or not _keeps_order(changed):
         return None
     edits = [edit for leaf, _, texts in changed for edit in zip(leaf.places, texts, strict=True)]
+    values = [(leaf.value, value) for leaf, value, _ in changed]
     query = _edited(example.query, edits)
     read = list(find_spans(query))
     for leaf, value, _ in changed:
@@ -130,7 +154,8 @@ def _variant(example: Example, tool: Tool, spans: list[Span], rng: Rng, others: 
         leaf.values[:], leaf.value = [value], value
     if not all(_is_said(leaf, query, read) for leaf in leaves if leaf.places):
         return None
-    return replace(example, query=query, answer=answer)
+    changes = (*values, *((place.text, text) for place, text in edits))
+    return replace(example, query=query, answer=answer, changes=changes)
 
 
 def _drawn(leaves: list[Leaf], rng: Rng, others: Others) -> list[Change]:

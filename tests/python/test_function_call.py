@@ -30,8 +30,8 @@ def labelled(answer: dict[str, list[Any]], draft: str | None = None, **options: 
     from function_call.bfcl import labels
 
     bound = JsonSlots(ORDER).bind(QUERY, draft)
-    chosen = labels(bound, answer, **options)
-    return None if chosen is None else json.loads(bound.decode(chosen).json)
+    found = labels(bound, answer, **options)
+    return None if found is None else json.loads(bound.decode(found.chosen).json)
 
 
 @pytest.mark.parametrize(

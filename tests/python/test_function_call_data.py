@@ -213,6 +213,23 @@ def test_values_are_replaced_in_query_and_answer_alike() -> None:
     assert ANSWER["to_city"] == ["Denver, CO"]
 
 
+def test_a_variant_has_the_draft_of_its_query_with_the_values_that_it_says() -> None:
+    from function_call.substitution import redrafted
+
+    drafted = {"from_city": "Oakland, CA", "to_city": "Oakland", "number_of_tickets": 2, "airlines": ["Delta", "Delta"]}
+    drafted |= {"departure_date": "May", "seating_class": "economy class", "include_bags": False}
+    for one in variants_of(ASKED, ANSWER):
+        answer = {name: values[0] for name, values in one.answer.items()}
+        draft = json.loads(redrafted(json.dumps(drafted), one.changes))
+        assert draft["from_city"] == answer["from_city"]
+        assert draft["number_of_tickets"] == answer["number_of_tickets"]
+        assert draft["airlines"] == [answer["airlines"][0]] * 2
+        assert draft["seating_class"].lower() == f"{answer['seating_class']} class".lower()
+        assert draft["departure_date"] == "May" and draft["include_bags"] is False
+    assert redrafted('{"to_city": ', ()) == '{"to_city": '
+    assert redrafted("nothing", [("nothing", "all")]) == "nothing"
+
+
 @pytest.mark.parametrize(
     ("schema", "query", "values", "pattern"),
     [

@@ -193,6 +193,13 @@ class TestFit:
         assert strongest([values, 1 - values], slot_of, 4).tolist() == [[1, 0.5], [0, 0], [0, 1], [0, 0]]
 
 
+class TestUnits:
+    @pytest.mark.parametrize(("query", "token"), [("a base of 5m", 3), ("a base of 5 m", 4), ("a base of m", None)])
+    def test_an_abbreviated_unit_is_said_behind_a_number_only(self, query, token):
+        at = ReadQuery(query, HashedNgrams(8).tokens(query)).at
+        assert at.get(stem("meters")) == (None if token is None else [token])
+
+
 class TestValues:
     def test_slots_share_the_values_that_were_read(self):
         bound = Bound("from Oslo to Rome")
@@ -219,6 +226,17 @@ class TestValues:
         assert flags.shape == (1, OWN_FLAGS)
         assert {name: flags[0, place] for name, place in expected.items()} == dict.fromkeys(expected, 1)
         assert flags[0, 72:77].sum() == ("type" in expected)
+
+    def test_a_part_of_a_longer_value_is_told_from_the_whole(self):
+        properties = {"a": {"type": "array", "items": {"type": "integer"}}, "b": {"type": "integer"}}
+        tool = {"name": "f", "parameters": {"type": "object", "properties": properties}}
+        call = JsonSlots(tool).bind("items 102 and 103")
+        values = Values(call.candidates, ReadQuery(call.query, HashedNgrams(8).tokens(call.query)))
+        flags = {str(one.value): row for one, row in zip(values.own, values.nested().tolist(), strict=True)}
+        part, whole = flags["[102]"], flags["[102, 103]"]
+        assert part[1] > whole[1] == 0 and whole[2] > part[2]
+        assert flags["102"] == [0, 0, 0]  # a number is no part of a list
+        assert not Values([Candidate(MISSING, "omit")], ReadQuery("", HashedNgrams(8).tokens(""))).nested().any()
 
     def test_huge_and_odd_numbers_are_finite(self):
         read = ReadQuery("", HashedNgrams(8).tokens(""))

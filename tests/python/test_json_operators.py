@@ -41,6 +41,8 @@ READ = [
     ("number", "it cost $1,250,000.", 1250000),
     ("number", "$2.5 million", 2500000),
     ("number", "15k steps", 15000),
+    ("number", "\u20ac5m a year", 5 * 10**6),
+    ("number", "5M users", 5 * 10**6),
     ("number", "above 4/5", 4),
     ("number", "charges of 1e-9", 1e-9),
     ("number", "150lbs", 150),

@@ -93,6 +93,11 @@ class TestResolve:
         assert (kept.status, kept.json) == ("unchanged", draft)
         assert make_resolver(draft_bonus=1e4).resolve(LIGHT, told, '{"brightness": 7}').status == "resolved"
 
+    def test_without_a_draft_there_is_no_bonus(self):
+        told = "den at 40, red"
+        plain, fond = (make_resolver(draft_bonus=bonus).resolve(LIGHT, told) for bonus in (0, 1e4))
+        assert plain == fond and plain.json not in (None, "{}")
+
     def test_a_bonus_may_keep_the_draft_s_function(self):
         drafts = [{"name": tool["name"], "arguments": "{}"} for tool in (LIGHT, TIMER)]
         for bonus, kept in ((0, False), (1e4, True)):

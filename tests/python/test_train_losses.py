@@ -18,6 +18,7 @@ from trm_edge.train.losses import (  # noqa: E402
     left_out_penalty,
     limit_excess,
     log_stablemax,
+    right_choices,
     smoothness,
     step_loss,
 )
@@ -50,6 +51,30 @@ def test_cross_entropy_ignores_rows_without_candidates():
     assert loss.item() == pytest.approx(math.log(2))
     assert logits.grad.isfinite().all()
     assert logits.grad[0, 0, 0] == pytest.approx(0.5)
+
+
+def test_cross_entropy_against_several_right_classes_takes_what_they_hold_together():
+    logits = torch.tensor([[[0.0, math.log(2), 0.0, -INF], [-INF, -INF, -INF, -INF]]], requires_grad=True)
+    right = torch.tensor([[[True, False, True, False], [False, False, False, False]]])
+    loss = cross_entropy(logits, torch.tensor([[0, -1]]), -1, right=right)
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(2))
+    assert logits.grad.isfinite().all()
+    assert logits.grad[0, 0].tolist() == pytest.approx([-0.25, 0.5, -0.25, 0])
+
+
+def test_right_choices_are_those_of_the_slot_and_only_of_the_final_target():
+    batch = {
+        "target": torch.tensor([[0, 2, -1]]),
+        "right": torch.tensor([[True, True, True, True]]),
+        "mask": torch.tensor([[[True, True, False, False], [False, False, True, False], [False, False, False, True]]]),
+    }
+    assert right_choices(batch["target"], batch)[0].int().tolist() == [[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    drafted = torch.tensor([[1, 2, -1]])
+    assert right_choices(drafted, batch)[0].int().tolist() == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    head = TrmHead(make_spec("slots"))
+    answers = torch.tensor([[[1, 2, 3]], [[1, 2, -1]], [[-1, 2, 3]], [[2, 2, 3]], [[1, 3, 3]]])
+    assert [bool(is_right(head, y, batch, 0.0)) for y in answers] == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize("kind", ["softmax", "stablemax"])

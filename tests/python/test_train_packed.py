@@ -36,6 +36,7 @@ def calls(count=7, seed=0):
                 "target": first.astype(np.int32),
                 "y0": np.where(rng.random(slots) < 0.5, first, -1).astype(np.int32),
                 "omit": rng.random(len(slot_of)) < 0.2,
+                "right": rng.random(len(slot_of)) < 0.5,
             }
         )
     return made
@@ -56,7 +57,8 @@ def test_batches_are_padded_arrays_that_hold_the_calls():
             batch["target"][row],
             np.pad(call["target"], (0, 4 - slots), constant_values=-1)[: len(batch["target"][row])],
         )
-        assert np.array_equal(batch["omit"][row, :candidates], call["omit"])
+        for name in ("omit", "right"):
+            assert np.array_equal(batch[name][row, :candidates], call[name])
 
 
 def test_a_subset_holds_the_same_examples():
@@ -87,6 +89,7 @@ BAD = [
     ({"s_len": lambda a: a["s_len"][1:]}, r"s_len: expected integers \[7\]"),
     ({"x_len": lambda a: a["x_len"][:0]}, "x_len: holds no example"),
     ({"omit": lambda a: a["omit"].astype(int)}, "omit: expected bool"),
+    ({"right": lambda a: a["right"][1:]}, "right: expected bool"),
     ({"other": lambda a: a["x"]}, "other: unknown among packed slots"),
     ({"candidates": lambda a: None}, "candidates: missing"),
 ]

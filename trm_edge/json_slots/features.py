@@ -38,7 +38,7 @@ from .wording import subjects, words_of
 if TYPE_CHECKING:
     from .calls import SlotInputs
 
-TOKEN_FLAGS, SLOT_FLAGS, CANDIDATE_FLAGS = 6, 60, 174
+TOKEN_FLAGS, SLOT_FLAGS, CANDIDATE_FLAGS = 6, 63, 177
 FLAG_SIZE = np.float32(8)  # what flags are scaled by: beside the many entries of vectors they would be drowned
 FLAGS_WIDTH = 128  # of the hashed n-grams that flags compare, where rows have no vectors
 STRONGEST = 9  # flags of a slot that are the most of its candidates
@@ -145,7 +145,15 @@ class Featurizer:
 
         gone = taken(call.y0, values.first[which], values.last[which], slot_of)
         alone = [values.flags()[which], fit, leads(read, values.first)[which], inside[which], cover[which]]
-        beside = [likeness, edges[which], *order(values, call.slots, slot_of), *near, *told, gone]
+        beside = [
+            likeness,
+            edges[which],
+            *order(values, call.slots, slot_of),
+            *near,
+            *told,
+            gone,
+            values.nested()[which],
+        ]
         return self._row(vectors[which], *alone, *beside), strongest(shown, slot_of, count)
 
     def _vectors(self, values: Values, read: ReadQuery, slots: Vectors) -> tuple[Vectors, Vectors, Vectors]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .candidates import Candidate
 from .providers import Tokens, Vectors
-from .wording import LEAD_OF, STOP_WORDS, stem
+from .wording import LEAD_OF, STOP_WORDS, stem, unit_of
 
 MAX_MENTION = 5  # tokens of a text that is looked for in the query
 BEFORE, BEHIND = 6, 2  # words of the clause that are looked at, beside a span
@@ -29,7 +29,7 @@ class ReadQuery:
 
     ``capital``, ``digit``, ``mark`` (punctuation), ``stop`` (a word of ``STOP_WORDS``), ``first`` (of a sentence) and
     ``place`` (0 for the first token, 1 for the 32nd) are flags; ``vectors [P, W]`` have length 1. ``at`` has the tokens
-    of every stem.
+    of every stem; those of a unit that is abbreviated behind a number too.
     """
 
     def __init__(self, text: str, tokens: Tokens) -> None:
@@ -49,6 +49,9 @@ class ReadQuery:
         for place, word in enumerate(self.words):
             if word not in STOP_WORDS and not self.mark[place]:
                 self.at.setdefault(stem(word), []).append(place)
+            unit = unit_of(word, self.words[place - 1] if place else "")
+            if unit:
+                self.at.setdefault(stem(unit), []).append(place)
         self._sums = np.concatenate([np.zeros((1, self.vectors.shape[1])), np.cumsum(self.vectors, axis=0)])
         self._runs: dict[str, tuple[int, int]] | None = None
         self._beside()

@@ -17,6 +17,7 @@ from .operators import OPERATORS
 from .providers import Vectors
 from .reading import ReadQuery
 from .schema import MISSING
+from .text import Json
 from .wording import shape, words_of
 
 MAX_TEXT = 400  # characters of a value that are looked at
@@ -29,6 +30,8 @@ _WRITTEN = _KINDS + 5
 _NUMBERS = _WRITTEN + 9 + len(MARKS) + 1
 OWN_FLAGS = _NUMBERS + 7
 _DIGIT = re.compile(r"\d")
+NESTED = 3  # columns of ``nested``
+_RUNS = frozenset(("words", "part of a word", "lower", "title", "snake", "camel", "singular"))  # of any few words
 
 
 class Values:
@@ -90,6 +93,31 @@ class Values:
         columns = [numeric, np.sign(numbers), np.log10(size + 1) / 4, whole, numeric & (size <= 1), year]
         flags[:, _NUMBERS : OWN_FLAGS - 1] = np.stack(columns, axis=1)
         return flags
+
+    def nested(self) -> Vectors:
+        """Return [U, NESTED]: is a span part of a longer one of its operator; of how many it is, how many it holds.
+
+        Spans are compared with those of their type only, and texts that are mere runs of words not at all.
+        """
+        flags = np.zeros((len(self), NESTED), np.float32)
+        spans = ((row, one) for row, one in enumerate(self.own) if one.start >= 0)
+        rows = np.array([row for row, one in spans if one.operator not in _RUNS or not isinstance(one.value, str)], int)
+        if not len(rows):
+            return flags
+        some = [self.own[row] for row in rows.tolist()]
+        kinds = np.array([_kind(one.value) for one in some])
+        starts, ends = np.array([one.start for one in some]), np.array([one.end for one in some])
+        read_by = np.array([_PLACE_OF.get(one.operator, 0) for one in some])
+        within = (starts[:, None] >= starts) & (ends[:, None] <= ends) & (kinds[:, None] == kinds)
+        within &= (ends - starts)[:, None] < ends - starts
+        flags[rows, 0] = (within & (read_by[:, None] == read_by)).any(axis=1)
+        flags[rows, 1] = np.log1p(within.sum(axis=1)) / 2
+        flags[rows, 2] = np.log1p(within.sum(axis=0)) / 2
+        return flags
+
+
+def _kind(value: Json) -> int:
+    return 0 if isinstance(value, str) else 1 if isinstance(value, list) else 2
 
 
 def text_of(candidate: Candidate) -> str:

@@ -37,6 +37,9 @@ SUBJECTS = {  # what a slot is about, by its name and its description
     "to": r"to|dest\w*|end\w*|arriv\w*|target|final|second|receiver|recipient",
     "list": r"list|array|items|options|several|each|tags|names|values",
     "switch": r"whether|if|true|false|include|enable\w*|flag|boolean|determines",
+    "percent": r"percent\w*",
+    "fraction": r"decimal|fraction|proportion|probab\w*|between 0 and 1|0 to 1|0\.\d+",
+    "short": r"abbreviat\w*|short|code|symbol|initials|two[- ]letter|three[- ]letter|iso",
 }
 _SUBJECTS = tuple(re.compile(rf"\b(?:{pattern})s?\b", re.I) for pattern in SUBJECTS.values())
 
@@ -47,6 +50,17 @@ LEADS = (  # words that stand in front of a value
     *(("=", ":"), ("$", "€", "£", "¥"), ("the", "a", "an"), ("per", "every", "each"), ("no", "not", "without")),
 )
 LEAD_OF = {word: number for number, words in enumerate(LEADS) for word in words}
+
+UNITS = {  # abbreviated, as they stand behind a number
+    **{"m": "meter", "km": "kilometer", "cm": "centimeter", "mm": "millimeter", "ft": "feet", "mi": "mile"},
+    **{"kg": "kilogram", "g": "gram", "mg": "milligram", "lb": "pound", "lbs": "pound", "oz": "ounce"},
+    **{"l": "liter", "ml": "milliliter", "h": "hour", "hr": "hour", "hrs": "hour", "min": "minute", "mins": "minute"},
+    **{"s": "second", "sec": "second", "ms": "millisecond", "c": "celsius", "f": "fahrenheit", "k": "kelvin"},
+    **{"v": "volt", "w": "watt", "kw": "kilowatt", "kwh": "kilowatt", "hz": "hertz", "j": "joule", "n": "newton"},
+    **{"pa": "pascal", "%": "percent", "mph": "mile", "kmh": "kilometer", "gb": "gigabyte", "mb": "megabyte"},
+    **{"usd": "dollar", "eur": "euro"},
+}
+_MEASURED = re.compile(r"\d[\d.,]*([a-z]+)")
 
 NEGATIONS = frozenset(("no", "not", "without", "don't", "never", "exclude", "excluding", "off"))
 
@@ -79,6 +93,14 @@ def stems(text: str) -> frozenset[str]:
     """Return the stems of a text's words, without those that stand anywhere."""
     words = _WORD.findall(words_of(text))
     return frozenset(stem(word) for word in words if word.casefold() not in STOP_WORDS)
+
+
+def unit_of(word: str, before: str) -> str:
+    """Return the unit that a token abbreviates, "meter" for "5m", or for "m" behind "5"; "" where it does not."""
+    glued = _MEASURED.fullmatch(word)
+    if glued is not None:
+        return UNITS.get(glued.group(1), "")
+    return UNITS.get(word, "") if before[-1:].isdigit() else ""
 
 
 @lru_cache(maxsize=1 << 12)

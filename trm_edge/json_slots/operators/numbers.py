@@ -17,7 +17,8 @@ _NUMBER = re.compile(
     rf"(?<![A-Za-z0-9_.,:])([-+\u2212]?)[$\u20ac\u00a3\u00a5]?({_DIGITS}(?:[eE][-+]?\d{{1,3}}(?!\w))?|\.\d{{1,15}})(?!\d|[.,:]\d)"
 )
 _MINUS = re.compile(r"\b(?:minus|negative) $", re.I)
-_SCALE = re.compile(r" ?(hundred|thousand|million|mn|billion|bn|dozen|[kKmMbB])(?![\w])")
+_SCALE = re.compile(r" ?(hundred|thousand|million|mn|billion|bn|dozen)(?!\w)|([kKMB])(?!\w)")
+_SMALL_SCALE = re.compile(r"([mb])(?!\w)")  # of money; elsewhere "5m" is a length
 _COMPASS = re.compile(r" ?\u00b0? ?([NSEWnsew])\b")
 _PERCENT = re.compile(r" ?(?:%|percent\b|per cent\b|pct\b)")
 _UNITS = (
@@ -58,9 +59,18 @@ def _find_number(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int,
     """Find digits, with groups of three, a sign, a currency, and a word that multiplies ("$2.5 million")."""
     for match, number in digits_of(text):
         yield match.start(), match.end(), number
-        scale = _SCALE.match(text, match.end())
-        if scale is not None:
-            yield match.start(), scale.end(), _exact(number * _SCALES[scale.group(1).lower()])
+        end, scale = _scale_of(match)
+        if scale != 1:
+            yield match.start(), end, _exact(number * scale)
+
+
+def _scale_of(match: re.Match[str]) -> tuple[int, int]:
+    """Return where the word ends that multiplies a number, and by what: "$2.5 million", "10k", "£3m"."""
+    text, end = match.string, match.end()
+    scale = _SCALE.match(text, end)
+    if scale is None and match.group().lstrip("-+\u2212")[0] in "$\u20ac\u00a3\u00a5":
+        scale = _SMALL_SCALE.match(text, end)
+    return (end, 1) if scale is None else (scale.end(), _SCALES[scale.group().strip().lower()])
 
 
 def write_number(value: Json, now: dt.datetime | None) -> Iterator[str]:
@@ -125,12 +135,12 @@ def all_numbers(text: str) -> Iterator[tuple[int, int, int | float, bool]]:
         (start, end, value, False) for start, end, value in spelt_of(text)
     ]
     for match, number in digits_of(text):
-        quarter, scale = _COMPASS.match(text, match.end()), _SCALE.match(text, match.end())
+        quarter, (end, scale) = _COMPASS.match(text, match.end()), _scale_of(match)
         percent = _PERCENT.match(text, match.end())
         if quarter is not None:
             found.append((match.start(), quarter.end(), -number if quarter.group(1) in "SWsw" else number, False))
-        elif scale is not None:
-            found.append((match.start(), scale.end(), _exact(number * _SCALES[scale.group(1).lower()]), False))
+        elif scale != 1:
+            found.append((match.start(), end, _exact(number * scale), False))
         else:
             found.append((match.start(), match.end(), number, percent is not None))
     yield from sorted(found)
