@@ -118,7 +118,7 @@ def labels(bound: SlotInputs, answer: dict[str, list[Any]], only_said: bool = Fa
         fitting = [
             int(j) for value in values for j in np.flatnonzero(bound.mask[i]) if fits(value, bound.candidates[j].value)
         ]
-        drafted = [j for j in fitting if j == bound.y0[i]]
+        drafted = [j for j in fitting if j == bound.y0[i] and bound.draft.value is not MISSING]
         if only_said and any(value is MISSING for value in values):
             said = [j for j in fitting if _is_said(bound, j)]
             fitting = said or [j for j in fitting if bound.candidates[j].value is MISSING] or fitting

@@ -39,7 +39,7 @@ from trm_edge.train import RunConfig, Trainer, load_config
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "trm_edge" / "data"
-TRAIN_PER_TEMPLATE = 50
+TRAIN_PER_TEMPLATE = 30
 STEPS = 8
 MAX_BYTES = 1_000_000
 HOMES = {  # whether the values are unseen ones, and those that the tools name

@@ -16,7 +16,7 @@ TOOLS = json.loads(demo_slots.TOOLS.read_text())
 PLAIN = [
     ("turn on the lights in the kitchen", "HassTurnOn", {"area": "kitchen", "domain": "light"}),
     ("set the volume to 30 percent in the office", "HassSetVolume", {"area": "office", "volume_level": 30}),
-    ("add brown bread to my shopping list", "HassShoppingListAddItem", {"item": "brown bread"}),
+    ("add oat milk to my shopping list", "HassShoppingListAddItem", {"item": "oat milk"}),
     ("what time is it", "HassGetCurrentTime", {}),
 ]
 

@@ -182,9 +182,10 @@ class TestFit:
         flags = mentioned(bound.read, bound.call.slots, *said(bound.read, bound.call.slots))
         window = [slot.path for slot in bound.call.slots].index(("window_seat",))
         assert flags[window, :3].tolist() == [1, 1, 1]
-        bound = Bound("a window seat")
-        flags = mentioned(bound.read, bound.call.slots, *said(bound.read, bound.call.slots))
-        assert flags[window, :3].tolist() == [1, 1, 0]
+        for query, negated in (("a window seat", 0), ("I don't window seat", 1)):
+            bound = Bound(query)
+            flags = mentioned(bound.read, bound.call.slots, *said(bound.read, bound.call.slots))
+            assert flags[window, :3].tolist() == [1, 1, negated]
 
     def test_the_best_and_the_most_of_a_slot(self):
         slot_of = np.array([0, 0, 2, 2])
@@ -198,6 +199,22 @@ class TestUnits:
     def test_an_abbreviated_unit_is_said_behind_a_number_only(self, query, token):
         at = ReadQuery(query, HashedNgrams(8).tokens(query)).at
         assert at.get(stem("meters")) == (None if token is None else [token])
+
+
+class TestFind:
+    @pytest.mark.parametrize(
+        ("text", "place"),
+        [
+            ("animal crossing new horizons", (3, 7)),
+            ("Animal Crossing: New Horizons", (3, 7)),
+            ("Get all of Animal Crossing: New Horizons, for 2", (0, 10)),
+            ("for", (9, 9)),
+            *((text, (-1, -1)) for text in ("cross", "horizons and", ":", "")),
+        ],
+    )
+    def test_a_text_stands_in_a_query_whatever_its_case_and_punctuation(self, text, place):
+        query = "get all of Animal Crossing: New Horizons, for 2"
+        assert ReadQuery(query, HashedNgrams(8).tokens(query)).find(text) == place
 
 
 class TestValues:

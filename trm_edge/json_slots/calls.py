@@ -19,7 +19,7 @@ from .answer import assembled, joint_choices
 from .candidates import Candidate, candidates_of, key_of
 from .features import Features, Featurizer
 from .operators import find_spans
-from .schema import MISSING, SchemaError, Tool, compile_tool, violation
+from .schema import SchemaError, Tool, compile_tool, violation
 from .slots import Draft, Slot, at, read_draft, slots_of
 from .text import dumps
 
@@ -90,7 +90,7 @@ class JsonSlots:
             drafted = at(read.value, slot.path)
             own = candidates_of(slot.schema, slot.optional, drafted, spans)
             key = key_of(drafted)
-            if key in own and read.value is not MISSING:
+            if key in own:
                 y0[i] = len(candidates) + list(own).index(key)
             candidates += own.values()
             counts.append(len(own))
@@ -119,8 +119,8 @@ class SlotInputs:
     slot_of
         [M] int: the slot that a candidate belongs to, rising.
     y0
-        [S] int32: the draft's choices; -1 where its value is not valid for the slot, or is missing and must not be,
-        and everywhere where there is no draft.
+        [S] int32: the draft's choices; -1 where its value is not valid for the slot, or is missing and must not be.
+        Without a draft they are those of an empty one.
     features
         Float arrays, or None where it was bound without a featurizer.
     """

@@ -12,7 +12,7 @@ from .candidates import Candidate
 from .providers import Tokens, Vectors
 from .wording import LEAD_OF, STOP_WORDS, stem, unit_of
 
-MAX_MENTION = 5  # tokens of a text that is looked for in the query
+MAX_MENTION = 16  # tokens of a text that is looked for in the query
 BEFORE, BEHIND = 6, 2  # words of the clause that are looked at, beside a span
 _ARTICLES = frozenset(("the", "a", "an", "my", "your", "our", "his", "her", "their", "its"))
 _BREAKS = frozenset(",;.!?") | {"and"}  # end a clause, as a number does
@@ -165,11 +165,14 @@ class ReadQuery:
         """Return the first and last token of a text that stands in the query but for case and punctuation, or -1."""
         if self._runs is None:
             self._runs = {}
-            for size in range(MAX_MENTION, 0, -1):
-                for i in range(len(self) - size + 1):
-                    self._runs["".join(self.words[i : i + size])] = (i, i + size - 1)
-        folded = "".join(character for character in text.casefold() if character.isalnum())
-        return self._runs.get(folded, (-1, -1)) if folded else (-1, -1)
+            words = [_folded(word) for word in self.words]
+            for first, begin in enumerate(words):
+                run = ""
+                for last in range(first, min(first + MAX_MENTION, len(words))) if begin else ():
+                    run += words[last]
+                    if words[last]:
+                        self._runs[run] = first, last
+        return self._runs.get(_folded(text), (-1, -1))
 
 
 def direction(vectors: np.ndarray[Any, np.dtype[Any]]) -> Vectors:
@@ -177,6 +180,10 @@ def direction(vectors: np.ndarray[Any, np.dtype[Any]]) -> Vectors:
     norm = np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True))
     unit: Vectors = np.asarray(vectors / np.maximum(norm, 1e-12), np.float32)
     return unit
+
+
+def _folded(text: str) -> str:
+    return "".join(character for character in text.casefold() if character.isalnum())
 
 
 def _flags(values: Any) -> Vectors:

@@ -62,7 +62,9 @@ UNITS = {  # abbreviated, as they stand behind a number
 }
 _MEASURED = re.compile(r"\d[\d.,]*([a-z]+)")
 
-NEGATIONS = frozenset(("no", "not", "without", "don't", "never", "exclude", "excluding", "off"))
+NEGATIONS = frozenset(  # a token ends before an apostrophe
+    ("no", "not", "without", "never", "exclude", "excluding", "off", "don", "doesn", "didn", "isn", "aren", "won")
+)
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _WORD = re.compile(r"[^\W\d_]+")
@@ -109,6 +111,7 @@ def subjects(name: str, description: str) -> tuple[float, ...]:
     return tuple(1.0 if one.search(name) else 0.5 if one.search(description) else 0.0 for one in _SUBJECTS)
 
 
+@lru_cache(maxsize=1 << 14)
 def shape(text: str) -> str:
     """Return how a text is written: "San Francisco, CA" is "Xx, X", "2023-04-15" is "9999-99-99"."""
     letters = _LETTERS.sub(lambda match: _letters(match.group()), text[:MAX_SHAPE])
