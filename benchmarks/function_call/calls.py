@@ -39,7 +39,7 @@ from trm_edge.train.tool_calls import KINDS, call_arrays, corrupted
 VARIANTS, REPEATS = 12, 2  # of a real query: with other values, as it is (with other drafts)
 UNDRAFTED = 0.3  # share of the queries that come without a draft
 MODEL_SHARE = 0.85  # of the others for which there is a draft of the language model, those that get it
-DRAFTED = dict(zip(KINDS, (0.0, 0.3, 0.2, 0.35, 0.15), strict=True))  # shares of the other drafts
+DRAFTED = dict(zip(KINDS[1:], (0.3, 0.2, 0.35, 0.15), strict=True))  # shares of the other drafts
 OFFERED = 3  # tools beside a synthetic query's own
 
 
