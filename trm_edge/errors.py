@@ -25,6 +25,7 @@ class Status(IntEnum):
     BUSY = -7
     NOT_BEGUN = -8
     INTERNAL = -9
+    DEVICE_ERROR = -10
 
 
 class TrmError(Exception):
@@ -81,6 +82,12 @@ class TrmMemoryError(TrmError, MemoryError):
     status = Status.OUT_OF_MEMORY
 
 
+class TrmDeviceError(TrmError, RuntimeError):
+    """A GPU or its driver failed. The refiner is of no more use; a process whose GPU failed once has to start anew."""
+
+    status = Status.DEVICE_ERROR
+
+
 _BY_STATUS: dict[int, type[TrmError]] = {
     int(cls.status): cls
     for cls in (
@@ -92,6 +99,7 @@ _BY_STATUS: dict[int, type[TrmError]] = {
         TrmUnsupportedError,
         TrmBusyError,
         TrmNotBegunError,
+        TrmDeviceError,
     )
 }
 

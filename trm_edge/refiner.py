@@ -55,7 +55,7 @@ class Refiner:
 
     @property
     def isa(self) -> str | None:
-        """Instruction set of the fused engine's kernels; None for other backends."""
+        """Instruction set of the fused engine's kernels, the GPU and way of ``cuda``; None for other backends."""
         return getattr(self._backend, "isa", None)
 
     def refine(
@@ -167,12 +167,12 @@ def load(
     source
         Path of a ``.trm`` bundle, its bytes, or path of an ``.onnx`` graph.
     backend
-        ``fused``, ``onnxruntime``, ``reference``, or ``auto``: the environment variable TRM_EDGE_BACKEND where set,
-        else ``fused`` (``onnxruntime`` for ``.onnx``).
+        ``fused``, ``cuda``, ``onnxruntime``, ``reference``, or ``auto``: the environment variable TRM_EDGE_BACKEND
+        where set, else ``fused`` (``onnxruntime`` for ``.onnx``).
     precision
-        ``fused``: ``fp32``, ``bf16``, ``int8`` (as calibrated, else with a scale per token), or None: as calibrated,
-        else ``fp32``. ``reference``: the oracle of the same, rounded matrices in float64 arithmetic; ``fp64`` rounds
-        nothing and is what None means without a calibration. ``onnxruntime``: None or the graph's own.
+        ``fused``, ``cuda``: ``fp32``, ``bf16``, ``int8`` (as calibrated, else with a scale per token), or None: as
+        calibrated, else ``fp32``. ``reference``: the oracle of the same, rounded matrices in float64 arithmetic;
+        ``fp64`` rounds nothing and is what None means without a calibration. ``onnxruntime``: None or the graph's own.
     threads
         Threads of one session. Those of ``fused`` spin between calls and keep their processors busy; a session with
         more threads than free processors is slower than one with fewer.
@@ -187,7 +187,9 @@ def load(
     TrmIOError, TrmBundleError, TrmVersionError
         The file cannot be read, is damaged, or is of another format version.
     TrmUnsupportedError
-        A library, precision or instruction set that is not there.
+        A library, precision, instruction set or GPU that is not there.
+    TrmDeviceError
+        The GPU failed.
     """
     if not isinstance(source, (str, bytes, os.PathLike)):
         raise TrmInputError(f"source: expected a path or bytes, got {type(source).__name__}")

@@ -26,6 +26,7 @@ static_assert(is(Status::kUnsupported, TRM_UNSUPPORTED));
 static_assert(is(Status::kBusy, TRM_BUSY));
 static_assert(is(Status::kNotBegun, TRM_NOT_BEGUN));
 static_assert(is(Status::kInternal, TRM_INTERNAL));
+static_assert(is(Status::kDeviceError, TRM_DEVICE_ERROR));
 
 thread_local char last_message[5120] = "";  // a path of PATH_MAX bytes, and what is wrong with it
 
@@ -91,6 +92,8 @@ const char* trm_status_name(trm_status status) {
             return "TRM_NOT_BEGUN";
         case TRM_INTERNAL:
             return "TRM_INTERNAL";
+        case TRM_DEVICE_ERROR:
+            return "TRM_DEVICE_ERROR";
         default:
             return "TRM_?";
     }

@@ -9,6 +9,9 @@
 #include "core/bundle.h"
 #include "core/status.h"
 #include "cpu/dispatch.h"
+#ifdef TRM_HAVE_CUDA
+#include "cuda/device.h"
+#endif
 
 namespace trm::api {
 namespace {
@@ -33,6 +36,28 @@ std::string supported_names() {
 }
 
 [[noreturn]] void fail_argument(const std::string& message) { throw Error(Status::kInvalidArgument, message); }
+
+// Why there is no CUDA, or "".
+std::string cuda_missing() {
+#ifdef TRM_HAVE_CUDA
+    return cuda::why_no_gpu();
+#else
+    return "this build has no CUDA; install nvcc and build again with -DTRM_EDGE_CUDA=ON";
+#endif
+}
+
+MakeDevice device_of(const trm_load_options* options) {
+    if (options == nullptr || options->backend == TRM_BACKEND_CPU) return nullptr;
+    if (options->backend != TRM_BACKEND_CUDA)
+        fail_argument("backend: expected a trm_backend, got " + std::to_string(options->backend));
+    const std::string missing = cuda_missing();
+    if (!missing.empty()) throw Error(Status::kUnsupported, "backend cuda: " + missing);
+#ifdef TRM_HAVE_CUDA
+    return cuda::make_device;
+#else
+    return nullptr;
+#endif
+}
 
 PrecisionChoice precision_of(const trm_load_options* options) {
     if (options == nullptr) return PrecisionChoice::kAuto;
@@ -62,7 +87,8 @@ trm_status load(const trm_load_options* options, trm_model** out, Read&& read) {
     *out = nullptr;
     return guarded([&] {
         const PrecisionChoice precision = precision_of(options);
-        *out = new trm_model{std::make_shared<const Model>(read(), kernels_for_this_machine(), precision)};
+        const MakeDevice device = device_of(options);
+        *out = new trm_model{std::make_shared<const Model>(read(), kernels_for_this_machine(), precision, device)};
         return TRM_OK;
     });
 }
@@ -116,7 +142,19 @@ const char* trm_model_metadata(const trm_model* model, const char* key) {
     return found == model->model->metadata.end() ? nullptr : found->second.c_str();
 }
 
-const char* trm_model_isa(const trm_model* model) { return model == nullptr ? "" : model->model->kernels.isa; }
+const char* trm_model_isa(const trm_model* model) {
+    if (model == nullptr) return "";
+    return model->model->device ? model->model->device->name() : model->model->kernels.isa;
+}
+
+const char* trm_cuda_missing(void) {
+    try {
+        static const std::string why = trm::api::cuda_missing();
+        return why.c_str();
+    } catch (...) {
+        return "out of memory";
+    }
+}
 
 const char* trm_supported_isas(void) {
     try {

@@ -62,6 +62,7 @@ trm_status finish(const Session& session, trm_status status, bool draft, bool st
 
 trm_status refine(Session& session, const Call& call, int32_t steps, float halt, double start, trm_outputs* out) {
     session.begin(call);
+    session.expect(halt >= 0 ? 1 : steps);
     trm_status status = TRM_OK;
     if (call.answer_rows == 0) steps = 0;
     if (!session.inputs_finite()) {
@@ -98,7 +99,7 @@ trm_status trm_refine(trm_session* session, const trm_inputs* inputs, int32_t st
     if (trm_status s = validate_inputs(spec, inputs, &call)) return s;
     if (trm_status s = validate_steps(spec, steps, halt)) return s;
     if (trm_status s = validate_outputs(spec, call.answer_rows, call.num_candidates, steps, outputs)) return s;
-    return refine(session->core, call, steps, halt, start, outputs);
+    return guarded([&] { return refine(session->core, call, steps, halt, start, outputs); });
 }
 
 trm_status trm_begin(trm_session* session, const trm_inputs* inputs) {
@@ -124,9 +125,11 @@ trm_status trm_step(trm_session* session, const trm_tensor* x, const trm_tensor*
     if (trm_status s = validate_outputs(core.model().spec, core.answer_rows(), core.num_candidates(), 1, outputs))
         return s;
     if (core.answer_rows() == 0) return finish(core, TRM_OK, true, false, start, outputs);
-    const bool stepped = core.step(fresh.x, fresh.features, fresh.last_action);
-    if (stepped) record_step(core, 0, outputs);
-    return finish(core, stepped ? TRM_OK : TRM_NONFINITE, !stepped, stepped, start, outputs);
+    return guarded([&] {
+        const bool stepped = core.step(fresh.x, fresh.features, fresh.last_action);
+        if (stepped) record_step(core, 0, outputs);
+        return finish(core, stepped ? TRM_OK : TRM_NONFINITE, !stepped, stepped, start, outputs);
+    });
 }
 
 trm_status trm_project_limits(float* actions, int64_t T, int64_t dof, const float* lower, const float* upper,

@@ -23,7 +23,7 @@ bool Session::decode() {
     const Model& m = *model_;
     double halt = m.halt_bias;  // row 0 of y decides; it is a register
     for (int i = 0; i < m.spec.hidden_size; ++i) {
-        halt += static_cast<double>(y_[i]) * static_cast<double>(m.halt_weight[static_cast<size_t>(i)]);
+        halt += static_cast<double>(decoded_[i]) * static_cast<double>(m.halt_weight[static_cast<size_t>(i)]);
     }
     const float halt_logit = static_cast<float>(halt);
     if (!std::isfinite(halt_logit) || !decode_answer()) return false;
@@ -48,7 +48,7 @@ bool Session::decode_actions() {
     const Model& m = *model_;
     const size_t dof = static_cast<size_t>(m.spec.dof);
     const size_t count = static_cast<size_t>(answer_rows_) * dof;
-    linear(m.decoder, answer_rows_of(y_), answer_rows_, actions_);
+    linear(m.decoder, decoded_answer_rows(), answer_rows_, actions_);
     for (size_t i = 0; i < count; ++i) actions_[i] = draft_[i] + m.draft.std[i % dof] * actions_[i];
     return all_finite(actions_, count);
 }
@@ -56,7 +56,7 @@ bool Session::decode_actions() {
 bool Session::decode_tokens() {
     const Model& m = *model_;
     const size_t V = static_cast<size_t>(m.spec.vocab_size), S = static_cast<size_t>(answer_rows_);
-    linear(m.decoder, answer_rows_of(y_), answer_rows_, logits_);
+    linear(m.decoder, decoded_answer_rows(), answer_rows_, logits_);
     for (size_t s = 0; s < S; ++s) chosen_[s] = argmax(logits_ + s * V, m.spec.vocab_size);
     return all_finite(logits_, S * V);
 }
@@ -65,7 +65,7 @@ bool Session::decode_tokens() {
 bool Session::decode_slots() {
     const Model& m = *model_;
     const size_t D = static_cast<size_t>(m.spec.hidden_size), M = static_cast<size_t>(num_candidates_);
-    linear(m.query, answer_rows_of(y_), answer_rows_, queries_);
+    linear(m.query, decoded_answer_rows(), answer_rows_, queries_);
     if (M) m.kernels.linear(packed_keys_, num_candidates_, m.spec.hidden_size, queries_, D, answer_rows_, logits_, M);
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     for (size_t s = 0; s < static_cast<size_t>(answer_rows_); ++s) {

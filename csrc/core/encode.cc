@@ -49,6 +49,8 @@ void Session::begin(const Call& call) {
     if (spec.answer == Answer::kActions && features_finite_) encode_features(call.features);
     if (spec.answer == Answer::kSlots && slots_finite_) encode_slots(call);
     if (x_finite_) encode_context(call.x);
+    expected_ = ahead_ = taken_ = 0;
+    if (device_) device_->begin(answer_rows_, context_rows_);
 }
 
 bool Session::refresh(const float* x, const float* features) {
@@ -59,6 +61,7 @@ bool Session::refresh(const float* x, const float* features) {
     if (!(x_finite && features_finite && slots_finite_)) return false;
     if (x) encode_context(x);
     if (features) encode_features(features);
+    if (device_ && (x || features)) device_->refresh();
     x_finite_ = features_finite_ = true;
     return true;
 }

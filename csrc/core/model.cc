@@ -109,7 +109,7 @@ Buffer<Word> pack_net(const Kernels& kernels, const NetShape& shape, const Weigh
 
 }  // namespace
 
-Model::Model(Bundle bundle, const Kernels& table, PrecisionChoice choice)
+Model::Model(Bundle bundle, const Kernels& table, PrecisionChoice choice, MakeDevice make_device)
     : spec(bundle.spec),
       metadata(std::move(bundle.metadata)),
       kernels(table),
@@ -117,10 +117,11 @@ Model::Model(Bundle bundle, const Kernels& table, PrecisionChoice choice)
       shape(net_shape(spec, quantization)) {
     precision = lowest(quantization);
     if (precision == Precision::kInt8) check_int8_sizes(spec);
-    Weights weights(bundle.weights);
     const int D = spec.hidden_size;
-    net = pack_net(kernels, shape, weights);
-    if (shape.rope) {
+    if (make_device) device = make_device(spec, shape, quantization, bundle.weights);
+    Weights weights(bundle.weights);
+    if (!device) net = pack_net(kernels, shape, weights);
+    if (!device && shape.rope) {
         rope = make_buffer<float>(kernels.rope_floats(shape, spec.max_rows()));
         kernels.pack_rope(shape, spec.max_rows(), static_cast<float>(spec.rope_theta), rope.get());
     }

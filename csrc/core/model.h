@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/bundle.h"
+#include "core/device.h"
 #include "core/kernels.h"
 #include "core/limits.h"
 #include "core/memory.h"
@@ -32,7 +33,8 @@ struct Encoder {
 enum class PrecisionChoice { kAuto, kFp32, kBf16, kInt8 };
 
 struct Model {
-    Model(Bundle bundle, const Kernels& kernels, PrecisionChoice choice);
+    // `make_device`: what puts the blocks on a device; null: they run on the processor.
+    Model(Bundle bundle, const Kernels& kernels, PrecisionChoice choice, MakeDevice make_device = nullptr);
     Model(const Model&) = delete;
     Model& operator=(const Model&) = delete;
 
@@ -48,8 +50,9 @@ struct Model {
     Quantization quantization;
     NetShape shape;  // points into `quantization`
 
-    Buffer<Word> net;    // packed blocks
-    Buffer<float> rope;  // rotary tables of all positions
+    std::shared_ptr<const DeviceModel> device;  // runs the blocks where it is there; `net` is empty then
+    Buffer<Word> net;                           // packed blocks
+    Buffer<float> rope;                         // rotary tables of all positions
     std::vector<float> y_init, z_init;
     std::vector<float> registers;           // [R, D], or puzzle embedding [num_puzzles, puzzle_size] for tokens
     std::vector<float> position_embedding;  // [L_max, D] where learned, else empty

@@ -1,4 +1,6 @@
 // The recursion: what this engine is for (Tiny Recursive Model, arXiv 2510.04871).
+#include <algorithm>
+
 #include "core/session.h"
 
 namespace trm {
@@ -14,6 +16,17 @@ void Session::recur() {
         for (size_t i = 0; i < count; ++i) y_[i] += z_[i];
         evaluate_net(y_);  // y = net(y + z)
     }
+}
+
+// The same on a device, which runs as many steps at once as are expected; then they are handed out one by one.
+void Session::recur_on_device() {
+    if (taken_ == ahead_) {
+        ahead_ = std::clamp(expected_, 1, DeviceSession::kMaxAhead);
+        taken_ = 0;
+        device_->run(ahead_);
+        expected_ -= ahead_;
+    }
+    decoded_ = device_->y_after(taken_++);
 }
 
 // states = net(states), by all threads of the session.

@@ -6,7 +6,9 @@
 namespace trm {
 
 Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options)
-    : model_(std::move(model)), team_(options.threads, options.park_after_us, options.pin) {
+    : model_(std::move(model)),
+      device_(model_->device ? model_->device->make_session() : nullptr),
+      team_(options.threads, options.park_after_us, options.pin) {
     memory_ = make_buffer<std::byte>(lay_out(nullptr).used());
     lay_out(memory_.get());
 }
@@ -20,10 +22,11 @@ Arena Session::lay_out(std::byte* base) {
     const size_t staged = std::max({area(spec.max_context, spec.context_size), area(S, spec.feature_size),
                                     area(S, spec.dof), area(S, spec.slot_size), area(M, spec.candidate_size)});
     Arena arena(base);
-    e_ = arena.take<float>(area(L, D));
-    y_ = arena.take<float>(area(L, D));
-    z_ = arena.take<float>(area(L, D));
-    scratch_ = arena.take<float>(m.kernels.scratch_floats(m.shape, L, team_.threads()));
+    e_ = device_ ? device_->e() : arena.take<float>(area(L, D));
+    y_ = device_ ? device_->y() : arena.take<float>(area(L, D));
+    z_ = device_ ? device_->z() : arena.take<float>(area(L, D));
+    decoded_ = y_;
+    scratch_ = device_ ? nullptr : arena.take<float>(m.kernels.scratch_floats(m.shape, L, team_.threads()));
     staged_ = arena.take<float>(staged);
     draft_ = arena.take<float>(area(S, spec.dof));
     actions_ = arena.take<float>(area(S, spec.dof));
@@ -51,7 +54,11 @@ bool Session::step(const float* x, const float* features, const float* last_acti
         std::copy_n(last_action, model_->spec.dof, last_action_);
     }
     if (!refresh(x, features)) return false;
-    recur();
+    if (device_) {
+        recur_on_device();
+    } else {
+        recur();
+    }
     if (!decode()) return false;
     ++steps_run_;
     return true;
@@ -85,6 +92,10 @@ size_t Session::logits_bytes() const {
 
 float* Session::answer_rows_of(float* states) const {
     return states + static_cast<size_t>(model_->spec.registers) * static_cast<size_t>(model_->spec.hidden_size);
+}
+
+const float* Session::decoded_answer_rows() const {
+    return decoded_ + static_cast<size_t>(model_->spec.registers) * static_cast<size_t>(model_->spec.hidden_size);
 }
 
 float* Session::context_rows_of(float* states) const {

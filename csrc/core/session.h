@@ -44,6 +44,9 @@ class Session {
     // Encode a call: the rows injected at every latent update, and the first y and z.
     void begin(const Call& call);
 
+    // Say how many steps will be asked for without anything fresh between them, so that a device may run them at once.
+    void expect(int steps) { expected_ = steps; }
+
     // Run one refinement step. Nullable: x, features, last_action; where given they replace those of the step before.
     // False where a value was not finite: in an input (nothing has changed then), or inside.
     bool step(const float* x = nullptr, const float* features = nullptr, const float* last_action = nullptr);
@@ -73,6 +76,7 @@ class Session {
     Arena lay_out(std::byte* base);
     int rows() const { return model_->spec.registers + answer_rows_ + context_rows_; }
     float* answer_rows_of(float* states) const;
+    const float* decoded_answer_rows() const;
     float* context_rows_of(float* states) const;
 
     // encode.cc: e and the first y and z
@@ -89,6 +93,7 @@ class Session {
 
     // recursion.cc: h_cycles x (l_cycles + 1) evaluations of net
     void recur();
+    void recur_on_device();
     void evaluate_net(float* states);
 
     // decode.cc: false where a value is not finite
@@ -99,6 +104,7 @@ class Session {
     bool decode_slots();
 
     std::shared_ptr<const Model> model_;
+    std::unique_ptr<DeviceSession> device_;  // null: the processor
     Team team_;
     Buffer<std::byte> memory_;
 
@@ -106,9 +112,11 @@ class Session {
     bool x_finite_ = true, features_finite_ = true, slots_finite_ = true;
     bool has_last_action_ = false;
     int answer_rows_ = 0, context_rows_ = 0, num_candidates_ = 0, steps_run_ = 0;
+    int expected_ = 0, ahead_ = 0, taken_ = 0;  // steps to come; that a device ran last, and those used of them
     float halt_logit_ = 0;
 
     float *e_, *y_, *z_;          // [L, D]
+    const float* decoded_;        // y of the last step: y_, or where a device left it
     float* scratch_;              // the kernels' own
     float* staged_;               // one input, normalised
     float *draft_, *actions_;     // actions: y0 and the last step's answer [T, dof]

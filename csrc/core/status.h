@@ -24,6 +24,7 @@ enum class Status : int32_t {
     kBusy = -7,
     kNotBegun = -8,
     kInternal = -9,
+    kDeviceError = -10,  // a GPU or its driver failed
 };
 
 // Thrown inside core/ only; api/ turns it into a status and a message, so that nothing crosses the C ABI.

@@ -66,8 +66,8 @@ class Arrays {
 
 struct Model {
     // From a file, or from `bytes` where `path` is null.
-    Model(const char* path, std::string_view bytes, int32_t precision) {
-        const trm_load_options options = {sizeof options, precision};
+    Model(const char* path, std::string_view bytes, int32_t precision, int32_t backend) {
+        const trm_load_options options = {sizeof options, precision, backend};
         trm_model* model = nullptr;
         checked([&] {
             return path ? trm_model_load_file(path, &options, &model)
@@ -178,6 +178,7 @@ trm_status project_limits(py::array_t<float, py::array::c_style> actions, const 
 PYBIND11_MODULE(_core, m) {
     m.attr("__version__") = trm_version();
     m.def("supported_isas", &trm_supported_isas);
+    m.def("cuda_missing", &trm_cuda_missing);
     m.def("status_name", &trm_status_name);
     m.def("project_limits", &project_limits);
     m.def("register_loop", [](int32_t precision, int64_t iterations) {
@@ -186,11 +187,10 @@ PYBIND11_MODULE(_core, m) {
         return py::make_tuple(operations, seconds);
     });
     py::class_<Model>(m, "Model")
-        .def(py::init<const char*, std::string_view, int32_t>())
+        .def(py::init<const char*, std::string_view, int32_t, int32_t>())
         .def_property_readonly("precision", [](const Model& model) { return trm_model_precision(model.handle.get()); })
         .def_property_readonly("isa", [](const Model& model) { return trm_model_isa(model.handle.get()); })
-        .def("metadata",
-             [](const Model& model, const char* key) { return trm_model_metadata(model.handle.get(), key); });
+        .def("metadata", [](const Model& m, const char* key) { return trm_model_metadata(m.handle.get(), key); });
     py::class_<Session>(m, "Session")
         .def(py::init<const Model&, int32_t, bool, int64_t>())
         .def("refine", &Session::refine)

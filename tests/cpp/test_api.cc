@@ -372,7 +372,16 @@ TEST_CASE("options: a wrong one is named, and nothing is made") {
     load_options.precision = 4;
     CHECK(loaded() == TRM_INVALID_ARGUMENT);
     CHECK(std::string(trm_last_message()).find("precision") != std::string::npos);
-    load_options = trm_load_options{0, TRM_PRECISION_INT8};
+    load_options = TRM_LOAD_OPTIONS_INIT;
+    load_options.backend = 2;
+    CHECK(loaded() == TRM_INVALID_ARGUMENT);
+    CHECK(std::string(trm_last_message()).find("backend") != std::string::npos);
+    load_options.backend = TRM_BACKEND_CUDA;
+    if (*trm_cuda_missing() != 0) {  // no GPU here, or a build without CUDA
+        CHECK(loaded() == TRM_UNSUPPORTED);
+        CHECK(std::string(trm_last_message()).find(trm_cuda_missing()) != std::string::npos);
+    }
+    load_options = trm_load_options{0, TRM_PRECISION_INT8, TRM_BACKEND_CPU};
     CHECK(loaded() == TRM_INVALID_ARGUMENT);
     CHECK(std::string(trm_last_message()).find("TRM_LOAD_OPTIONS_INIT") != std::string::npos);
     CHECK(model == nullptr);

@@ -16,7 +16,8 @@ from trm_edge.bundle import Bundle, bundle_bytes
 from trm_edge.golden import random_inputs
 
 ISAS = core.supported_isas().split(",")
-STEPPING = [*(f"fused-{isa}" for isa in ISAS), "onnxruntime-step", "reference"]
+GPU = [] if core.cuda_missing() else ["cuda-plain"]  # the way that runs every model, in float32
+STEPPING = [*(f"fused-{isa}" for isa in ISAS), *GPU, "onnxruntime-step", "reference"]
 """Runners that offer ``begin`` and ``step``."""
 
 RUNNERS = [*STEPPING, "onnxruntime-loop"]
@@ -60,6 +61,11 @@ def open_runner(name: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> t
         refiner = trm_edge.load(bundle_bytes(bundle), backend="fused")
         monkeypatch.delenv("TRM_EDGE_ISA")
         assert refiner.isa == rest
+    elif backend == "cuda":
+        monkeypatch.setenv("TRM_EDGE_CUDA", rest)
+        refiner = trm_edge.load(bundle_bytes(bundle), backend="cuda")
+        monkeypatch.delenv("TRM_EDGE_CUDA")
+        assert (refiner.isa or "").endswith(rest)
     else:
         refiner = trm_edge.load(bundle_bytes(bundle), backend=backend)
     assert refiner.backend == backend

@@ -112,7 +112,7 @@ def test_statuses_are_those_of_the_c_header(top: Path) -> None:
     assert entries == {status.name: int(status) for status in Status}
     for status in Status:
         assert core.status_name(int(status)) == f"TRM_{status.name}"
-    for unknown in (4, -10, 2**31 - 1):
+    for unknown in (4, -11, 2**31 - 1):
         assert core.status_name(unknown) == "TRM_?"
 
 

@@ -135,6 +135,10 @@ def cpu_stands_alone(root: Path) -> list[str]:
     return _including(root, "csrc/cpu", r"^(\.\./)*(api|cuda|python)/|cuda|Python\.h|pybind11")
 
 
+def cuda_stands_on_core(root: Path) -> list[str]:
+    return _including(root, "csrc/cuda", r"^(\.\./)*(api|cpu|python)/|Python\.h|pybind11")
+
+
 def python_stays_in_its_folder(root: Path) -> list[str]:
     found = _including(root, "csrc", r"(^|/)Python\.h|pybind11|numpy/")
     return [entry for entry in found if not entry.startswith("csrc/python/")]
@@ -246,6 +250,10 @@ RULES: list[tuple[Rule, list[tuple[str, str]]]] = [
     ),
     (core_names_no_instruction_set, [("csrc/core/a.cc", "_mm256_add_ps(a, b);"), ("csrc/core/a.h", "#ifdef __AVX2__")]),
     (cpu_stands_alone, [("csrc/cpu/a.inc", '#include "api/message.h"'), ("csrc/cpu/a.cc", "#include <cuda.h>")]),
+    (
+        cuda_stands_on_core,
+        [("csrc/cuda/a.cu", '#include "cpu/dispatch.h"'), ("csrc/cuda/a.cuh", "#include <Python.h>")],
+    ),
     (
         python_stays_in_its_folder,
         [("csrc/api/a.cc", "#include <Python.h>"), ("csrc/cpu/a.cc", "#include <pybind11/numpy.h>")],

@@ -174,7 +174,7 @@ def assert_same_draft(out: Refinement, bundle: Bundle, call: dict[str, Any]) -> 
 
 def test_the_engine_reports_the_confidence_of_the_last_step_that_counts() -> None:
     bundle, call, good = _overflowing_later()
-    session = core.Session(core.Model(None, bundle_bytes(bundle), 0), 1, False, -1)
+    session = core.Session(core.Model(None, bundle_bytes(bundle), 0, 0), 1, False, -1)
     names = ("x", "y0", "features", "slots", "candidates", "mask", "last_action")
     out = session.refine(tuple(call.get(name) for name in names), 0, 5, -1.0, True)
     assert (out[1], out[2]) == (good, Status.NONFINITE)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .._native import core
 from ..errors import TrmInputError, TrmUnsupportedError
 from .host import Backend
 
@@ -41,6 +42,14 @@ def _fused(source: Source, options: Options) -> Backend:
     )
 
 
+def _cuda(source: Source, options: Options) -> Backend:
+    from .fused import CudaBackend
+
+    if options.threads != 1:
+        raise TrmUnsupportedError(f"threads: the cuda backend is driven by one thread a session, got {options.threads}")
+    return CudaBackend(source, precision=options.precision)
+
+
 def _onnxruntime(source: Source, options: Options) -> Backend:
     from .onnx_runtime import OnnxRuntimeBackend
 
@@ -62,6 +71,7 @@ def _reference(source: Source, options: Options) -> Backend:
 
 _OPENERS: dict[str, Callable[[Source, Options], Backend]] = {
     "fused": _fused,
+    "cuda": _cuda,
     "onnxruntime": _onnxruntime,
     "reference": _reference,
 }
@@ -71,8 +81,14 @@ NAMES = tuple(_OPENERS)
 
 
 def available_backends() -> list[str]:
-    """Return the names of the backends whose libraries are installed here, best first."""
-    return [name for name in NAMES if name not in _NEEDS or importlib.util.find_spec(_NEEDS[name])]
+    """Return the names of the backends whose libraries, and GPU, are here, best first."""
+    return [name for name in NAMES if _is_here(name)]
+
+
+def _is_here(name: str) -> bool:
+    if name == "cuda":
+        return not core.cuda_missing()
+    return name not in _NEEDS or importlib.util.find_spec(_NEEDS[name]) is not None
 
 
 def open_backend(source: Source, backend: str, options: Options) -> Backend:

@@ -1,4 +1,4 @@
-"""Backend ``fused``: the compiled CPU engine."""
+"""Backends ``fused`` and ``cuda``: the compiled engine, on the processor and on a GPU."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class FusedBackend:
     """The C++ engine on one bundle: a shared immutable model and a session of its own."""
 
     name = "fused"
+    _device = 0  # enum trm_backend of the C ABI
 
     def __init__(
         self,
@@ -39,9 +40,9 @@ class FusedBackend:
         if isinstance(source, core.Model):
             self._model = source
         elif isinstance(source, bytes):
-            self._model = core.Model(None, source, PRECISIONS[precision])
+            self._model = core.Model(None, source, PRECISIONS[precision], self._device)
         else:
-            self._model = core.Model(os.fsencode(source), b"", PRECISIONS[precision])
+            self._model = core.Model(os.fsencode(source), b"", PRECISIONS[precision], self._device)
         self._session_options: dict[str, Any] = {"threads": threads, "pin": pin, "park_after_us": park_after_us}
         spin_us = _NEVER_PARK if park_after_us is None else _whole(park_after_us)
         self._session = core.Session(self._model, threads, bool(pin), spin_us)
@@ -51,7 +52,7 @@ class FusedBackend:
 
     @property
     def isa(self) -> str:
-        """Instruction set of the kernels in use, e.g. ``avx512``."""
+        """Instruction set of the kernels in use, e.g. ``avx512``; on a GPU ``sm_90 fused``."""
         return self._model.isa
 
     def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
@@ -73,7 +74,14 @@ class FusedBackend:
 
     def clone(self) -> FusedBackend:
         """Return another session on the same weights."""
-        return FusedBackend(self._model, **self._session_options)
+        return type(self)(self._model, **self._session_options)
+
+
+class CudaBackend(FusedBackend):
+    """The recursion on the first GPU, a launch a call; encoders, decoders and limits as in ``fused``."""
+
+    name = "cuda"
+    _device = 1
 
 
 def _whole(park_after_us: object) -> int:

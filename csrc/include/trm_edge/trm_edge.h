@@ -1,4 +1,4 @@
-/* trm_edge: refine a draft answer with a Tiny Recursive Model, at a fixed latency, on a CPU.
+/* trm_edge: refine a draft answer with a Tiny Recursive Model, at a fixed latency, on a CPU or a GPU.
  *
  * USAGE
  *
@@ -33,7 +33,8 @@
  *          on, trm_refine, trm_begin and trm_step allocate nothing, take no lock and make no system call (reading
  *          the clock goes through the vDSO). A session with more threads than one makes none while its workers spin.
  *          Where the library was opened by dlopen, a thread's first failing call may
- *          allocate the room for its message. The library never prints, throws or aborts.
+ *          allocate the room for its message. The library never prints, throws or aborts. (A session of
+ *          TRM_BACKEND_CUDA launches and waits through the driver, which makes system calls of its own.)
  *
  * LIMITS   For actions, `y` lies inside the bounds and moves at most `velocity` per tick, from `last_action` on where
  *          it is given. That is a projection after the last step, not something learned.
@@ -70,7 +71,8 @@ enum {
     TRM_UNSUPPORTED = -6,
     TRM_BUSY = -7,
     TRM_NOT_BEGUN = -8,
-    TRM_INTERNAL = -9
+    TRM_INTERNAL = -9,
+    TRM_DEVICE_ERROR = -10 /* the GPU or its driver failed; the session is of no more use */
 };
 
 /* Name of a status as spelled above, "TRM_?" for an unknown number. Never null. */
@@ -118,17 +120,27 @@ typedef enum trm_precision {
     TRM_PRECISION_INT8 = 3  /* as calibrated; else 8-bit weights with a scale a row, inputs with a scale a token */
 } trm_precision;
 
+/* What runs the recursion. Numbers are frozen. */
+typedef enum trm_backend {
+    TRM_BACKEND_CPU = 0,
+    TRM_BACKEND_CUDA = 1 /* the first GPU; encoders and decoders stay on the CPU */
+} trm_backend;
+
+/* Why TRM_BACKEND_CUDA cannot run here: no GPU, or a build without CUDA. Empty where it can. Never null. */
+TRM_API const char* trm_cuda_missing(void);
+
 typedef struct trm_load_options {
     size_t struct_size; /* sizeof(trm_load_options), set by TRM_LOAD_OPTIONS_INIT */
     int32_t precision;  /* trm_precision */
+    int32_t backend;    /* trm_backend */
 } trm_load_options;
-#define TRM_LOAD_OPTIONS_INIT {sizeof(trm_load_options), TRM_PRECISION_AUTO}
+#define TRM_LOAD_OPTIONS_INIT {sizeof(trm_load_options), TRM_PRECISION_AUTO, TRM_BACKEND_CPU}
 
 /* Load and check a bundle, pack its weights for this machine's instruction set, and return the model in *out.
  * Nullable: options, for the defaults of TRM_LOAD_OPTIONS_INIT.
  * The file is read, not mapped. Returns TRM_IO_ERROR, TRM_INVALID_BUNDLE, TRM_UNSUPPORTED_VERSION, TRM_UNSUPPORTED
- * (TRM_EDGE_ISA names an instruction set that is unknown or not supported here, or matrices too long for int8) or
- * TRM_OUT_OF_MEMORY. */
+ * (TRM_EDGE_ISA names an instruction set that is unknown or not supported here, matrices too long for int8, or no GPU
+ * for TRM_BACKEND_CUDA), TRM_OUT_OF_MEMORY or TRM_DEVICE_ERROR. */
 TRM_API trm_status trm_model_load_file(const char* path, const trm_load_options* options, trm_model** out);
 
 /* As trm_model_load_file, from `size` bytes at `data`, which may be freed afterwards. */
@@ -145,7 +157,8 @@ TRM_API trm_status trm_model_info(const trm_model* model, trm_info* out);
  * Valid as long as the model. */
 TRM_API const char* trm_model_metadata(const trm_model* model, const char* key);
 
-/* Name of the instruction set that the model was packed for, e.g. "avx512". */
+/* Name of the instruction set that the model was packed for, e.g. "avx512"; on a GPU of the architecture and the way
+ * it runs, e.g. "sm_90 fused". */
 TRM_API const char* trm_model_isa(const trm_model* model);
 
 /* What the model multiplies in: "fp32", "bf16" or "int8". A calibrated mixture reads "int8". */

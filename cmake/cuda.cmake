@@ -1,0 +1,78 @@
+# Backend cuda: the sources under csrc/cuda, built for every target that this nvcc knows, where nvcc works at all.
+#
+# Input:  TRM_EDGE_CUDA (AUTO, ON, OFF), TRM_EDGE_CUDA_TARGETS (compute capabilities, e.g. "86,90a"; default: all).
+# Effect: sources and TRM_HAVE_CUDA are added to trm_edge_objects; the runtime is linked statically, so that the result
+#         also loads where no driver is.
+set(TRM_EDGE_CUDA_TARGETS "" CACHE STRING "Compute capabilities to build for, e.g. \"86,90a\"; empty: all")
+# Turing; A100; RTX 30, Orin, RTX 40; H100 and H200; B200; Thor (101 before CUDA 13); RTX 50.
+set(all_cuda_targets 75 80 86 87 89 90a 100 101 110 120)
+
+# Sets `result` to the targets, or to nothing where nvcc is missing or does not compile.
+function(find_working_nvcc result)
+  set(${result} "" PARENT_SCOPE)
+  find_program(TRM_EDGE_NVCC nvcc HINTS $ENV{CUDACXX} /usr/local/cuda/bin)
+  if(NOT TRM_EDGE_NVCC)
+    return()
+  endif()
+  set(folder ${CMAKE_CURRENT_BINARY_DIR}/nvcc_check)
+  file(WRITE ${folder}/check.cu "#include <cuda_bf16.h>\n__global__ void check(float* x) { *x = 1; }\nint main() { check<<<1, 1>>>(nullptr); }\n")
+  execute_process(COMMAND ${TRM_EDGE_NVCC} -std=c++17 -ccbin ${CMAKE_CXX_COMPILER} -o ${folder}/check ${folder}/check.cu
+    RESULT_VARIABLE failed OUTPUT_VARIABLE said ERROR_VARIABLE said)
+  if(failed)
+    message(STATUS "nvcc does not compile: ${said}")
+    return()
+  endif()
+  execute_process(COMMAND ${TRM_EDGE_NVCC} --list-gpu-code OUTPUT_VARIABLE known)
+  set(targets "")
+  foreach(target ${all_cuda_targets})
+    string(REPLACE "a" "" plain ${target})
+    if("${known}\n" MATCHES "sm_${plain}[\n\r]")
+      list(APPEND targets ${target})
+    endif()
+  endforeach()
+  set(${result} "${targets}" PARENT_SCOPE)
+  execute_process(COMMAND ${TRM_EDGE_NVCC} --dryrun ${folder}/check.cu ERROR_VARIABLE said OUTPUT_QUIET)
+  string(REGEX MATCH "TOP=([^\n\r]*)" found "${said}")
+  find_library(TRM_EDGE_CUDART cudart_static REQUIRED NO_DEFAULT_PATH
+    HINTS ${CMAKE_MATCH_1} PATH_SUFFIXES lib64 lib lib/x64 targets/${CMAKE_SYSTEM_PROCESSOR}-linux/lib)
+endfunction()
+
+if(TRM_EDGE_CUDA STREQUAL "OFF" OR CMAKE_CROSSCOMPILING)
+  return()
+endif()
+find_working_nvcc(known_targets)
+if(NOT known_targets)
+  if(TRM_EDGE_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "TRM_EDGE_CUDA is ON, but no nvcc was found that compiles; put one on the PATH, or use AUTO")
+  endif()
+  message(STATUS "Backend cuda: not built (no working nvcc)")
+  return()
+endif()
+string(REPLACE "," ";" TRM_EDGE_CUDA_TARGETS "${TRM_EDGE_CUDA_TARGETS}")
+if(NOT TRM_EDGE_CUDA_TARGETS)
+  set(TRM_EDGE_CUDA_TARGETS ${known_targets})
+endif()
+message(STATUS "Backend cuda: ${TRM_EDGE_NVCC} for ${TRM_EDGE_CUDA_TARGETS}")
+
+set(gpu_code "")
+foreach(target ${TRM_EDGE_CUDA_TARGETS})
+  list(APPEND gpu_code -gencode=arch=compute_${target},code=sm_${target})
+endforeach()
+list(GET TRM_EDGE_CUDA_TARGETS -1 newest)  # what comes after it runs its PTX
+list(APPEND gpu_code -gencode=arch=compute_${newest},code=compute_${newest})
+
+set(nvcc_flags -std=c++17 -O3 -ccbin ${CMAKE_CXX_COMPILER} -I${CMAKE_CURRENT_SOURCE_DIR}/csrc
+  --threads 0 -Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Werror)
+file(GLOB cuda_headers CONFIGURE_DEPENDS csrc/cuda/*.h csrc/cuda/*.cuh csrc/core/*.h)
+set(fused_flags -ftz=true)  # exponentials and roots without the instructions that scale denormal numbers
+foreach(name device fused plain)
+  set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda_${name}.o)
+  set(source ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cuda/${name}.cu)
+  add_custom_command(OUTPUT ${object} DEPENDS ${source} ${cuda_headers} VERBATIM
+    COMMAND ${TRM_EDGE_NVCC} ${nvcc_flags} ${${name}_flags} ${gpu_code} -c ${source} -o ${object} COMMENT "nvcc ${name}.cu")
+  list(APPEND cuda_objects ${object})
+endforeach()
+add_custom_target(trm_edge_cuda DEPENDS ${cuda_objects})
+add_dependencies(trm_edge_objects trm_edge_cuda)
+target_compile_definitions(trm_edge_objects PRIVATE TRM_HAVE_CUDA)
+target_link_libraries(trm_edge_objects INTERFACE ${cuda_objects} ${TRM_EDGE_CUDART} ${CMAKE_DL_LIBS} rt)

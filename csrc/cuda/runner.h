@@ -1,0 +1,71 @@
+// A way to run the recursion on the GPU: all that device.cu needs to know of one.
+#ifndef TRM_EDGE_CUDA_RUNNER_H
+#define TRM_EDGE_CUDA_RUNNER_H
+
+#include <cuda_runtime_api.h>
+
+#include <memory>
+#include <utility>
+
+#include "core/device.h"
+#include "cuda/check.h"
+
+namespace trm::cuda {
+
+struct DeviceProperties {
+    int device;
+    int major, minor;
+    int multiprocessors;
+    int shared_memory;  // bytes that one block may ask for
+    bool cooperative;
+};
+
+// One run: where the host's arrays are, and what is to be done.
+struct Run {
+    const float *e, *y, *z;  // [rows, D], pinned
+    float* out;              // [steps, rows, D], pinned: y after each step
+    int answer_rows, context_rows;
+    int steps;
+    bool begin;    // start from y and z; else go on
+    bool refresh;  // e is new (also at the begin)
+};
+
+// Weights of one way on the device, shared by sessions.
+class Weights {
+  public:
+    virtual ~Weights() = default;
+};
+
+class Runner {
+  public:
+    virtual ~Runner() = default;
+    virtual void enqueue(const Run& run, cudaStream_t stream) = 0;
+};
+
+// Memory on the device, zeroed.
+template <typename T>
+class DeviceBuffer {
+  public:
+    explicit DeviceBuffer(size_t count) {
+        if (count == 0) return;
+        TRM_CUDA(cudaMalloc(reinterpret_cast<void**>(&data_), count * sizeof(T)));
+        const cudaError_t error = cudaMemset(data_, 0, count * sizeof(T));
+        if (error != cudaSuccess) cudaFree(data_);
+        check(error, "cudaMemset");
+    }
+    ~DeviceBuffer() { cudaFree(data_); }
+    DeviceBuffer(DeviceBuffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
+    DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
+        std::swap(data_, other.data_);
+        return *this;
+    }
+    DeviceBuffer(const DeviceBuffer&) = delete;
+    T* get() const { return data_; }
+
+  private:
+    T* data_ = nullptr;
+};
+
+}  // namespace trm::cuda
+
+#endif

@@ -1,0 +1,190 @@
+"""Backend ``cuda``: every way to run it against the oracle, at every step; and what it says where no GPU is.
+
+In float32, ``cuda-plain`` is one of the runners of all tests of backends; here are the lower precisions and the ways of
+their own, with models of the sizes that the fused kernels take.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from models import calibrated, make_bundle
+from runners import plain_bundle
+from test_precision import errors_of, oracle_values, own_error
+
+import trm_edge
+from trm_edge._native import core
+from trm_edge.bundle import Bundle, bundle_bytes
+from trm_edge.golden import random_inputs
+from trm_edge.quantization import Quantization, uniform
+
+BF16 = "avx512bf16"  # the instruction set whose oracle rounds attention's operands too, as the GPU does
+SAME = 0.8  # of the oracle's own error; another rounding would part the two by 1.4 times it
+NO_GPU = core.cuda_missing()
+gpu = pytest.mark.skipif(bool(NO_GPU), reason=f"backend cuda: {NO_GPU}")
+
+# name: (kind, mixer, changed fields): every instance of the fused kernels, and what sizes alone do not show
+FUSED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "64/32": ("actions", "rope", {"hidden_size": 64, "num_heads": 2, "inner_size": 32, "feature_size": 2}),
+    "128/32": ("slots", "rope", {"hidden_size": 128, "num_heads": 4, "inner_size": 384, "max_context": 20}),
+    "256/32": ("actions", "learned", {"hidden_size": 256, "num_heads": 8, "inner_size": 160, "max_context": 40}),
+    "256/64": ("actions", "rope", {"hidden_size": 256, "num_heads": 4, "inner_size": 768, "max_context": 3}),
+    "one layer": ("tokens", "none", {"hidden_size": 512, "num_heads": 8, "inner_size": 96, "num_layers": 1}),
+    "512/64": ("actions", "rope", {"hidden_size": 512, "num_heads": 8, "inner_size": 1536, "max_context": 24}),
+    "97 rows": ("tokens", "rope", {"hidden_size": 64, "num_heads": 2, "inner_size": 96, "answer_rows": 94}),
+    "three layers": ("actions", "rope", {"hidden_size": 64, "num_heads": 2, "inner_size": 64, "num_layers": 3}),
+    "many cycles": (
+        "slots",
+        "rope",
+        {"hidden_size": 64, "num_heads": 2, "inner_size": 64, "l_cycles": 6, "h_cycles": 3},
+    ),
+}
+
+
+def load(way: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, precision: str | None) -> trm_edge.Refiner:
+    monkeypatch.setenv("TRM_EDGE_CUDA", way)
+    refiner = trm_edge.load(bundle_bytes(bundle), backend="cuda", precision=precision)
+    assert refiner.backend == "cuda" and (refiner.isa or "").endswith(way)
+    return refiner
+
+
+def model(name: str, **more: Any) -> Bundle:
+    kind, mixer, changes = FUSED[name]
+    return plain_bundle(kind, mixer, **(changes | more))
+
+
+# ---- Where there is no GPU -------------------------------------------------------------------------------------------
+
+
+def test_the_backend_is_offered_where_it_can_run() -> None:
+    assert ("cuda" in trm_edge.available_backends()) == (not NO_GPU)
+
+
+@pytest.mark.skipif(not NO_GPU, reason="a GPU is here")
+def test_without_a_gpu_the_error_says_why() -> None:
+    with pytest.raises(trm_edge.TrmUnsupportedError, match=r"backend cuda: .+"):
+        trm_edge.load(bundle_bytes(plain_bundle("actions")), backend="cuda")
+
+
+def test_threads_are_for_the_processor() -> None:
+    with pytest.raises(trm_edge.TrmUnsupportedError, match="threads"):
+        trm_edge.load(bundle_bytes(plain_bundle("actions")), backend="cuda", threads=2)
+
+
+# ---- Against the oracle ----------------------------------------------------------------------------------------------
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", ["fused", "phases", "plain"])
+@pytest.mark.parametrize("name", FUSED)
+def test_the_first_evaluations_are_those_of_the_oracle(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One step of two evaluations: further on, values that round to another bfloat16 part the two.
+    bundle = model(name, l_cycles=1, h_cycles=1)
+    refiner = load(way, bundle, monkeypatch, "bf16")
+    how = uniform(bundle.spec, "bf16")
+    parted = np.median(errors_of(refiner, bundle, oracle_values(bundle, how, 1, BF16)))
+    assert parted <= SAME * np.median(own_error(bundle, how, 1))
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", ["fused", "phases", "plain"])
+@pytest.mark.parametrize("name", FUSED)
+def test_the_error_at_every_step_is_that_of_the_oracle(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = model(name)
+    refiner = load(way, bundle, monkeypatch, "bf16")
+    truth = oracle_values(bundle, None, 4)
+    engine = errors_of(refiner, bundle, truth)
+    own = parted(oracle_values(bundle, uniform(bundle.spec, "bf16"), 4, BF16), truth)
+    assert np.median(engine) <= 1.2 * np.median(own)
+    assert (np.median(engine, axis=0) <= 1.5 * np.median(own, axis=0)).all()
+
+
+def parted(a: list[list[np.ndarray]], b: list[list[np.ndarray]]) -> np.ndarray:
+    from trm_edge.golden import relative_error
+
+    return np.asarray([[relative_error(x, y) for x, y in zip(*pair, strict=True)] for pair in zip(a, b, strict=True)])
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("scheme", ["", "dynamic", "static", "static-per-step"])
+@pytest.mark.parametrize(("kind", "mixer"), [("actions", "rope"), ("slots", "none"), ("tokens", "mlp_t")])
+def test_int8_is_that_of_the_oracle(kind: str, mixer: str, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = plain_bundle(kind, mixer) if not scheme else calibrated(make_bundle(kind, mixer), scheme)
+    how: Quantization = bundle.quantization or uniform(bundle.spec, "int8")
+    refiner = load("plain", bundle, monkeypatch, "int8")
+    assert refiner.precision == "int8"
+    apart = np.median(errors_of(refiner, bundle, oracle_values(bundle, how, 1, BF16)))
+    assert apart <= SAME * np.median(own_error(bundle, how, 1))
+
+
+# ---- What a session keeps --------------------------------------------------------------------------------------------
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", ["fused", "phases", "plain"])
+def test_all_steps_at_once_are_the_steps_one_by_one(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = model("256/32")
+    refiner = load(way, bundle, monkeypatch, "bf16")
+    rng = np.random.default_rng(5)
+    for _ in range(4):
+        call = random_inputs(bundle.spec, rng)
+        whole = refiner.refine(**call, steps=20, trajectory=True)  # more than one run
+        refiner.begin(**call)
+        for k in range(20):
+            assert whole.trajectory is not None
+            assert np.array_equal(refiner.step().trajectory[0], whole.trajectory[k])  # type: ignore[index]
+        early = refiner.refine(**call, steps=20, halt=0.0)
+        assert early.steps_run == 1 and early.status == trm_edge.Status.HALTED
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", ["fused", "phases", "plain"])
+def test_fresh_context_between_steps(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = model("256/32")
+    refiner, plain = load(way, bundle, monkeypatch, "bf16"), load("plain", bundle, monkeypatch, "bf16")
+    rng = np.random.default_rng(6)
+    call, fresh = random_inputs(bundle.spec, rng), random_inputs(bundle.spec, rng)
+    rows = len(call["x"])
+    fresh = {"x": np.resize(fresh["x"], (rows, bundle.spec.context_size)).astype(np.float32)}
+    answers = []
+    for one in (refiner, plain):
+        one.begin(**call)
+        one.step()
+        answers.append(one.step(**fresh).y)
+    np.testing.assert_allclose(answers[0], answers[1], atol=0.05)
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", ["fused", "phases", "plain"])
+def test_a_nan_stays_in_its_own_call(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = model("128/32")
+    refiner = load(way, bundle, monkeypatch, "bf16")
+    rng = np.random.default_rng(7)
+    calls = [random_inputs(bundle.spec, rng, context_rows=rows) for rows in (20, 3)]
+    before = [refiner.refine(**call, trajectory=True) for call in calls]
+    huge = dict(calls[0], x=np.full_like(calls[0]["x"], 3e38))
+    assert refiner.refine(**huge).status == trm_edge.Status.NONFINITE
+    for call, first in zip(reversed(calls), reversed(before), strict=True):
+        again = refiner.refine(**call, trajectory=True)
+        assert again.status == first.status
+        assert np.array_equal(again.logits, first.logits)  # type: ignore[arg-type]
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_a_hundred_thousand_calls_give_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = model("128/32")
+    refiner = load("fused", bundle, monkeypatch, "bf16")
+    call = random_inputs(bundle.spec, np.random.default_rng(8))
+    first = refiner.refine(**call)
+    for _ in range(100_000):
+        assert np.array_equal(refiner.refine(**call).y, first.y)
