@@ -45,7 +45,7 @@ SHOWN = 2  # the step that tables show: as many as a head is trained for
 ARMS = ("oracle", "rules", "head", "grammar", "grammar + rules", "grammar + head", "grammar + head, renamed")
 THRESHOLDS = (0.0, 0.3, 0.5, 0.7, 0.9)
 DRAFTED = {"grammar + head": False, "grammar + head, renamed": True}  # arms, and whether the function is chosen anew
-BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0, 4.5, 5.0)
+BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
 
 Row = dict[str, Any]
 

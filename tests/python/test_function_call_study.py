@@ -24,7 +24,7 @@ def row(identity, grammar, head, confidence, alone=True):
         **{"grammar + head by step": steps, "grammar + head confidence": confidence},
         **{"grammar + head, renamed": alone, "grammar + head, renamed by step": [alone] * 8},
         **{"grammar + head, renamed confidence": confidence},
-        **{"grammar + head by bonus": [head] * 6 + [grammar], "grammar + head, renamed by bonus": [alone] * 7},
+        **{"grammar + head by bonus": [head] * 5 + [grammar] * 3, "grammar + head, renamed by bonus": [alone] * 8},
     }
 
 
@@ -66,7 +66,7 @@ def test_report_counts_harm_repair_and_abstention():
     assert kept["0.3"] == {"right": pytest.approx(0.8), "harm": 0, "changed": 0.8}
     assert kept["0.9"] == {"right": 0.4, "harm": 0, "changed": 0.2}
     bonus = found["by bonus"]["grammar + head"]
-    assert [*bonus] == ["0.0", "1.0", "2.0", "3.0", "4.0", "4.5", "5.0"]
+    assert [*bonus] == ["0.0", "1.0", "2.0", "3.0", "4.0", "5.0", "6.0", "7.0"]
     assert bonus["4.0"] == {"right": pytest.approx(0.6), "harm": 0.5, "p": 1.0}
     assert bonus["5.0"] == {"right": pytest.approx(0.4), "harm": 0, "p": 1.0}
     assert found["calibration"]["head"] == [[5, 0.5, 1.0]]
