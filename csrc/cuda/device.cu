@@ -169,17 +169,18 @@ class CudaModel : public DeviceModel {
 }  // namespace
 
 std::string why_no_gpu() {
-    int count = 0;
+    int count = 0, driver = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
     if (error == cudaSuccess && count > 0) return "";
     cudaGetLastError();  // asked and answered
-    return error == cudaSuccess ? "no GPU" : cudaGetErrorString(error);
+    if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return "there is no NVIDIA driver here";
+    return error == cudaSuccess ? "there is no GPU here" : cudaGetErrorString(error);
 }
 
 std::shared_ptr<const DeviceModel> make_device(const Spec& spec, const NetShape& shape,
                                                const Quantization& quantization, const Tensors& weights) {
     const std::string why = why_no_gpu();
-    if (!why.empty()) throw Error(Status::kUnsupported, "cuda: no GPU here: " + why);
+    if (!why.empty()) throw Error(Status::kUnsupported, "backend cuda: " + why);
     return std::make_shared<const CudaModel>(spec, shape, quantization, weights);
 }
 
