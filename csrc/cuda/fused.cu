@@ -388,6 +388,7 @@ std::string why_not_fused(const Spec& spec, const NetShape& shape, const DeviceP
         return "there are kernels for hidden_size 64, 128, 256 and 512 with heads of 32, and 256 and 512 with heads of "
                "64";
     if (spec.inner_size % kChunk != 0) return "inner_size has to be a multiple of " + number(kChunk);
+    if (spec.max_rows() > kMaxRows) return "it takes up to " + number(kMaxRows) + " rows";
     if (spec.num_layers > kMaxLayers) return "it holds up to " + number(kMaxLayers) + " layers";
     return "";
 }

@@ -122,7 +122,11 @@ __global__ void linear_int8(const int8_t* in, const float* in_scale, const int8_
     }
 }
 
-// Attention of one row (blockIdx.x) and head (blockIdx.y) of qkv [rows, 3 D]. Shared: head floats, then rows.
+// Attention keeps a query and a weight a key in shared memory; what every device has of it, less the kernel's own.
+size_t attention_bytes(int head, int rows) { return static_cast<size_t>(head + rows) * sizeof(float); }
+constexpr size_t kSharedBytes = 47 * 1024;
+
+// Attention of one row (blockIdx.x) and head (blockIdx.y) of qkv [rows, 3 D].
 struct AttentionCall {
     const float* qkv;
     const float2* rope;  // [positions, head / 2] or null
@@ -139,7 +143,7 @@ __device__ float rotated(const AttentionCall& c, const float* head, int row, int
 }
 
 __global__ void attention(AttentionCall c) {
-    extern __shared__ float query[];
+    extern __shared__ float query[];  // attention_bytes
     __shared__ float shared[kThreads / 32];
     float* weight = query + c.head;
     const int row = static_cast<int>(blockIdx.x), first = static_cast<int>(blockIdx.y) * c.head;
@@ -237,6 +241,9 @@ struct PlainWeights : Weights {
     PlainWeights(const Spec& s, const NetShape& net, const Quantization& q, const Tensors& weights)
         : spec(s), shape(net), quantization(q) {
         shape.precision = quantization.precision.data();  // the copy's
+        if (!shape.token_mixing && attention_bytes(spec.hidden_size / spec.num_heads, spec.max_rows()) > kSharedBytes)
+            throw Error(Status::kUnsupported, "backend cuda: attention over " + std::to_string(spec.max_rows()) +
+                                                  " rows does not fit a multiprocessor; run it with backend fused");
         const int D = spec.hidden_size, It = spec.token_inner_size, L = spec.max_rows();
         for (int i = 0; i < shape.num_layers; ++i) {
             const std::string name = "blocks." + std::to_string(i) + ".";
@@ -352,7 +359,7 @@ class PlainRunner : public Runner {
                 const AttentionCall call{wide_.get(),     weights_->rope.get(), L,     D,           head,
                                          rows.answer_end, rows.position_shift,  round, inner_.get()};
                 const dim3 grid(static_cast<unsigned>(L), static_cast<unsigned>(spec.num_heads));
-                attention<<<grid, kThreads, static_cast<size_t>(head + L) * sizeof(float), stream>>>(call);
+                attention<<<grid, kThreads, attention_bytes(head, L), stream>>>(call);
                 product(inner_.get(), L, layer, kMixOut, step, delta_.get(), stream);
                 normalise(h, L, D, stream);
             }

@@ -36,6 +36,7 @@ constexpr int kPassRows = 2;     // row tiles, and
 constexpr int kPassColumns = 4;  // column tiles, that a CTA sums up at a time
 constexpr int kBlockRows = kPassRows * kRowTile;
 constexpr int kMaxLayers = 8;
+constexpr int kMaxRows = 4096;  // every CTA keeps a norm a row in shared memory
 
 TRM_HD int div_up(int n, int by) { return (n + by - 1) / by; }
 TRM_HD int round_up(int n, int to) { return div_up(n, to) * to; }
