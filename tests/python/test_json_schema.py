@@ -253,6 +253,13 @@ BOUNDS = [
     ({"oneOf": [{"type": "number"}, {"type": "integer"}]}, [1.5], [1, "a"]),
     ({"anyOf": [{"type": "number"}, {"type": "integer"}]}, [1.5, 1], ["a", None]),
     ({"oneOf": [{"type": "integer", "maximum": 3}, {"type": "null"}]}, [3, None], [4]),
+    # 1e300 is no multiple of 3 as it is written, and one as float64 has it: no validator may find two that fit.
+    (
+        {"oneOf": [{"type": "number", "multipleOf": 3}, {"type": "number", "multipleOf": 1}]},
+        [1, 2.0, 10**30],
+        [3, 0.5, 1e300],
+    ),
+    ({"anyOf": [{"type": "number", "multipleOf": 3}, {"type": "number", "enum": [1e300]}]}, [3, 6.0, 1e300], [1, 0.5]),
     ({**obj(a={"type": "integer"}), "maxProperties": 1}, [{}, {"b": 1}], [{"a": 1, "b": 1}, {"a": "x"}]),
     ({**obj(a={"type": "integer"}), "minProperties": 1}, [{"a": 1}], [{}]),
     ({**obj(), "dependentRequired": {"a": ["b"]}}, [{}, {"b": 1}, {"a": 1, "b": 1}], [{"a": 1}]),

@@ -216,12 +216,11 @@ def violation(schema: Schema, value: Json, at: str = "") -> str | None:
         return _array_violation(schema, value, at)
     if isinstance(schema, Choice):
         fitting = sum(violation(one, value, at) is None for one in schema.alternatives)
-        if fitting == 1 or (fitting > 1 and not schema.exactly_one):
+        seen = sum(_scalar_violation(one, value, at, doubtful=True) is None for one in schema.alternatives)
+        if fitting and (seen == 1 or not schema.exactly_one):
             return None
-        wanted = "one" if schema.exactly_one else "any"
-        return _wrong(
-            at, f"{wanted} of {len(schema.alternatives)} alternatives", f"{_shown(value)}, which fits {fitting}"
-        )
+        wanted, fits = ("one", fitting and seen) if schema.exactly_one else ("any", fitting)
+        return _wrong(at, f"{wanted} of {len(schema.alternatives)} alternatives", f"{_shown(value)}, which fits {fits}")
     return _scalar_violation(schema, value, at)
 
 
@@ -266,7 +265,8 @@ def _array_violation(schema: Array, value: Json, at: str) -> str | None:
     return None
 
 
-def _scalar_violation(schema: Scalar, value: Json, at: str) -> str | None:
+def _scalar_violation(schema: Scalar, value: Json, at: str, doubtful: bool = False) -> str | None:
+    """Return what is wrong; ``doubtful``: what only some validators would find wrong is not."""
     if not _has_type(value, schema.type):
         return _wrong(at, f"a value of type {schema.type}", _shown(value))
     if schema.options is not None and not any(same(value, option) for option in schema.options):
@@ -278,11 +278,11 @@ def _scalar_violation(schema: Scalar, value: Json, at: str) -> str | None:
         if schema.format in FORMATS and not FORMATS[schema.format](value):
             return _wrong(at, f"the format {schema.format}", _shown(value))
     elif schema.type in ("number", "integer"):
-        return _number_violation(schema, value, at)
+        return _number_violation(schema, value, at, doubtful)
     return None
 
 
-def _number_violation(schema: Scalar, value: float, at: str) -> str | None:
+def _number_violation(schema: Scalar, value: float, at: str, doubtful: bool) -> str | None:
     if schema.minimum is not None and value < schema.minimum:
         return _wrong(at, f"at least {schema.minimum}", _shown(value))
     if schema.maximum is not None and value > schema.maximum:
@@ -291,18 +291,20 @@ def _number_violation(schema: Scalar, value: float, at: str) -> str | None:
         return _wrong(at, f"more than {schema.exclusive_minimum}", _shown(value))
     if schema.exclusive_maximum is not None and value >= schema.exclusive_maximum:
         return _wrong(at, f"less than {schema.exclusive_maximum}", _shown(value))
-    if schema.multiple_of is not None and not _is_multiple(value, schema.multiple_of):
-        return _wrong(at, f"a multiple of {schema.multiple_of}", _shown(value))
+    if schema.multiple_of is not None:
+        seen = _multiple_seen(value, schema.multiple_of)
+        if not (any(seen) if doubtful else all(seen)):
+            return _wrong(at, f"a multiple of {schema.multiple_of}", _shown(value))
     return None
 
 
-def _is_multiple(value: float, of: float) -> bool:
-    """Whether it is one as decimals are written and in float64 too, so that no validator sees it otherwise."""
-    quotient = Fraction(repr(value)) / Fraction(repr(of))
+def _multiple_seen(value: float, of: float) -> tuple[bool, ...]:
+    """Whether it is a multiple by each way to look: as decimals are written, and as Python's numbers divide."""
+    written = (Fraction(repr(value)) / Fraction(repr(of))).denominator == 1
     try:
-        return quotient.denominator == 1 and (isinstance(of, int) or (value / of).is_integer())
-    except OverflowError:  # an integer beyond float64
-        return False
+        return written, value % of == 0 if isinstance(of, int) else (value / of).is_integer()
+    except OverflowError:  # an integer beyond float64: some see it so, some otherwise
+        return True, False
 
 
 def _has_type(value: Json, name: str) -> bool:
