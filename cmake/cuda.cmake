@@ -63,6 +63,10 @@ list(APPEND gpu_code -gencode=arch=compute_${newest},code=compute_${newest})
 
 set(nvcc_flags -std=c++17 -O3 -ccbin ${CMAKE_CXX_COMPILER} -I${CMAKE_CURRENT_SOURCE_DIR}/csrc
   --threads 0 -Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Werror)
+execute_process(COMMAND ${TRM_EDGE_NVCC} --help OUTPUT_VARIABLE said)
+if(said MATCHES "compress-mode")  # CUDA 12.8
+  list(APPEND nvcc_flags -compress-mode=size)
+endif()
 file(GLOB cuda_headers CONFIGURE_DEPENDS csrc/cuda/*.h csrc/cuda/*.cuh csrc/core/*.h)
 set(fused_flags -ftz=true)  # exponentials and roots without the instructions that scale denormal numbers
 foreach(name device fused plain)
