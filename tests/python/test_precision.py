@@ -69,9 +69,9 @@ def errors_of(refiner: trm_edge.Refiner, bundle: Bundle, truth: list[list[np.nda
     return np.asarray(rows)
 
 
-def own_error(bundle: Bundle, how: Quantization, steps: int) -> np.ndarray:
+def own_error(bundle: Bundle, how: Quantization, steps: int, isa: str = "") -> np.ndarray:
     """Return the errors of the fake-quantised oracle against the float64 one, ``[CALLS, steps]``."""
-    pairs = zip(oracle_values(bundle, how, steps), oracle_values(bundle, None, steps), strict=True)
+    pairs = zip(oracle_values(bundle, how, steps, isa), oracle_values(bundle, None, steps), strict=True)
     return np.asarray([[relative_error(a, b) for a, b in zip(*pair, strict=True)] for pair in pairs])
 
 

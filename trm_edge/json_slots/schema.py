@@ -215,11 +215,12 @@ def violation(schema: Schema, value: Json, at: str = "") -> str | None:
     if isinstance(schema, Array):
         return _array_violation(schema, value, at)
     if isinstance(schema, Choice):
-        fitting = sum(violation(one, value, at) is None for one in schema.alternatives)
-        seen = sum(_scalar_violation(one, value, at, doubtful=True) is None for one in schema.alternatives)
-        if fitting and (seen == 1 or not schema.exactly_one):
+        fits = sum(violation(one, value, at) is None for one in schema.alternatives)
+        if fits and schema.exactly_one:  # then no other may fit, not even in doubt
+            fits = sum(_scalar_violation(one, value, at, doubtful=True) is None for one in schema.alternatives)
+        if fits == 1 or (fits > 1 and not schema.exactly_one):
             return None
-        wanted, fits = ("one", fitting and seen) if schema.exactly_one else ("any", fitting)
+        wanted = "one" if schema.exactly_one else "any"
         return _wrong(at, f"{wanted} of {len(schema.alternatives)} alternatives", f"{_shown(value)}, which fits {fits}")
     return _scalar_violation(schema, value, at)
 
