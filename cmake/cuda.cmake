@@ -7,7 +7,7 @@ set(TRM_EDGE_CUDA_TARGETS "" CACHE STRING "Compute capabilities to build for, e.
 # Turing; A100; RTX 30, Orin, RTX 40; H100 and H200; B200; Thor (101 before CUDA 13); RTX 50.
 set(all_cuda_targets 75 80 86 87 89 90a 100 101 110 120)
 
-# Sets `result` to the targets, or to nothing where nvcc is missing or does not compile.
+# Sets `result` to the targets, or to nothing where nvcc is missing or does not compile, or its runtime is not found.
 function(find_working_nvcc result)
   set(${result} "" PARENT_SCOPE)
   find_program(TRM_EDGE_NVCC nvcc HINTS $ENV{CUDACXX} /usr/local/cuda/bin)
@@ -30,11 +30,15 @@ function(find_working_nvcc result)
       list(APPEND targets ${target})
     endif()
   endforeach()
-  set(${result} "${targets}" PARENT_SCOPE)
   execute_process(COMMAND ${TRM_EDGE_NVCC} --dryrun ${folder}/check.cu ERROR_VARIABLE said OUTPUT_QUIET)
   string(REGEX MATCH "TOP=([^\n\r]*)" found "${said}")
-  find_library(TRM_EDGE_CUDART cudart_static REQUIRED NO_DEFAULT_PATH
+  find_library(TRM_EDGE_CUDART cudart_static NO_DEFAULT_PATH
     HINTS ${CMAKE_MATCH_1} PATH_SUFFIXES lib64 lib lib/x64 targets/${CMAKE_SYSTEM_PROCESSOR}-linux/lib)
+  if(TRM_EDGE_CUDART)
+    set(${result} "${targets}" PARENT_SCOPE)
+  else()
+    message(STATUS "nvcc works, but its cudart_static was not found near '${CMAKE_MATCH_1}'")
+  endif()
 endfunction()
 
 if(TRM_EDGE_CUDA STREQUAL "OFF" OR CMAKE_CROSSCOMPILING)

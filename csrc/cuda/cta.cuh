@@ -39,7 +39,7 @@ struct Params {
     __nv_bfloat16 *q, *k, *v;    // v: [D, row_stride]
     __nv_bfloat16* inner;        // [row_stride, I]
     float* norms;                // [rows] inverse rms of the last rows normalised, for kernels of their own
-    unsigned* arrivals;          // flags of the grid barrier
+    unsigned* arrivals;          // the two counters of the grid barrier
     int operand_offset, partial_offset, inverse_offset, own_offset;  // in shared memory [16 bytes]; weights come first
 };
 
@@ -71,7 +71,7 @@ template <int kHidden, int kHeadChunks>
 struct Cta {
     static constexpr int kChunks = kHidden / kChunk;
     static constexpr int kHeadSize = kHeadChunks * kChunk;
-    static constexpr int kOperandStride = kHidden / 8 + 4;  // [16 bytes]; rows are 64 bytes apart in banks
+    static constexpr int kOperandStride = operand_stride(kHidden);
 
     const Params& p;
     Plan plan;

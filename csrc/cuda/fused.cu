@@ -230,7 +230,7 @@ FusedWeights::FusedWeights(const Spec& s, const NetShape& net, const Tensors& we
     params.l_cycles = spec.l_cycles;
     params.h_cycles = spec.h_cycles;
 
-    const int operand = kBlockRows * (plan.hidden / 8 + 4);
+    const int operand = kBlockRows * operand_stride(plan.hidden);
     const int partial = kWarps * kPassRows * kPassColumns * 32;
     const int inverse = div_up(plan.row_stride() * static_cast<int>(sizeof(float)), kUint4);
     params.operand_offset = 0;

@@ -4,6 +4,8 @@
 #ifndef TRM_EDGE_CUDA_PHASES_CUH
 #define TRM_EDGE_CUDA_PHASES_CUH
 
+#include <cstdint>
+
 #include "cuda/narrow.cuh"
 #include "cuda/wide.cuh"
 

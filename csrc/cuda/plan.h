@@ -16,8 +16,6 @@
 #ifndef TRM_EDGE_CUDA_PLAN_H
 #define TRM_EDGE_CUDA_PLAN_H
 
-#include <cstdint>
-
 #ifdef __CUDACC__
 #define TRM_HD __host__ __device__ inline
 #else
@@ -41,6 +39,8 @@ constexpr int kMaxRows = 4096;  // every CTA keeps a norm a row in shared memory
 TRM_HD int div_up(int n, int by) { return (n + by - 1) / by; }
 TRM_HD int round_up(int n, int to) { return div_up(n, to) * to; }
 TRM_HD int at_most(int n, int most) { return n < most ? n : most; }
+// Of a staged row in shared memory [16 bytes]: such that the rows of a fragment are 64 bytes apart in banks.
+TRM_HD constexpr int operand_stride(int hidden) { return hidden / 8 + 4; }
 
 struct Range {
     int begin, end;

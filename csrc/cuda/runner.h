@@ -13,7 +13,6 @@
 namespace trm::cuda {
 
 struct DeviceProperties {
-    int device;
     int major, minor;
     int multiprocessors;
     int shared_memory;  // bytes that one block may ask for
