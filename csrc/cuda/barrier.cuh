@@ -1,4 +1,4 @@
-// A barrier of all CTAs of a cooperative launch.
+// Barriers of all CTAs of a cooperative launch.
 #ifndef TRM_EDGE_CUDA_BARRIER_CUH
 #define TRM_EDGE_CUDA_BARRIER_CUH
 
@@ -6,36 +6,38 @@
 
 namespace trm::cuda {
 
-// All CTAs arrive, then all go on. What was written before is seen after, through L2. `arrivals`: two counters, zero at
-// first; one counts arrivals, the other those who have left for good.
-class GridBarrier {
+// A row of barriers, number 0, 1, ...: what a CTA has written, or read for the last time, before it arrives at one, the
+// others see after they have waited for it, through L2. A CTA may arrive at the next barrier while others have not
+// arrived at this one, but not at the one after that: so two counters, for even and odd numbers, tell who is where.
+class GridBarriers {
   public:
-    __device__ GridBarrier(unsigned* arrivals, int ctas) : arrivals_(arrivals), ctas_(static_cast<unsigned>(ctas)) {}
+    static constexpr int kCounters = 3;  // the third counts those who have left for good; all are zero at first
 
-    __device__ void wait() {
-        __syncthreads();
-        expected_ += ctas_;
-        if (threadIdx.x == 0) {
-            asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(arrivals_) : "memory");
-            unsigned seen;
-            do {
-                asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrivals_) : "memory");
-            } while (static_cast<int>(seen - expected_) < 0);
-        }
-        __syncthreads();
+    __device__ GridBarriers(unsigned* counters, int ctas) : counters_(counters), ctas_(static_cast<unsigned>(ctas)) {}
+
+    // By one thread of a CTA.
+    __device__ void arrive(int number) const {
+        asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counters_ + number % 2) : "memory");
     }
 
-    // The last one to leave makes the barrier ready for the next launch.
-    __device__ void leave() {
-        if (threadIdx.x != 0) return;
-        if (atomicAdd(arrivals_ + 1, 1u) != ctas_ - 1) return;
-        arrivals_[0] = 0;
-        arrivals_[1] = 0;
+    // Until every CTA has arrived.
+    __device__ void wait(int number) const {
+        const unsigned expected = ctas_ * static_cast<unsigned>(number / 2 + 1);
+        unsigned seen;
+        do {
+            asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counters_ + number % 2) : "memory");
+        } while (static_cast<int>(seen - expected) < 0);
+    }
+
+    // By one thread of a CTA. The last one to leave makes the barriers ready for the next launch.
+    __device__ void leave() const {
+        if (atomicAdd(counters_ + 2, 1u) != ctas_ - 1) return;
+        for (int i = 0; i < kCounters; ++i) counters_[i] = 0;
     }
 
   private:
-    unsigned* arrivals_;
-    unsigned ctas_, expected_ = 0;
+    unsigned* counters_;
+    unsigned ctas_;
 };
 
 }  // namespace trm::cuda

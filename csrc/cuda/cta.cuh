@@ -1,13 +1,14 @@
 // What a kernel of the fused ways gets, and what one of its CTAs knows; the pieces that all phases are made of.
 //
-// What one CTA writes and another reads goes through L2 (ld.global.cg), as the first-level caches of multiprocessors do
-// not see each other's stores.
+// What one CTA writes and another reads goes through L2, as the first-level caches of multiprocessors do not see each
+// other's stores.
 #ifndef TRM_EDGE_CUDA_CTA_CUH
 #define TRM_EDGE_CUDA_CTA_CUH
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include "cuda/handoff.cuh"
 #include "cuda/plan.h"
 
 namespace trm::cuda {
@@ -35,20 +36,38 @@ struct Params {
     const float *host_e, *host_y, *host_z;
     float* host_out;             // [steps, rows, D]
     float *e, *y, *z, *ye, *ze;  // y + e and z + e, as y and z change
-    float *state, *middle;       // before their norm
-    __nv_bfloat16 *q, *k, *v;    // v: [D, row_stride]
-    __nv_bfloat16* inner;        // [row_stride, I]
+    float *state, *middle;       // [kCopies, row_stride, D], before their norm
+    __nv_bfloat16* qkv;          // [kCopies] q and k [row_stride, D], v [row_stride / 16, D, 16]
+    __nv_bfloat16* inner;        // [kCopies, row_stride, I]
     float* norms;                // [rows] inverse rms of the last rows normalised, for kernels of their own
-    unsigned* arrivals;          // the two counters of the grid barrier
+    unsigned* arrivals;          // counters of the grid barriers
     int operand_offset, partial_offset, inverse_offset, own_offset;  // in shared memory [16 bytes]; weights come first
 };
 
-// What a sublayer starts from: rows before or (`normalised`) after their norm, plus other rows.
+// What a sublayer starts from: rows that another one hands over, before their norm, or (`given`) rows that were there
+// before the run, after theirs; plus other rows.
 struct Source {
     const float* rows;
-    bool normalised;
+    bool given;
     const float* added;  // or null
 };
+
+// Where sublayer `number` finds the rows that it is handed, its wide phase leaves values, and its narrow phase rows.
+struct Places {
+    float* from;
+    __nv_bfloat16* wide;
+    float* to;
+};
+
+TRM_HD float* rows_before(const Params& p, int number) {
+    return (number % 2 ? p.middle : p.state) + copy_of(number) * p.plan.rows_size();
+}
+
+TRM_HD Places places_of(const Params& p, int number) {
+    __nv_bfloat16* const wide =
+        number % 2 ? p.inner + copy_of(number) * p.plan.inner_size() : p.qkv + copy_of(number) * 3 * p.plan.rows_size();
+    return {rows_before(p, number), wide, rows_before(p, number + 1)};
+}
 
 // Where an evaluation leaves the normalised rows that it started from; null: nowhere.
 struct Keep {
@@ -59,6 +78,41 @@ struct Keep {
 
 enum Sublayer { kAttention, kSwiglu };
 
+// A sublayer of a run: its number, and where in the recursion it is.
+struct Moment {
+    int number, step, h, l, s;
+};
+
+TRM_HD Sublayer sublayer_of(const Moment& m) { return m.s % 2 ? kSwiglu : kAttention; }
+
+TRM_HD void advance(const Params& p, Moment& m) {
+    ++m.number;
+    if (++m.s < 2 * p.plan.layers) return;
+    m.s = 0;
+    if (++m.l <= p.l_cycles) return;
+    m.l = 0;
+    if (++m.h < p.h_cycles) return;
+    m.h = 0;
+    ++m.step;
+}
+
+TRM_HD int sublayers(const Params& p) { return p.steps * p.h_cycles * (p.l_cycles + 1) * 2 * p.plan.layers; }
+
+// What a sublayer starts from. `z` gets the first l_cycles evaluations of a cycle, `y` the last.
+TRM_HD Source source_of(const Params& p, const Moment& m) {
+    const bool given = m.number == 0;
+    const float* added = m.s > 0 ? nullptr : m.l == p.l_cycles ? p.y : m.l == 0 ? p.ze : p.ye;
+    return {given ? p.y : rows_before(p, m.number), given, added};
+}
+
+// What the first sublayer of an evaluation keeps: the result of the evaluation before.
+TRM_HD Keep keep_of(const Params& p, const Moment& m) {
+    if (m.s > 0 || m.number == 0) return {};
+    const bool y = m.l == 0;
+    float* out = y && m.h == 0 ? p.host_out + static_cast<int64_t>(m.step - 1) * p.rows * p.plan.hidden : nullptr;
+    return {y ? p.y : p.z, y ? p.ye : p.ze, out};
+}
+
 // A CTA's share of every phase; in shared memory, as registers are short.
 struct Own {
     Range qkv, inner, hidden;  // tiles of columns
@@ -67,8 +121,9 @@ struct Own {
 
 // One CTA of a kernel for models with D = kHidden and heads of kHeadChunks * kChunk. The plan is a copy in which these
 // are constants, so that the compiler folds what follows from them.
-template <int kHidden, int kHeadChunks>
+template <int kHidden, int kHeadChunks, bool kIsPersistent>
 struct Cta {
+    static constexpr bool kPersistent = kIsPersistent;
     static constexpr int kChunks = kHidden / kChunk;
     static constexpr int kHeadSize = kHeadChunks * kChunk;
     static constexpr int kOperandStride = operand_stride(kHidden);
@@ -99,7 +154,11 @@ struct Cta {
     __device__ int lane_number() const { return thread % 32; }
     __device__ uint4* operand() const { return shared + p.operand_offset; }
     __device__ float4* partial() const { return reinterpret_cast<float4*>(shared + p.partial_offset); }
-    __device__ float* inverse() const { return reinterpret_cast<float*>(shared + p.inverse_offset); }
+    __device__ float4* narrow_partial() const { return reinterpret_cast<float4*>(operand()); }
+    // 1 / rms of the rows that the last sublayer of that kind started from.
+    __device__ float* inverse(Sublayer of) const {
+        return reinterpret_cast<float*>(shared + p.inverse_offset) + of * plan.row_stride();
+    }
     // The weights from tile `first` on, of those that start at `own`.
     __device__ const uint4* weights(const Matrix& m, int own, int first, int chunks) const {
         const uint4* begin = m.resident < 0 ? m.packed + static_cast<size_t>(own) * chunks * 32 : shared + m.resident;
@@ -127,8 +186,6 @@ __device__ inline void mma_chunk(float (&c)[4], uint4 low, uint4 high, uint4 b) 
     mma(c, low.z, high.z, low.w, high.w, b.z, b.w);
 }
 
-__device__ inline uint4 load16(const __nv_bfloat16* from) { return __ldcg(reinterpret_cast<const uint4*>(from)); }
-
 // 1 / rms; NaN where the squares are beyond float32, as rows of zeros would look like an answer.
 __device__ inline float inverse_rms(float squares, float one_by_n, float eps) {
     return rsqrtf(fmaf(squares, one_by_n, eps)) + (squares - squares);
@@ -146,10 +203,11 @@ __device__ inline float4 plus(float4 a, float4 b) { return make_float4(a.x + b.x
 template <int kRowTiles, int kTiles>
 using Sums = float[kRowTiles][kTiles][4];
 
-// Leave this warp's sums in shared memory for sum_up; ends with a barrier.
-template <int kRowTiles, int kTiles, class C>
-__device__ __forceinline__ void share_sums(const C& c, const Sums<kRowTiles, kTiles>& sums) {
-    float4* to = c.partial() + c.warp * kWarps * 32 + c.lane_number();
+// Leave this warp's sums in shared memory, which has room for kSlots tiles of every warp, for sum_up; ends with a
+// barrier.
+template <int kSlots, int kRowTiles, int kTiles, class C>
+__device__ __forceinline__ void share_sums(const C& c, float4* partial, const Sums<kRowTiles, kTiles>& sums) {
+    float4* to = partial + c.warp * kSlots * 32 + c.lane_number();
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
@@ -161,13 +219,17 @@ __device__ __forceinline__ void share_sums(const C& c, const Sums<kRowTiles, kTi
     __syncthreads();
 }
 
-// The sum over warps of what this lane holds of a tile, always in the same order.
-template <class C>
-__device__ __forceinline__ float4 sum_up(const C& c, int m, int n) {
-    const float4* sums = c.partial() + (m * kPassColumns + n) * 32 + c.lane_number();
-    float4 total = sums[0];
+// The sum over warps, always in the same order, of two neighbouring columns of a tile: those that a lane holds of row
+// `group` (half 0) or `group + 8`.
+template <int kSlots, class C>
+__device__ __forceinline__ float2 sum_up(const C& c, const float4* partial, int slot, int half) {
+    const float2* sums = reinterpret_cast<const float2*>(partial + slot * 32 + c.lane_number()) + half;
+    float2 total = sums[0];
 #pragma unroll
-    for (int warp = 1; warp < kWarps; ++warp) total = plus(total, sums[warp * kWarps * 32]);
+    for (int warp = 1; warp < kWarps; ++warp) {
+        const float2 more = sums[warp * kSlots * 64];
+        total = make_float2(total.x + more.x, total.y + more.y);
+    }
     return total;
 }
 

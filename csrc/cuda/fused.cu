@@ -33,10 +33,23 @@ __device__ void fetch_weights(const C& c, const Matrix& m, Range tiles, int chun
         __pipeline_memcpy_async(c.shared + m.resident + i, from + i, sizeof(uint4));
 }
 
+// Between the wide phase of a sublayer and the narrow one, while values are on their way, three warps of a CTA do what
+// nobody waits for: tell the others that this CTA has read what the sublayer starts from; clear places that all CTAs
+// have read for good; and keep rows for later evaluations.
+template <class C>
+__device__ __forceinline__ void keep_house(const C& c, const GridBarriers& barriers, const Moment& m) {
+    if (c.warp == kWarps - 1 && c.lane_number() == 0) barriers.arrive(m.number + 1);
+    if (c.warp == kWarps - 2 && m.number >= kReadBefore) {
+        barriers.wait(m.number);
+        clear_places(c, m.number - kReadBefore, c.number * 32 + c.lane_number(), c.plan.ctas * 32);
+    }
+    if (c.warp == kWarps - 3) keep_rows(c, source_of(c.p, m), keep_of(c.p, m), c.lane_number(), 32);
+}
+
 template <int kHidden, int kHeadChunks>
 __global__ void __launch_bounds__(kThreads, 1) persistent(const __grid_constant__ Params p) {
 #if TRM_HAS_BF16_MMA
-    const Cta<kHidden, kHeadChunks> c(p, shared_memory);
+    const Cta<kHidden, kHeadChunks, true> c(p, shared_memory);
     for (int i = 0; i < p.plan.layers; ++i) {
         const int wide = p.plan.hidden / kChunk, deep = p.plan.inner / kChunk;
         fetch_weights(c, p.layer[i].qkv, c.own().qkv, wide);
@@ -47,29 +60,20 @@ __global__ void __launch_bounds__(kThreads, 1) persistent(const __grid_constant_
     __pipeline_commit();
     start_phase(c);
     __pipeline_wait_prior(0);
-    GridBarrier barrier(p.arrivals, p.plan.ctas);
-    barrier.wait();
-    for (int step = 0; step < p.steps; ++step) {
-        for (int h = 0; h < p.h_cycles; ++h) {
+    const GridBarriers barriers(p.arrivals, p.plan.ctas);
+    __syncthreads();
+    if (c.thread == 0) barriers.arrive(0);
+    barriers.wait(0);
+    // One loop over all sublayers: several copies of the code would not stay in the instruction cache.
 #pragma unroll 1
-            for (int l = 0; l <= p.l_cycles; ++l) {
-                // One loop over all sublayers: several copies of the code would not stay in the instruction cache.
-#pragma unroll 1
-                for (int s = 0; s < 2 * p.plan.layers; ++s) {
-                    const Sublayer sublayer = s % 2 ? kSwiglu : kAttention;
-                    const Layer& layer = p.layer[s / 2];
-                    const Source from = s == 0 ? evaluation(p, step, h, l).from : source_of(p, s);
-                    wide_phase(c, sublayer, layer, from);
-                    barrier.wait();
-                    if (s == 0) keep_rows(c, from, evaluation(p, step, h, l).keep);
-                    narrow_phase<kHeadChunks>(c, sublayer, layer, from);
-                    barrier.wait();
-                }
-            }
-        }
+    for (Moment m{}; m.step < p.steps; advance(p, m)) {
+        if (p.plan.layers == 1 && m.s == 0 && m.number > 0) barriers.wait(m.number);  // rows kept two sublayers ago
+        wide_phase(c, m);
+        keep_house(c, barriers, m);
+        narrow_phase<kHeadChunks>(c, m);
     }
     finish_phase(c);
-    barrier.leave();
+    if (c.thread == 0) barriers.leave();
 #endif
 }
 
@@ -78,34 +82,35 @@ __global__ void __launch_bounds__(kThreads, 1) persistent(const __grid_constant_
 template <int kHidden, int kHeadChunks>
 __global__ void __launch_bounds__(kThreads) start_kernel(const __grid_constant__ Params p) {
 #if TRM_HAS_BF16_MMA
-    start_phase(Cta<kHidden, kHeadChunks>(p, shared_memory));
+    start_phase(Cta<kHidden, kHeadChunks, false>(p, shared_memory));
 #endif
 }
 
 template <int kHidden, int kHeadChunks>
 __global__ void __launch_bounds__(kThreads, 1)
-    wide_kernel(const __grid_constant__ Params p, Sublayer sublayer, int layer, Source from) {
+    wide_kernel(const __grid_constant__ Params p, const __grid_constant__ Moment m) {
 #if TRM_HAS_BF16_MMA
-    wide_phase(Cta<kHidden, kHeadChunks>(p, shared_memory), sublayer, p.layer[layer], from);
+    wide_phase(Cta<kHidden, kHeadChunks, false>(p, shared_memory), m);
 #endif
 }
 
 template <int kHidden, int kHeadChunks>
 __global__ void __launch_bounds__(kThreads, 1)
-    narrow_kernel(const __grid_constant__ Params p, Sublayer sublayer, int layer, Source from, Keep keep) {
+    narrow_kernel(const __grid_constant__ Params p, const __grid_constant__ Moment m) {
 #if TRM_HAS_BF16_MMA
-    const Cta<kHidden, kHeadChunks> c(p, shared_memory);
-    for (int row = c.thread; row < p.rows; row += kThreads) c.inverse()[row] = p.norms[row];  // of the wide phase
+    const Cta<kHidden, kHeadChunks, false> c(p, shared_memory);
+    float* inverse = c.inverse(sublayer_of(m));
+    for (int row = c.thread; row < p.rows; row += kThreads) inverse[row] = p.norms[row];  // of the wide phase
     __syncthreads();
-    keep_rows(c, from, keep);
-    narrow_phase<kHeadChunks>(c, sublayer, p.layer[layer], from);
+    keep_rows(c, source_of(p, m), keep_of(p, m), c.thread, kThreads);
+    narrow_phase<kHeadChunks>(c, m);
 #endif
 }
 
 template <int kHidden, int kHeadChunks>
 __global__ void __launch_bounds__(kThreads, 1) finish_kernel(const __grid_constant__ Params p) {
 #if TRM_HAS_BF16_MMA
-    finish_phase(Cta<kHidden, kHeadChunks>(p, shared_memory));
+    finish_phase(Cta<kHidden, kHeadChunks, false>(p, shared_memory));
 #endif
 }
 
@@ -115,8 +120,8 @@ struct Kernels {
     int hidden, head;  // the sizes that these are for
     void (*persistent)(Params);
     void (*start)(Params);
-    void (*wide)(Params, Sublayer, int, Source);
-    void (*narrow)(Params, Sublayer, int, Source, Keep);
+    void (*wide)(Params, Moment);
+    void (*narrow)(Params, Moment);
     void (*finish)(Params);
 };
 
@@ -230,9 +235,9 @@ FusedWeights::FusedWeights(const Spec& s, const NetShape& net, const Tensors& we
     params.l_cycles = spec.l_cycles;
     params.h_cycles = spec.h_cycles;
 
-    const int operand = kBlockRows * operand_stride(plan.hidden);
-    const int partial = kWarps * kPassRows * kPassColumns * 32;
-    const int inverse = div_up(plan.row_stride() * static_cast<int>(sizeof(float)), kUint4);
+    const int operand = std::max(kBlockRows * operand_stride(plan.hidden), kWarps * kNarrowSlots * 32);
+    const int partial = kWarps * kWideSlots * 32;
+    const int inverse = div_up(2 * plan.row_stride() * static_cast<int>(sizeof(float)), kUint4);
     params.operand_offset = 0;
     params.partial_offset = operand;
     params.inverse_offset = operand + partial;
@@ -275,19 +280,17 @@ class FusedRunner : public Runner {
     FusedRunner(std::shared_ptr<const FusedWeights> weights, bool persistent)
         : weights_(std::move(weights)),
           persistent_(persistent),
-          rows_(area(7)),
+          rows_(static_cast<size_t>(plan().rows_size()) * (5 + 2 * kCopies)),
           norms_(static_cast<size_t>(plan().row_stride())),
-          halves_(static_cast<size_t>(plan().row_stride()) * static_cast<size_t>(3 * plan().hidden + plan().inner)),
-          arrivals_(2) {
-        const size_t one = area(1);
+          halves_(static_cast<size_t>(3 * plan().rows_size() + plan().inner_size()) * kCopies),
+          arrivals_(GridBarriers::kCounters) {
+        const size_t one = static_cast<size_t>(plan().rows_size());
         params_ = weights_->params;
-        float** const rows[] = {&params_.e,  &params_.y,     &params_.z,     &params_.ye,
-                                &params_.ze, &params_.state, &params_.middle};
-        for (size_t i = 0; i < 7; ++i) *rows[i] = rows_.get() + i * one;
-        params_.q = halves_.get();
-        params_.k = params_.q + one;
-        params_.v = params_.k + one;
-        params_.inner = params_.v + one;
+        float** const rows[] = {&params_.e, &params_.y, &params_.z, &params_.ye, &params_.ze, &params_.state};
+        for (size_t i = 0; i < 6; ++i) *rows[i] = rows_.get() + i * one;
+        params_.middle = params_.state + kCopies * one;
+        params_.qkv = halves_.get();
+        params_.inner = params_.qkv + 3 * kCopies * one;
         params_.norms = norms_.get();
         params_.arrivals = arrivals_.get();
         if (!persistent_) forget_residence();
@@ -323,9 +326,6 @@ class FusedRunner : public Runner {
 
   private:
     const Plan& plan() const { return weights_->params.plan; }
-    size_t area(size_t count) const {
-        return count * static_cast<size_t>(plan().row_stride()) * static_cast<size_t>(plan().hidden);
-    }
 
     static void allow_shared(const void* kernel, int bytes) {
         TRM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
@@ -350,17 +350,10 @@ class FusedRunner : public Runner {
         const dim3 grid(static_cast<unsigned>(p.plan.ctas));
         const size_t bytes = static_cast<size_t>(weights_->phase_shared_bytes);
         k.start<<<grid, kThreads, bytes, stream>>>(p);
-        const auto evaluate = [&](const Evaluation& now) {
-            for (int s = 0; s < 2 * p.plan.layers; ++s) {
-                const Sublayer sublayer = s % 2 ? kSwiglu : kAttention;
-                const Source from = s == 0 ? now.from : source_of(p, s);
-                k.wide<<<grid, kThreads, bytes, stream>>>(p, sublayer, s / 2, from);
-                k.narrow<<<grid, kThreads, bytes, stream>>>(p, sublayer, s / 2, from, s == 0 ? now.keep : Keep{});
-            }
-        };
-        for (int step = 0; step < p.steps; ++step)
-            for (int h = 0; h < p.h_cycles; ++h)
-                for (int l = 0; l <= p.l_cycles; ++l) evaluate(evaluation(p, step, h, l));
+        for (Moment m{}; m.step < p.steps; advance(p, m)) {
+            k.wide<<<grid, kThreads, bytes, stream>>>(p, m);
+            k.narrow<<<grid, kThreads, bytes, stream>>>(p, m);
+        }
         k.finish<<<grid, kThreads, bytes, stream>>>(p);
         TRM_CUDA(cudaGetLastError());
     }

@@ -6,35 +6,95 @@
 
 namespace trm::cuda {
 
-// The values of a warp's tile that its sums are added to: normalised rows of the source. Read before the product, as
+constexpr int kNarrowSlots = 2;
+
+// What two neighbouring columns of a row are added to: the normalised rows of the source. Read before the product, as
 // they come from far.
 struct Residual {
-    float2 rows[2], added[2];
+    float2 rows = {0, 0}, added = {0, 0};
 
     template <class C>
     __device__ __forceinline__ Residual(const C& c, const Source& from, int row, int column, bool needed) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            rows[i] = added[i] = make_float2(0, 0);
-            if (!needed || row + 8 * i >= c.p.rows) continue;
-            const int at = c.plan.row_at(row + 8 * i, column);
-            rows[i] = __ldcg(reinterpret_cast<const float2*>(from.rows + at));
-            if (from.added) added[i] = __ldcg(reinterpret_cast<const float2*>(from.added + at));
-        }
+        if (!needed) return;
+        const int at = c.plan.row_at(row, column);
+        const uint2 words = read_now_8(from.rows + at);
+        rows = reinterpret_cast<const float2&>(words);
+        if (from.added) added = __ldcg(reinterpret_cast<const float2*>(from.added + at));
     }
 
+    __device__ __forceinline__ float2 plus(float2 sum, float inverse) const {
+        return make_float2(__fmul_rn(rows.x, inverse) + added.x + sum.x, __fmul_rn(rows.y, inverse) + added.y + sum.y);
+    }
+};
+
+// Queries of one head for a tile of rows: of the rows `group` and `group + 8`.
+template <int kHeadChunks>
+struct Query {
+    uint4 of[2][kHeadChunks];
+
+    // Returns the largest word, as the one below.
     template <class C>
-    __device__ __forceinline__ void add(const C& c, float* to, int row, int column, float4 sum) const {
-        const float sums[4] = {sum.x, sum.y, sum.z, sum.w};
+    __device__ __forceinline__ uint32_t read(const C& c, const __nv_bfloat16* qkv, int first_column, int row_tile) {
+        uint32_t most = 0;
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            if (row + 8 * i >= c.p.rows) continue;
-            const float inverse = c.inverse()[row + 8 * i];
-            const float2 h =
-                make_float2(__fmul_rn(rows[i].x, inverse) + added[i].x, __fmul_rn(rows[i].y, inverse) + added[i].y);
-            *reinterpret_cast<float2*>(to + c.plan.row_at(row + 8 * i, column)) =
-                make_float2(h.x + sums[2 * i], h.y + sums[2 * i + 1]);
+        for (int half = 0; half < 2; ++half) {
+            const int row = at_most(row_tile * kRowTile + c.lane.row(2 * half), c.p.rows - 1);
+#pragma unroll
+            for (int i = 0; i < kHeadChunks; ++i) {
+                of[half][i] = read_now(qkv + c.plan.row_at(row, first_column + kChunk * i + 8 * c.lane.quad));
+                most = largest(most, of[half][i]);
+            }
         }
+        return most;
+    }
+};
+
+// 8 * kTiles keys and values of one head.
+template <int kHeadChunks, int kTiles>
+struct Keys {
+    uint4 key[kTiles][kHeadChunks];
+    uint4 value[kHeadChunks][4];                      // the first 4 * kTiles bytes
+    static constexpr bool kBothAtOnce = kTiles == 2;  // more do not fit into the registers
+
+    template <class C>
+    __device__ __forceinline__ uint32_t read_keys(const C& c, const __nv_bfloat16* qkv, int first_column,
+                                                  int first_key) {
+        const __nv_bfloat16* k = qkv + c.plan.rows_size();
+        uint32_t most = 0;
+#pragma unroll
+        for (int j = 0; j < kTiles; ++j) {
+            const int row = at_most(first_key + c.lane.spread(j, kTiles), c.p.rows - 1);
+#pragma unroll
+            for (int i = 0; i < kHeadChunks; ++i) {
+                key[j][i] = read_now(k + c.plan.row_at(row, first_column + kChunk * i + 8 * c.lane.quad));
+                most = largest(most, key[j][i]);
+            }
+        }
+        return most;
+    }
+
+    // Those of keys past the last one are there too, and zero.
+    template <class C>
+    __device__ __forceinline__ uint32_t read_values(const C& c, const __nv_bfloat16* qkv, int first_column,
+                                                    int first_key) {
+        const int first_own = first_key + 2 * kTiles * c.lane.quad;
+        const __nv_bfloat16* v = qkv + 2 * c.plan.rows_size();
+        uint32_t most = 0;
+#pragma unroll
+        for (int i = 0; i < kHeadChunks; ++i) {
+#pragma unroll
+            for (int j = 0; j < 4; ++j) {
+                const auto* from = v + c.plan.value_at(first_own, first_column + kChunk * i + c.lane.spread(j));
+                if (kTiles == 4) {
+                    value[i][j] = read_now(from);
+                } else {
+                    const uint2 half = read_now_8(from);
+                    value[i][j] = make_uint4(half.x, half.y, 0, 0);
+                }
+                most = largest(most, value[i][j]);
+            }
+        }
+        return most;
     }
 };
 
@@ -45,42 +105,24 @@ struct Attended {
     float out[kHeadChunks][4][4] = {};
     float most[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
 
-    // Add 8 * kTiles keys, with a running maximum (Milakov and Gimelshein, arXiv 1805.02867).
+    // Add 8 * kTiles keys, with a running maximum (Milakov and Gimelshein, arXiv 1805.02867). Queries are read before
+    // the first of them.
     template <int kTiles, class C>
-    __device__ __forceinline__ void add(const C& c, const uint4 (&query)[2][kHeadChunks], int first_column,
-                                        int first_key) {
-        const int L = c.p.rows, quad = c.lane.quad, first_own = first_key + 2 * kTiles * quad;
-        uint4 key[kTiles][kHeadChunks];
-        uint4 value[kHeadChunks][4];  // the first 4 * kTiles bytes
-#pragma unroll
-        for (int j = 0; j < kTiles; ++j) {
-            const int row = first_key + c.lane.spread(j, kTiles);
-#pragma unroll
-            for (int i = 0; i < kHeadChunks; ++i)
-                key[j][i] = row < L ? load16(c.p.k + c.plan.row_at(row, first_column + kChunk * i + 8 * quad))
-                                    : make_uint4(0, 0, 0, 0);
-        }
-#pragma unroll
-        for (int i = 0; i < kHeadChunks; ++i) {
-#pragma unroll
-            for (int j = 0; j < 4; ++j) {
-                const auto* from = c.p.v + c.plan.value_at(first_own, first_column + kChunk * i + c.lane.spread(j));
-                value[i][j] = make_uint4(0, 0, 0, 0);
-                if (first_own >= L) continue;
-                if (kTiles == 4) {
-                    value[i][j] = load16(from);
-                } else {
-                    const uint2 half = __ldcg(reinterpret_cast<const uint2*>(from));
-                    value[i][j].x = half.x;
-                    value[i][j].y = half.y;
-                }
-            }
-        }
+    __device__ __forceinline__ void add(const C& c, const __nv_bfloat16* qkv, int first_column, int row_tile,
+                                        int first_key, Query<kHeadChunks>& query) {
+        const int L = c.p.rows, first_own = first_key + 2 * kTiles * c.lane.quad;
+        Keys<kHeadChunks, kTiles> keys;
+        uint32_t largest_word;
+        do {
+            largest_word = first_key == 0 ? query.read(c, qkv, first_column, row_tile) : 0;
+            largest_word = max(largest_word, keys.read_keys(c, qkv, first_column, first_key));
+            if (keys.kBothAtOnce) largest_word = max(largest_word, keys.read_values(c, qkv, first_column, first_key));
+        } while (C::kPersistent && any_missing(largest_word));
         float score[kTiles][4] = {};
 #pragma unroll
         for (int i = 0; i < kHeadChunks; ++i) {
 #pragma unroll
-            for (int j = 0; j < kTiles; ++j) mma_chunk(score[j], query[0][i], query[1][i], key[j][i]);
+            for (int j = 0; j < kTiles; ++j) mma_chunk(score[j], query.of[0][i], query.of[1][i], keys.key[j][i]);
         }
         if (first_key + 8 * kTiles > L) {
 #pragma unroll
@@ -107,14 +149,17 @@ struct Attended {
                 sum[half] += rounded.x + rounded.y;
             }
         }
+        if (!keys.kBothAtOnce)
+            while (any_missing(keys.read_values(c, qkv, first_column, first_key)) && C::kPersistent) continue;
 #pragma unroll
         for (int i = 0; i < kHeadChunks; ++i) {
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
-                mma(out[i][j], weight[0][0], weight[1][0], weight[0][1], weight[1][1], value[i][j].x, value[i][j].y);
+                const uint4& value = keys.value[i][j];
+                mma(out[i][j], weight[0][0], weight[1][0], weight[0][1], weight[1][1], value.x, value.y);
                 if (kTiles == 4)
                     mma(out[i][j], weight[0][kTiles - 2], weight[1][kTiles - 2], weight[0][kTiles - 1],
-                        weight[1][kTiles - 1], value[i][j].z, value[i][j].w);
+                        weight[1][kTiles - 1], value.z, value.w);
             }
         }
     }
@@ -145,33 +190,28 @@ struct Attended {
 };
 
 template <int kHeadChunks, class C>
-__device__ __forceinline__ void attend(const C& c, int head, int row_tile, uint4 (&low)[kHeadChunks],
-                                       uint4 (&high)[kHeadChunks]) {
+__device__ __forceinline__ void attend(const C& c, const __nv_bfloat16* qkv, int head, int row_tile,
+                                       uint4 (&low)[kHeadChunks], uint4 (&high)[kHeadChunks]) {
     const int first_column = head * C::kHeadSize;
-    uint4 query[2][kHeadChunks];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        const int row = row_tile * kRowTile + c.lane.row(2 * half);
-#pragma unroll
-        for (int i = 0; i < kHeadChunks; ++i)
-            query[half][i] = load16(c.p.q + c.plan.row_at(row, first_column + kChunk * i + 8 * c.lane.quad));
-    }
+    Query<kHeadChunks> query;
     Attended<kHeadChunks> attended;
     int key = 0;
 #pragma unroll 1
-    for (; c.p.rows - key > kKeyTile / 2; key += kKeyTile) attended.template add<4>(c, query, first_column, key);
-    if (key < c.p.rows) attended.template add<2>(c, query, first_column, key);
+    for (; c.p.rows - key > kKeyTile / 2; key += kKeyTile)
+        attended.template add<4>(c, qkv, first_column, row_tile, key, query);
+    if (key < c.p.rows) attended.template add<2>(c, qkv, first_column, row_tile, key, query);
     attended.finish(0, low);
     attended.finish(1, high);
 }
 
 template <int kHeadChunks, int kTiles, class C>
-__device__ __forceinline__ void multiply_attended(const C& c, const uint4* weights, int row_tile) {
+__device__ __forceinline__ void multiply_attended(const C& c, const __nv_bfloat16* qkv, const uint4* weights,
+                                                  int row_tile) {
     Sums<1, kTiles> sums = {};
 #pragma unroll 1
     for (int head = c.warp; head < c.plan.heads; head += kWarps) {
         uint4 low[kHeadChunks], high[kHeadChunks];
-        attend<kHeadChunks>(c, head, row_tile, low, high);
+        attend<kHeadChunks>(c, qkv, head, row_tile, low, high);
 #pragma unroll
         for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
@@ -180,27 +220,33 @@ __device__ __forceinline__ void multiply_attended(const C& c, const uint4* weigh
                           weights[(n * C::kChunks + head * kHeadChunks + i) * 32 + c.lane_number()]);
         }
     }
-    share_sums<1, kTiles>(c, sums);
+    share_sums<kNarrowSlots>(c, c.narrow_partial(), sums);
 }
 
 template <int kTiles, class C>
-__device__ __forceinline__ void multiply_inner(const C& c, const uint4* weights, int row_tile) {
+__device__ __forceinline__ void multiply_inner(const C& c, const __nv_bfloat16* inner, const uint4* weights,
+                                               int row_tile) {
     constexpr int kAhead = 6;  // chunks whose rows are on their way at once
     const int chunks = c.plan.inner / kChunk;
-    const int at = c.plan.inner_at(row_tile * kRowTile + c.lane.group, 8 * c.lane.quad);
-    const __nv_bfloat16 *low_row = c.p.inner + at, *high_row = low_row + 8 * c.plan.inner;
+    const int row = row_tile * kRowTile + c.lane.group, last = c.p.rows - 1;
+    const __nv_bfloat16* low_row = inner + c.plan.inner_at(at_most(row, last), 8 * c.lane.quad);
+    const __nv_bfloat16* high_row = inner + c.plan.inner_at(at_most(row + 8, last), 8 * c.lane.quad);
     Sums<2, kTiles> sums = {};  // of even and odd chunks: two chains, as each product waits for the one before
 #pragma unroll 1
     for (int first = c.warp; first < chunks; first += kAhead * kWarps) {
         uint4 low[kAhead], high[kAhead];
+        uint32_t most;
+        do {
+            most = 0;
 #pragma unroll
-        for (int i = 0; i < kAhead; ++i) {
-            const int chunk = first + i * kWarps;
-            low[i] = high[i] = make_uint4(0, 0, 0, 0);
-            if (chunk >= chunks) continue;
-            low[i] = load16(low_row + kChunk * chunk);
-            high[i] = load16(high_row + kChunk * chunk);
-        }
+            for (int i = 0; i < kAhead; ++i) {
+                const int chunk = at_most(first + i * kWarps, chunks - 1);
+                low[i] = read_now(low_row + kChunk * chunk);
+                high[i] = read_now(high_row + kChunk * chunk);
+            }
+#pragma unroll
+            for (int i = 0; i < kAhead; ++i) most = largest(largest(most, low[i]), high[i]);
+        } while (C::kPersistent && any_missing(most));
 #pragma unroll
         for (int i = 0; i < kAhead; ++i) {
             const int chunk = first + i * kWarps;
@@ -216,31 +262,36 @@ __device__ __forceinline__ void multiply_inner(const C& c, const uint4* weights,
 #pragma unroll
         for (int i = 0; i < 4; ++i) total[0][n][i] = sums[0][n][i] + sums[1][n][i];
     }
-    share_sums<1, kTiles>(c, total);
+    share_sums<kNarrowSlots>(c, c.narrow_partial(), total);
 }
 
 // kTiles tiles of columns from `tile` on, for one tile of rows.
 template <int kHeadChunks, int kTiles, class C>
-__device__ __forceinline__ void narrow_tiles(const C& c, bool attention, const Matrix& matrix, const Source& from,
-                                             int row_tile, int tile) {
-    const int row = row_tile * kRowTile + c.lane.row(0);
-    const int column = (tile + c.warp) * kColumnTile + c.lane.column(0);
-    const bool mine = c.warp < kTiles;
-    const Residual residual(c, from, row, column, mine);
+__device__ __forceinline__ void narrow_tiles(const C& c, const Moment& m, const Matrix& matrix, int row_tile,
+                                             int tile) {
+    const int n = c.warp / 2, half = c.warp % 2;  // of a tile that this warp finishes
+    const int row = row_tile * kRowTile + c.lane.row(2 * half);
+    const int column = (tile + n) * kColumnTile + c.lane.column(0);
+    const bool mine = n < kTiles && row < c.p.rows, attention = sublayer_of(m) == kAttention;
+    const Residual residual(c, source_of(c.p, m), row, column, mine);
+    const __nv_bfloat16* wide = places_of(c.p, m.number).wide;
     const uint4* weights =
         c.weights(matrix, c.own().hidden.begin, tile, attention ? C::kChunks : c.plan.inner / kChunk);
     if (attention) {
-        multiply_attended<kHeadChunks, kTiles>(c, weights, row_tile);
+        multiply_attended<kHeadChunks, kTiles>(c, wide, weights, row_tile);
     } else {
-        multiply_inner<kTiles>(c, weights, row_tile);
+        multiply_inner<kTiles>(c, wide, weights, row_tile);
     }
-    if (mine) residual.add(c, attention ? c.p.middle : c.p.state, row, column, sum_up(c, 0, c.warp));
+    if (!mine) return;
+    const float2 sum = sum_up<kNarrowSlots>(c, c.narrow_partial(), n, half);
+    const float2 x = residual.plus(sum, c.inverse(sublayer_of(m))[row]);
+    hand_over(places_of(c.p, m.number).to + c.plan.row_at(row, column), x.x, x.y);
 }
 
 template <int kHeadChunks, class C>
-__device__ __forceinline__ void narrow_phase(const C& c, Sublayer sublayer, const Layer& layer, const Source& from) {
-    const bool attention = sublayer == kAttention;
-    const Matrix& matrix = attention ? layer.out : layer.down;
+__device__ __forceinline__ void narrow_phase(const C& c, const Moment& m) {
+    const Layer& layer = c.p.layer[m.s / 2];
+    const Matrix& matrix = sublayer_of(m) == kAttention ? layer.out : layer.down;
     if (c.own().hidden.size() == 0) return;
     bool again = false;
 #pragma unroll 1
@@ -251,9 +302,9 @@ __device__ __forceinline__ void narrow_phase(const C& c, Sublayer sublayer, cons
             again = true;
             const bool two = c.own().hidden.end - tile > 1;
             if (two) {
-                narrow_tiles<kHeadChunks, 2>(c, attention, matrix, from, row_tile, tile);
+                narrow_tiles<kHeadChunks, 2>(c, m, matrix, row_tile, tile);
             } else {
-                narrow_tiles<kHeadChunks, 1>(c, attention, matrix, from, row_tile, tile);
+                narrow_tiles<kHeadChunks, 1>(c, m, matrix, row_tile, tile);
             }
             tile += two ? 2 : 1;
         }

@@ -3,7 +3,8 @@
 // The kernel, the code that packs weights for it and the emulation of its schedule on the host (tests/cpp) all take
 // their indices from here, so this file knows nothing of CUDA but two keywords.
 //
-// A block of the network is two sublayers of two phases each, with a grid barrier after every phase:
+// A block of the network is two sublayers of two phases each; what a phase reads, all or many CTAs wrote in the one
+// before it:
 //
 //   attention  wide    queries, keys and values of all rows                   reads state      writes q, k, v
 //              narrow  attention, its output projection and the residual      reads q, k, v    writes middle
@@ -34,9 +35,11 @@ constexpr int kPassRows = 2;     // row tiles, and
 constexpr int kPassColumns = 4;  // column tiles, that a CTA sums up at a time
 constexpr int kBlockRows = kPassRows * kRowTile;
 constexpr int kMaxLayers = 8;
+constexpr int kCopies = 3;      // of what is handed over from phase to phase; see copy_of
+constexpr int kReadBefore = 2;  // sublayers until what one handed over is known to have been read
 constexpr int kMaxRows = 4096;  // every CTA keeps a norm a row in shared memory
 
-TRM_HD int div_up(int n, int by) { return (n + by - 1) / by; }
+TRM_HD constexpr int div_up(int n, int by) { return (n + by - 1) / by; }
 TRM_HD int round_up(int n, int to) { return div_up(n, to) * to; }
 TRM_HD int at_most(int n, int most) { return n < most ? n : most; }
 // Of a staged row in shared memory [16 bytes]: such that the rows of a fragment are 64 bytes apart in banks.
@@ -61,7 +64,9 @@ struct Plan {
     int ctas;      // one a multiprocessor
 
     TRM_HD int head_size() const { return hidden / heads; }
-    TRM_HD int row_stride() const { return round_up(max_rows, kKeyTile); }  // rows of every buffer; of v, columns
+    TRM_HD int row_stride() const { return round_up(max_rows, kKeyTile); }  // rows of every buffer
+    TRM_HD int rows_size() const { return row_stride() * hidden; }          // values of a buffer of rows
+    TRM_HD int inner_size() const { return row_stride() * inner; }
 
     // ---- Shares. Wide phases: tiles of columns. ----
     TRM_HD int hidden_tiles() const { return hidden / kColumnTile; }
@@ -102,8 +107,10 @@ struct Plan {
         if (part == 2) return 2 * hidden + stored;
         return part * hidden + stored / size * size + rotary_index(tile, column, size) + column % 2 * (size / 2);
     }
-    TRM_HD int row_at(int row, int column) const { return row * hidden + column; }          // q, k, state, middle
-    TRM_HD int value_at(int row, int column) const { return column * row_stride() + row; }  // v, transposed
+    TRM_HD int row_at(int row, int column) const { return row * hidden + column; }  // q, k, state, middle
+    TRM_HD int value_at(int row, int column) const {                                // v, transposed by row tiles
+        return (row / kRowTile * hidden + column) * kRowTile + row % kRowTile;
+    }
     TRM_HD int inner_at(int row, int column) const { return row * inner + column; }
 };
 
@@ -122,6 +129,16 @@ struct Lane {
     // product.
     TRM_HD int spread(int j, int tiles = 4) const { return group / 2 * 2 * tiles + 2 * j + group % 2; }
 };
+
+// ---- Handing over without barriers (handoff.cuh) ----
+// Sublayers of a run are numbered through, 0, 1, ...; even ones are attention. What a sublayer starts from, and what
+// its wide phase computes, lies in one of kCopies places, taken in turn by the sublayers of its kind.
+//
+// Between its phases of sublayer n a CTA says that it has read what n starts from (all of it, so that all narrow phases
+// of n - 1 are over), waits until all CTAs have said so of n - 1, and then clears its part of the places of n - 2,
+// which nobody reads any more. The clearing is over for all CTAs once they have waited between the phases of n + 2. The
+// places are taken again by n + 4, whose first value is written in the narrow phase of n + 3.
+TRM_HD int copy_of(int sublayer) { return sublayer / 2 % kCopies; }
 
 // The first row of the state that this CTA keeps for later, and the distance to its next one is `ctas`. The last CTAs
 // begin, as they are the ones with nothing to do in a narrow phase.

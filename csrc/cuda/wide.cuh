@@ -6,99 +6,124 @@
 
 namespace trm::cuda {
 
-// The rows of kRowTiles tiles from `first` on; a warp takes every kWarps-th. Rows past the last one are there, zero or
-// left over from an earlier call, and nobody looks at what becomes of them. Loads are issued at once, so that other
-// work can be done until they are here.
-template <int kRowTiles, class C>
-struct StagedRows {
-    static constexpr int kRows = kRowTiles * kRowTile / kWarps, kHidden = C::kChunks * kChunk;
-    static constexpr int kFloats4 = (kHidden + 127) / 128;      // of a row in a lane
-    static constexpr bool kAddedAhead = kRows * kFloats4 <= 8;  // more do not fit into the registers
+constexpr int kWideSlots = kPassRows * kPassColumns;
 
-    float4 rows[kRows][kFloats4], added[kRows][kFloats4];
+// What a warp has of the rows of kRowTiles tiles from `first` on: every kWarps-th row. In place of rows past the last
+// one that one is read again, and nobody looks at what becomes of it.
+template <int kRowTiles, class C>
+struct Rows {
+    static constexpr int kRows = kRowTiles * kRowTile / kWarps, kHidden = C::kChunks * kChunk;
+    static constexpr int kFloats4 = (kHidden + 127) / 128;  // of a row in a lane
+
+    float4 of[kRows][kFloats4];
 
     __device__ __forceinline__ static bool inside(const C& c) {
         return kHidden >= 128 || 4 * c.lane_number() < kHidden;
     }
 
-    __device__ __forceinline__ StagedRows(const C& c, const Source& from, int first) {
-        load(c, from.rows, first, rows);
-        if (kAddedAhead && from.added) load(c, from.added, first, added);
-    }
-
-    __device__ __forceinline__ static void load(const C& c, const float* base, int first,
-                                                float4 (&to)[kRows][kFloats4]) {
-        const int at = c.plan.row_at(first + c.warp, 4 * c.lane_number());
+    // Returns the largest word.
+    __device__ __forceinline__ uint32_t read(const C& c, const float* base, int first) {
+        uint32_t most = 0;
 #pragma unroll
         for (int j = 0; j < kRows; ++j) {
+            const int row = at_most(first + c.warp + j * kWarps, c.p.rows - 1);
+            const float* from = base + c.plan.row_at(row, 4 * c.lane_number());
 #pragma unroll
             for (int i = 0; i < kFloats4; ++i) {
-                const float* place = base + at + j * kWarps * kHidden + 128 * i;
-                to[j][i] = inside(c) ? __ldcg(reinterpret_cast<const float4*>(place)) : make_float4(0, 0, 0, 0);
+                const uint4 words = inside(c) ? read_now(from + 128 * i) : make_uint4(0, 0, 0, 0);
+                of[j][i] = reinterpret_cast<const float4&>(words);
             }
-        }
-    }
-
-    // Normalise them and round them into the operand.
-    __device__ __forceinline__ void stage(const C& c, const Source& from, int first) {
-        float squares[kRows];
-#pragma unroll
-        for (int j = 0; j < kRows; ++j) {
-            squares[j] = 0;
-#pragma unroll
-            for (int i = 0; i < kFloats4; ++i) {
-                const float4& x = rows[j][i];
-                squares[j] += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
-            }
-        }
-#pragma unroll
-        for (int step = 16; step > 0; step /= 2) {
-#pragma unroll
-            for (int j = 0; j < kRows; ++j) squares[j] += __shfl_xor_sync(~0u, squares[j], step);
         }
 #pragma unroll
         for (int j = 0; j < kRows; ++j) {
-            const int row = j * kWarps + c.warp;
-            const float inverse = from.normalised ? 1.0f : inverse_rms(squares[j], 1.0f / kHidden, c.p.norm_eps);
-            if (c.lane_number() == 0) {
-                c.inverse()[first + row] = inverse;
-                if (c.number == 0) c.p.norms[first + row] = inverse;
-            }
 #pragma unroll
-            for (int i = 0; i < kFloats4; ++i) rows[j][i] = scaled(rows[j][i], inverse);
+            for (int i = 0; i < kFloats4; ++i) most = largest(most, reinterpret_cast<const uint4&>(of[j][i]));
         }
-        if (from.added) {
-            if (!kAddedAhead) load(c, from.added, first, added);
-#pragma unroll
-            for (int j = 0; j < kRows; ++j) {
-#pragma unroll
-                for (int i = 0; i < kFloats4; ++i) rows[j][i] = plus(rows[j][i], added[j][i]);
-            }
-        }
-        uint2* to = reinterpret_cast<uint2*>(c.operand() + c.warp * C::kOperandStride) + c.lane_number();
-#pragma unroll
-        for (int j = 0; j < kRows; ++j) {
-#pragma unroll
-            for (int i = 0; i < kFloats4; ++i) {
-                const float4& x = rows[j][i];
-                if (inside(c))
-                    to[j * kWarps * C::kOperandStride * 2 + 32 * i] = make_uint2(pack(x.x, x.y), pack(x.z, x.w));
-            }
-        }
+        return most;
     }
 };
 
-// Write out rows `from` as normalised, for the evaluations and the host that need them later.
+// Until there is a value of each tile of columns in each tile of rows: the rest comes at about the same time, and if
+// all CTAs read everything again and again, it would come later. Warps share the tiles; ends with a barrier.
+template <int kRowTiles, class C>
+__device__ __forceinline__ void await_rows(const C& c, const Source& from, int first) {
+    constexpr int kTiles = div_up(C::kChunks * kChunk / kColumnTile, kWarps);
+    const int m = c.lane_number() / kTiles, tile = c.warp * kTiles + c.lane_number() % kTiles;
+    if (C::kPersistent && !from.given) {
+        const int row = at_most(first + m * kRowTile, c.p.rows - 1);
+        const float* place = from.rows + c.plan.row_at(row, tile * kColumnTile);
+        while (any_missing(m < kRowTiles ? read_now_4(place) : 0)) continue;
+    }
+    __syncthreads();
+}
+
+// Normalise rows and round them into the operand.
+template <int kRowTiles, class C>
+__device__ __forceinline__ void stage_rows(const C& c, const Source& from, int first, float* inverse_of) {
+    Rows<kRowTiles, C> rows, added;
+    constexpr int kRows = rows.kRows, kFloats4 = rows.kFloats4;
+    constexpr bool kAddedAhead = kRowTiles == 1;  // more do not fit into the registers
+    if (kAddedAhead && from.added) added.read(c, from.added, first);
+    await_rows<kRowTiles>(c, from, first);  // which is also until the operand and the norms before have been used
+    while (any_missing(rows.read(c, from.rows, first)) && C::kPersistent && !from.given) continue;
+    float squares[kRows];
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) {
+        squares[j] = 0;
+#pragma unroll
+        for (int i = 0; i < kFloats4; ++i) {
+            const float4& x = rows.of[j][i];
+            squares[j] += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+        }
+    }
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+#pragma unroll
+        for (int j = 0; j < kRows; ++j) squares[j] += __shfl_xor_sync(~0u, squares[j], step);
+    }
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) {
+        const int row = first + j * kWarps + c.warp;
+        const float inverse = from.given ? 1.0f : inverse_rms(squares[j], 1.0f / rows.kHidden, c.p.norm_eps);
+        if (c.lane_number() == 0) {
+            inverse_of[row] = inverse;
+            if (!C::kPersistent && c.number == 0) c.p.norms[row] = inverse;
+        }
+#pragma unroll
+        for (int i = 0; i < kFloats4; ++i) rows.of[j][i] = scaled(rows.of[j][i], inverse);
+    }
+    if (from.added) {
+        if (!kAddedAhead) added.read(c, from.added, first);
+#pragma unroll
+        for (int j = 0; j < kRows; ++j) {
+#pragma unroll
+            for (int i = 0; i < kFloats4; ++i) rows.of[j][i] = plus(rows.of[j][i], added.of[j][i]);
+        }
+    }
+    uint2* to = reinterpret_cast<uint2*>(c.operand() + c.warp * C::kOperandStride) + c.lane_number();
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) {
+#pragma unroll
+        for (int i = 0; i < kFloats4; ++i) {
+            const float4& x = rows.of[j][i];
+            if (rows.inside(c))
+                to[j * kWarps * C::kOperandStride * 2 + 32 * i] = make_uint2(pack(x.x, x.y), pack(x.z, x.w));
+        }
+    }
+    __syncthreads();
+}
+
+// Write out rows `from` as normalised, for the evaluations and the host that need them later: `thread` of `threads`.
 template <class C>
-__device__ __forceinline__ void keep_rows(const C& c, const Source& from, const Keep& keep) {
+__device__ __forceinline__ void keep_rows(const C& c, const Source& from, const Keep& keep, int thread, int threads) {
     if (keep.rows == nullptr) return;
     for (int row = first_kept_row(c.number, c.plan.ctas); row < c.p.rows; row += c.plan.ctas) {
-        const float inverse = c.inverse()[row];
-        for (int column = 4 * c.thread; column < c.plan.hidden; column += 4 * kThreads) {
+        const float inverse = c.inverse(kAttention)[row];
+        for (int column = 4 * thread; column < c.plan.hidden; column += 4 * threads) {
             const int at = c.plan.row_at(row, column);
-            const float4 v = __ldcg(reinterpret_cast<const float4*>(from.rows + at));
+            const uint4 words = read_now(from.rows + at);
             const float4 e = __ldcg(reinterpret_cast<const float4*>(c.p.e + at));
-            const float4 x = scaled(v, inverse);
+            const float4 x = scaled(reinterpret_cast<const float4&>(words), inverse);
             *reinterpret_cast<float4*>(keep.rows + at) = x;
             *reinterpret_cast<float4*>(keep.with_e + at) = plus(x, e);
             if (keep.out) *reinterpret_cast<float4*>(keep.out + at) = x;
@@ -127,91 +152,94 @@ __device__ __forceinline__ void multiply_staged(const C& c, const uint4* weights
             for (int n = 0; n < kTiles; ++n) mma_chunk(sums[m][n], low, high, w[n]);
         }
     }
-    share_sums<kRowTiles, kTiles>(c, sums);
+    share_sums<kWideSlots>(c, c.partial(), sums);
 }
 
-// Cos and sin by which a warp turns its tile of queries or keys; read before the product, as they come from far.
-struct Turn {
-    float2 of[2];  // rows `group` and `group + 8`
-
-    template <class C>
-    __device__ __forceinline__ Turn(const C& c, int tile, int first_row, bool needed) {
-        of[0] = of[1] = make_float2(1, 0);
-        if (!needed || c.p.rope == nullptr || c.plan.qkv_part(tile) == 2) return;
-        const float2* table = c.p.rope + c.plan.rotary_index(tile, c.lane.column(0), C::kHeadSize);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            const int row = first_row + 8 * i, position = row < c.p.answer_end ? row : row + c.p.position_shift;
-            if (row < c.p.rows) of[i] = __ldg(table + position * (C::kHeadSize / 2));
-        }
-    }
-};
+// Cos and sin by which queries and keys of a row are turned, in the columns that this lane holds of a tile.
+template <class C>
+__device__ __forceinline__ float2 turn_of(const C& c, int tile, int row) {
+    if (c.p.rope == nullptr || c.plan.qkv_part(tile) == 2 || row >= c.p.rows) return make_float2(1, 0);
+    const int position = row < c.p.answer_end ? row : row + c.p.position_shift;
+    return __ldg(c.p.rope + position * (C::kHeadSize / 2) + c.plan.rotary_index(tile, c.lane.column(0), C::kHeadSize));
+}
 
 // Two neighbouring columns of a row: queries and keys are rotated, queries scaled, and all of them rounded and stored.
+// Of values, the lanes of two neighbouring rows trade, so that each has both rows of one column, which lie in one word.
+// Rows of values past the last one become zero: attention gives them a weight of 0, which a NaN would survive.
 template <class C>
-__device__ __forceinline__ void store_qkv(const C& c, int tile, int row, float2 turn, float first, float second) {
-    if (row >= c.p.rows) return;
-    const int part = c.plan.qkv_part(tile), to = c.plan.stored_column(tile, c.lane.column(0));
+__device__ __forceinline__ void store_qkv(const C& c, __nv_bfloat16* to, int tile, int row, float2 turn, float2 sum) {
+    const int part = c.plan.qkv_part(tile), column = c.plan.stored_column(tile, c.lane.column(0));
+    const bool there = row < c.p.rows;
     if (part == 2) {
-        c.p.v[c.plan.value_at(row, to)] = __float2bfloat16_rn(first);
-        c.p.v[c.plan.value_at(row, to + 1)] = __float2bfloat16_rn(second);
+        if (!there) sum = make_float2(0, 0);
+        const bool odd = row % 2;
+        const float other = __shfl_xor_sync(~0u, odd ? sum.x : sum.y, 4);
+        const uint32_t word = odd ? pack(other, sum.y) : pack(sum.x, other);
+        hand_over(to + 2 * c.plan.rows_size() + c.plan.value_at(row - odd, column + odd), word);
         return;
     }
+    if (!there) return;
     const float scale = part == 0 ? c.p.query_scale : 1.0f;
-    __nv_bfloat16* to_row = (part == 0 ? c.p.q : c.p.k) + c.plan.row_at(row, to);
-    *reinterpret_cast<uint32_t*>(to_row) =
-        pack((first * turn.x - second * turn.y) * scale, (second * turn.x + first * turn.y) * scale);
+    hand_over(to + part * c.plan.rows_size() + c.plan.row_at(row, column),
+              pack((sum.x * turn.x - sum.y * turn.y) * scale, (sum.y * turn.x + sum.x * turn.y) * scale));
 }
 
 template <class C>
-__device__ __forceinline__ void store_inner(const C& c, int pair, int row, float first, float second) {
+__device__ __forceinline__ void store_inner(const C& c, __nv_bfloat16* to, int pair, int row, float first,
+                                            float second) {
     if (row >= c.p.rows) return;
     const int column = pair * kColumnTile + c.lane.column(0);
-    *reinterpret_cast<uint32_t*>(c.p.inner + c.plan.inner_at(row, column)) = pack(first, second);
+    hand_over(to + c.plan.inner_at(row, column), pack(first, second));
 }
 
 // The rows of kRowTiles tiles from `first` on.
 template <int kRowTiles, class C>
-__device__ __forceinline__ void wide_block(const C& c, bool attention, const Matrix& matrix, const Source& from,
-                                           int first) {
-    static_assert(kWarps == kPassRows * kPassColumns, "a warp finishes a tile");
-    StagedRows<kRowTiles, C> rows(c, from, first);
+__device__ __forceinline__ void wide_block(const C& c, const Moment& at, const Matrix& matrix, int first) {
+    static_assert(kWarps == 2 * kPassColumns && kPassRows == 2, "who finishes which half of a tile");
+    const bool attention = sublayer_of(at) == kAttention;
+    const Source from = source_of(c.p, at);
+    stage_rows<kRowTiles>(c, from, first, c.inverse(sublayer_of(at)));
+    __nv_bfloat16* const to = places_of(c.p, at.number).wide;
     const Range own = attention ? c.own().qkv : c.own().inner;
-    const int m = c.warp / kPassColumns, n = c.warp % kPassColumns;
-    const int row = first + m * kRowTile + c.lane.row(0);
-    for (int tile = own.begin; tile < own.end || tile == own.begin; tile += kPassColumns) {
+    // A warp finishes half of tile n, or of pair n % 2 of them.
+    const int half = c.warp % 2, n = c.warp / 2;
+#pragma unroll 1
+    for (int tile = own.begin; tile < own.end; tile += kPassColumns) {
         const int tiles = min(kPassColumns, own.end - tile);
-        const bool mine = m < kRowTiles && (attention ? n : 2 * n) < tiles;
-        const Turn turn(c, tile + n, row, attention && mine);
-        if (tile == own.begin) {
-            rows.stage(c, from, first);
-            __syncthreads();
-        }
         const uint4* weights = c.weights(matrix, own.begin, tile, C::kChunks);
+        float2 turns[kRowTiles];  // read before the product, as they come from far
+        if (attention && n < tiles) {
+            for (int m = 0; m < kRowTiles; ++m)
+                turns[m] = turn_of(c, tile + n, first + m * kRowTile + c.lane.row(2 * half));
+        }
         if (tiles == 1) multiply_staged<kRowTiles, 1>(c, weights, tiles);
         if (tiles == 2) multiply_staged<kRowTiles, 2>(c, weights, tiles);
         if (tiles > 2) multiply_staged<kRowTiles, kPassColumns>(c, weights, tiles);
-        if (mine && attention) {
-            const float4 sum = sum_up(c, m, n);
-            store_qkv(c, tile + n, row, turn.of[0], sum.x, sum.y);
-            store_qkv(c, tile + n, row + 8, turn.of[1], sum.z, sum.w);
-        } else if (mine) {
-            const float4 gate = sum_up(c, m, 2 * n), up = sum_up(c, m, 2 * n + 1);
-            store_inner(c, tile / 2 + n, row, silu(gate.x) * up.x, silu(gate.y) * up.y);
-            store_inner(c, tile / 2 + n, row + 8, silu(gate.z) * up.z, silu(gate.w) * up.w);
+        if (attention) {
+            for (int m = 0; m < kRowTiles && n < tiles; ++m)
+                store_qkv(c, to, tile + n, first + m * kRowTile + c.lane.row(2 * half), turns[m],
+                          sum_up<kWideSlots>(c, c.partial(), m * kPassColumns + n, half));
+        } else {
+            const int m = n / 2, pair = n % 2, slot = m * kPassColumns + 2 * pair;
+            if (m < kRowTiles && 2 * pair < tiles) {
+                const float2 gate = sum_up<kWideSlots>(c, c.partial(), slot, half);
+                const float2 up = sum_up<kWideSlots>(c, c.partial(), slot + 1, half);
+                store_inner(c, to, tile / 2 + pair, first + m * kRowTile + c.lane.row(2 * half), silu(gate.x) * up.x,
+                            silu(gate.y) * up.y);
+            }
         }
-        if (tile + kPassColumns < own.end || first + kRowTiles * kRowTile < c.p.rows) __syncthreads();
+        if (tile + kPassColumns < own.end) __syncthreads();  // until these sums are read
     }
 }
 
 template <class C>
-__device__ __forceinline__ void wide_phase(const C& c, Sublayer sublayer, const Layer& layer, const Source& from) {
-    const bool attention = sublayer == kAttention;
-    const Matrix& matrix = attention ? layer.qkv : layer.gate_up;
+__device__ __forceinline__ void wide_phase(const C& c, const Moment& m) {
+    const Layer& layer = c.p.layer[m.s / 2];
+    const Matrix& matrix = sublayer_of(m) == kAttention ? layer.qkv : layer.gate_up;
     int first = 0;
 #pragma unroll 1
-    for (; c.p.rows - first > kRowTile; first += kBlockRows) wide_block<2>(c, attention, matrix, from, first);
-    if (first < c.p.rows) wide_block<1>(c, attention, matrix, from, first);
+    for (; c.p.rows - first > kRowTile; first += kBlockRows) wide_block<2>(c, m, matrix, first);
+    if (first < c.p.rows) wide_block<1>(c, m, matrix, first);
 }
 
 }  // namespace trm::cuda

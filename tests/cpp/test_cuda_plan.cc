@@ -320,8 +320,6 @@ class Kernel {
             e.value(i) = p.e[i], y.value(i) = p.y[i], z.value(i) = p.z[i];
             ye.value(i) = p.y[i] + p.e[i], ze.value(i) = p.z[i] + p.e[i];
         }
-        for (int row = p.rows; row < round_up(p.rows, kKeyTile); ++row)
-            for (int column = 0; column < plan.hidden; ++column) v.value(plan.value_at(row, column)) = 0.0;
     }
 
     Doubles run() {
@@ -380,16 +378,18 @@ class Kernel {
         }
     }
 
-    // `tiles` tiles of normalised rows as operands. Rows past the last one are read too, and NaN here.
+    int there(int row) const { return at_most(row, p.rows - 1); }  // read in place of a row that may be past the last
+
+    // `tiles` tiles of normalised rows as operands.
     std::vector<Operand> stage(int cta, const Source& from, int first, int tiles) {
         Doubles rows;
         for (int row = first; row < first + tiles * kRowTile; ++row) {
             Doubles x;
-            for (int i = 0; i < plan.hidden; ++i) x.push_back(from.rows->read(cta, plan.row_at(row, i)));
+            for (int i = 0; i < plan.hidden; ++i) x.push_back(from.rows->read(cta, plan.row_at(there(row), i)));
             const double by = from.normalised ? 1.0 : inverse_rms(x.data(), plan.hidden);
             shares.ctas[cta].inverse[row] = by;
             for (int i = 0; i < plan.hidden; ++i)
-                rows.push_back(x[i] * by + (from.added ? from.added->read(cta, plan.row_at(row, i)) : 0.0));
+                rows.push_back(x[i] * by + (from.added ? from.added->read(cta, plan.row_at(there(row), i)) : 0.0));
         }
         std::vector<Operand> staged;
         for (int m = 0; m < tiles; ++m)
@@ -425,13 +425,12 @@ class Kernel {
             const int part = plan.qkv_part(tile), to = plan.stored_column(tile, lane.column(0));
             for (int i : {0, 2}) {
                 const int row = first_row + lane.row(i);
-                if (row >= p.rows) continue;
                 const double first = sums[n][i], second = sums[n][i + 1];
                 if (part == 2) {
-                    v.write(cta, plan.value_at(row, to), first);
-                    v.write(cta, plan.value_at(row, to + 1), second);
-                    continue;
+                    for (int column : {0, 1})
+                        v.write(cta, plan.value_at(row, to + column), row < p.rows ? sums[n][i + column] : 0.0);
                 }
+                if (row >= p.rows || part == 2) continue;
                 const double angle = p.angle(row, plan.rotary_index(tile, lane.column(0), plan.head_size()));
                 const double scale = part == 0 ? 1.0 / std::sqrt(plan.head_size()) : 1.0;
                 const double cos = std::cos(angle) * scale, sin = std::sin(angle) * scale;
@@ -468,7 +467,7 @@ class Kernel {
         if (own.hidden.size() <= 0) return;
         for (int first = own.group * kRowTile; first < p.rows; first += shares.groups * kRowTile) {
             const Operand a = attention ? attend(cta, first) : operand(plan.inner, [&](int row, int column) {
-                return load(inner, cta, plan.inner_at(first + row, column));
+                return load(inner, cta, plan.inner_at(there(first + row), column));
             });
             for (int tile = own.hidden.begin; tile < own.hidden.end; ++tile) {
                 const Accumulator sums = multiply(a, weights, tile);
@@ -487,7 +486,7 @@ class Kernel {
         for (int head = 0; head < plan.heads; ++head) {
             const int first_column = head * plan.head_size();
             const Operand query = operand(plan.head_size(), [&](int row, int column) {
-                return load(q, cta, plan.row_at(first_row + row, first_column + column));
+                return load(q, cta, plan.row_at(there(first_row + row), first_column + column));
             });
             std::vector<Accumulator> out(4 * query.size());  // of the dimensions that spread(j) says
             std::array<std::array<double, 32>, 2> sum{};     // of the keys that a lane holds
@@ -502,7 +501,7 @@ class Kernel {
                     mma_chunk(out[i], weight, fragment([&](Lane lane) {
                                   const int row = first_key + 2 * tiles * lane.quad;
                                   const int column = first_column + i / 4 * kChunk + lane.spread(i % 4);
-                                  return row < p.rows ? load(v, cta, plan.value_at(row, column), 2 * tiles) : Eight{};
+                                  return load(v, cta, plan.value_at(row, column), 2 * tiles);
                               }));
             }
             for (int chunk = 0; chunk < int(query.size()); ++chunk) {
@@ -529,7 +528,7 @@ class Kernel {
                 mma_chunk(score, query[i], fragment([&](Lane lane) {
                               const int row = first_key + lane.spread(j, tiles),
                                         column = first_column + kChunk * i + 8 * lane.quad;
-                              return row < p.rows ? load(k, cta, plan.row_at(row, column)) : Eight{};
+                              return load(k, cta, plan.row_at(there(row), column));
                           }));
             each_lane([&](int n, Lane lane) {
                 for (int i = 0; i < 4; ++i)
