@@ -1,12 +1,13 @@
-"""From a checkpoint to what runs: ``.trm`` bundles and ONNX graphs.
+"""From a checkpoint to what runs: ``.trm`` bundles, ONNX graphs and TensorRT engines.
 
-    from trm_edge.export import export_bundle, export_onnx
+    from trm_edge.export import export_bundle, export_engine, export_onnx
 
     export_bundle("step_1000.pt", "push.trm")                     # golden vectors included
     export_onnx("push.trm", "push.onnx", loop="onnx-loop")
+    export_engine("push.trm", "push.engine", loop="loop", precision="fp16", gpus=["sm89"])
 
-Reading checkpoints needs torch, the official trainer's PyYAML, graphs onnx: ``pip install 'trm-edge[export]'``. Each is
-imported where it is used.
+Reading checkpoints needs torch, the official trainer's PyYAML, graphs onnx: ``pip install 'trm-edge[export]'``, engines
+TensorRT: ``pip install 'trm-edge[tensorrt]'``. Each is imported where it is used.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from .official import load_official as load_official
     from .onnx_graph import build_onnx as build_onnx
     from .onnx_graph import export_onnx as export_onnx
+    from .tensorrt import build_engine as build_engine
+    from .tensorrt import export_engine as export_engine
 
 _HOMES = {
     "export_bundle": "bundle_writer",
@@ -30,6 +33,8 @@ _HOMES = {
     "load_official": "official",
     "build_onnx": "onnx_graph",
     "export_onnx": "onnx_graph",
+    "build_engine": "tensorrt",
+    "export_engine": "tensorrt",
 }
 
 __all__ = sorted(_HOMES)

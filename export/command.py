@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from trm_edge.cli import add_command
 from trm_edge.errors import TrmInputError
-from trm_edge.graph import LOOPS
+from trm_edge.graph import ENGINE_PRECISIONS, LOOPS
+
+_ENGINE_LOOPS = ("unrolled", "loop", "onnx-loop")
 
 
 def register(commands: Any) -> None:
@@ -17,44 +20,67 @@ def register(commands: Any) -> None:
         commands,
         "export",
         _run,
-        "turn a checkpoint into a bundle, or a bundle into an ONNX graph",
+        "turn a checkpoint into a bundle, or a bundle into an ONNX graph or a TensorRT engine",
         "What happens follows from DST's suffix.\n\n"
         "  trm-edge export head.pt head.trm                  a checkpoint of trm_edge, golden vectors included\n"
         "  trm-edge export step_0 head.trm --official all_config.yaml --dataset dataset.json\n"
         "                                                    a checkpoint of the official TRM trainer\n"
         "  trm-edge export head.trm head.onnx --loop unrolled --steps 4\n"
         "  trm-edge export head.trm head.onnx --loop onnx-loop   the number of steps is an input\n"
-        "  trm-edge export head.trm head.onnx --loop step        one step; the host keeps the carry\n\n"
+        "  trm-edge export head.trm head.onnx --loop step        one step; the host keeps the carry\n"
+        "  trm-edge export head.trm head.engine --loop loop --precision fp16 --gpu sm86,sm89,sm120\n\n"
         "A graph of a calibrated bundle holds its scales as Q/DQ: scheme static in every form, static-per-step in the\n"
         "unrolled one, dynamic in none. bf16 matrices round their operands and multiply as floats.\n\n"
-        "Needs pip install 'trm-edge[export]'.",
+        "An engine has a manifest beside it, head.engine.json, without which it is not loaded. Its form is unrolled,\n"
+        "loop (TensorRT's own, the number of steps is an input) or onnx-loop (the same from the ONNX graph). TensorRT\n"
+        "for RTX builds for several GPUs, and without one; the TensorRT of a Jetson builds for its own GPU.\n\n"
+        "Needs pip install 'trm-edge[export]', and for engines 'trm-edge[tensorrt]'.",
     )
-    parser.add_argument("src", type=Path, help="a checkpoint (any name) or, for .onnx, a .trm bundle")
-    parser.add_argument("dst", type=Path, help="a .trm or .onnx file, written atomically")
+    parser.add_argument("src", type=Path, help="a checkpoint (any name) or, for .onnx and .engine, a .trm bundle")
+    parser.add_argument("dst", type=Path, help="a .trm, .onnx or .engine file, written atomically")
     parser.add_argument("--official", type=Path, metavar="YAML", help="the official trainer's all_config.yaml")
     parser.add_argument("--dataset", type=Path, metavar="JSON", help="the official dataset's dataset.json")
-    parser.add_argument("--loop", choices=LOOPS, help="form of the ONNX graph (default: unrolled)")
+    loops = tuple(dict.fromkeys((*LOOPS, *_ENGINE_LOOPS)))
+    parser.add_argument("--loop", choices=loops, help="form of the graph or engine (default: unrolled)")
     parser.add_argument("--steps", type=int, default=4, help="steps of an unrolled graph, or of the golden vectors")
-    parser.add_argument("--precision", choices=("fp32",), help="export a calibrated bundle as a float graph")
+    parser.add_argument(
+        "--precision",
+        choices=ENGINE_PRECISIONS,
+        help="of an engine (default: as calibrated); fp32: export a calibrated bundle as a float graph",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the golden vectors' inputs")
+    parser.add_argument("--gpu", metavar="NAMES", help=".engine: GPUs as sm86,sm89,sm120, or what of them can run it")
+    parser.add_argument("--context", metavar="LENGTHS", help=".engine: an optimisation profile up to each, as 4,16,64")
+    parser.add_argument(
+        "--strip-weights", action="store_true", help=".engine: leave the block matrices out (needs a GPU)"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
     suffix = arguments.dst.suffix
     if suffix == ".trm":
-        if arguments.loop:
-            raise TrmInputError("--loop: only for .onnx; a bundle has no form")
-        if arguments.precision:
-            raise TrmInputError("--precision: only for .onnx; trm-edge calibrate sets a bundle's precision")
+        _refuse(arguments, "only for .onnx and .engine; a bundle has no form", "loop")
+        _refuse(arguments, "only for .onnx and .engine; trm-edge calibrate sets a bundle's precision", "precision")
+    if suffix != ".trm":
+        _refuse(arguments, "only for .trm; export the checkpoint to a bundle first", "official", "dataset")
+    if suffix != ".engine":
+        _refuse(arguments, "only for .engine", "gpu", "context", "strip_weights")
+    if suffix == ".trm":
         _export_bundle(arguments)
     elif suffix == ".onnx":
-        if arguments.official or arguments.dataset:
-            raise TrmInputError("--official, --dataset: only for .trm; export the checkpoint to a bundle first")
         _export_onnx(arguments)
+    elif suffix == ".engine":
+        _export_engine(arguments)
     else:
-        raise TrmInputError(f"{arguments.dst}: expected a name that ends in .trm or .onnx, got {suffix!r}")
+        raise TrmInputError(f"{arguments.dst}: expected a name that ends in .trm, .onnx or .engine, got {suffix!r}")
     print(f"{arguments.dst}: {arguments.dst.stat().st_size:,} bytes; check it with: {_verify_command(arguments)}")
     return 0
+
+
+def _refuse(arguments: argparse.Namespace, why: str, *names: str) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
+    if given:
+        raise TrmInputError(f"{', '.join(given)}: {why}")
 
 
 def _export_bundle(arguments: argparse.Namespace) -> None:
@@ -76,6 +102,35 @@ def _export_onnx(arguments: argparse.Namespace) -> None:
     export_onnx(arguments.src, arguments.dst, arguments.loop or "unrolled", arguments.steps, arguments.precision)
 
 
+def _export_engine(arguments: argparse.Namespace) -> None:
+    from .tensorrt import export_engine
+
+    built = export_engine(
+        arguments.src,
+        arguments.dst,
+        arguments.loop or "unrolled",
+        arguments.steps,
+        arguments.precision,
+        gpus=arguments.gpu.split(",") if arguments.gpu else (),
+        context=_lengths(arguments.context) if arguments.context else (),
+        strip_weights=arguments.strip_weights,
+    )
+    manifest = built.manifest
+    library, gpus = f"{manifest.library} {manifest.library_version}", ", ".join(manifest.gpus)
+    print(f"built by {library} in {built.seconds:.1f} s for {gpus}, {manifest.precision}")
+    total: Counter[str] = sum(built.products.values(), Counter())
+    formats = ", ".join(f"{count} in {name}" for name, count in total.most_common()) or "it does not say"
+    print(f"products of block matrices, by the engine's own list of layers: {formats}")
+
+
+def _lengths(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise TrmInputError(f"--context: expected whole numbers as 4,16,64, got {text!r}") from None
+
+
 def _verify_command(arguments: argparse.Namespace) -> str:
-    golden = f" --golden {arguments.src}" if arguments.dst.suffix == ".onnx" else ""
-    return f"trm-edge verify {arguments.dst}{golden}"
+    golden = "" if arguments.dst.suffix == ".trm" else f" --golden {arguments.src}"
+    where = " (on its GPU)" if arguments.dst.suffix == ".engine" else ""
+    return f"trm-edge verify {arguments.dst}{golden}{where}"

@@ -11,7 +11,8 @@ Actions come out before projection onto the limits, which is the host's part.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from trm_edge.spec import MAX_STEPS
 
 from .onnx_net import net_function
 from .onnx_parts import Parts, Start, StepNames
-from .onnx_products import check_form
+from .onnx_products import Products, RoundedProducts, check_form
 from .onnx_scope import DOMAIN, IR_VERSION, OPSET, Scope, Weights, onnx
 
 _MAX_BYTES = (1 << 31) - 1  # what one protobuf message may hold
@@ -93,8 +94,23 @@ def build_onnx(bundle: Bundle, loop: str = "unrolled", steps: int = 4, precision
     quantization = None if precision == "fp32" else bundle.quantization
     if quantization is not None:
         check_form(quantization, loop)
-    spec, weights = bundle.spec, Weights(bundle.tensors)
-    parts = Parts(spec, weights, quantization)
+    weights = Weights(bundle.tensors)
+    if quantization is None:
+        return assemble(bundle, loop, steps, weights)
+    return assemble(bundle, loop, steps, weights, partial(RoundedProducts, weights, quantization), quantization.summary)
+
+
+def assemble(
+    bundle: Bundle,
+    loop: str,
+    steps: int,
+    weights: Weights,
+    products: Callable[[int], Products] | None = None,
+    precision: str = "fp32",
+) -> onnx.ModelProto:
+    """Return the graph whose block matrices are multiplied by ``products`` of a step, which ``precision`` names."""
+    spec = bundle.spec
+    parts = Parts(spec, weights, products)
     write = {"unrolled": _write_unrolled, "onnx-loop": _write_loop, "step": _write_step}[loop]
     nodes = write(parts, steps)
     if weights.nbytes() > _MAX_BYTES:
@@ -104,12 +120,11 @@ def build_onnx(bundle: Bundle, loop: str = "unrolled", steps: int = 4, precision
         )
     inputs = contract.input_signature(spec, loop)
     outputs = contract.output_signature(spec, loop, steps)
-    rounded = "fp32" if quantization is None else quantization.summary
-    info = GraphInfo(spec, loop, steps if loop == "unrolled" else 0, bundle.tensors, bundle.sha256, rounded)
+    info = GraphInfo(spec, loop, steps if loop == "unrolled" else 0, bundle.tensors, bundle.sha256, precision)
     graph = onnx.helper.make_graph(nodes, "trm_edge", _values(inputs), _values(outputs), weights.initializers())
     model = onnx.helper.make_model(
         graph,
-        functions=[net_function(spec)] if quantization is None else [],
+        functions=[net_function(spec)] if products is None else [],
         opset_imports=[onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, 1)],
         ir_version=IR_VERSION,
         producer_name="trm_edge",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from trm_edge.quantization import Quantization
 from trm_edge.spec import TrmSpec
 
 from .onnx_net import call_net, rope_tables, write_net
-from .onnx_products import RoundedProducts
+from .onnx_products import Products
 from .onnx_scope import Scope, Weights
 
 
@@ -39,12 +39,15 @@ class StepNames:
 
 
 class Parts:
-    """Writes the parts of ``spec`` into scopes; the graph inputs have the names of ``Refiner.refine``'s arguments."""
+    """Writes the parts of ``spec`` into scopes; the graph inputs have the names of ``Refiner.refine``'s arguments.
 
-    def __init__(self, spec: TrmSpec, weights: Weights, quantization: Quantization | None = None) -> None:
+    ``products`` gives the products of the block matrices in step k; None: plain ones, in a function.
+    """
+
+    def __init__(self, spec: TrmSpec, weights: Weights, products: Callable[[int], Products] | None = None) -> None:
         self.spec = spec
         self.w = weights
-        self._quantization = quantization
+        self._products = products
 
     def start(self, scope: Scope) -> Start:
         """Write what is computed once: ``e``, ``y`` and ``z`` before the first step."""
@@ -81,9 +84,9 @@ class Parts:
         return StepNames(y, z, answer, logits, halt)
 
     def _net(self, scope: Scope, h: str, rope: tuple[str, ...], k: int) -> str:
-        if self._quantization is None:
+        if self._products is None:
             return call_net(scope, self.spec, self.w, h, rope)
-        return write_net(scope, self.spec, RoundedProducts(self.w, self._quantization, k), h, rope)
+        return write_net(scope, self.spec, self._products(k), h, rope)
 
     def _context_rows(self, scope: Scope) -> str:
         """P as int64 [1]; empty where it is fixed."""

@@ -87,7 +87,7 @@ class Scope:
         """Return a constant int64 vector."""
         return self.constant(np.asarray(values, np.int64))
 
-    def scalar(self, value: float, dtype: Any = np.float32) -> str:
+    def scalar(self, value: float | np.floating[Any], dtype: Any = np.float32) -> str:
         """Return a constant scalar."""
         return self.constant(np.asarray(value, dtype))
 

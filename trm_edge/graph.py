@@ -10,7 +10,8 @@ A graph carries all that a host needs in its metadata, so that the file alone is
 ``trm_edge.steps``           K of an unrolled graph, ``any`` otherwise
 ``trm_edge.statistics``      JSON object: ``limits.*`` and ``normalization.y0.mean`` of an actions head; infinities
                              are the strings ``"inf"`` and ``"-inf"``, as JSON has no number for them
-``trm_edge.precision``       ``int8`` or ``bf16`` where block matrices are rounded; left out for ``fp32``
+``trm_edge.precision``       ``int8`` or ``bf16`` where block matrices are rounded, ``fp16`` or ``fp8`` in a graph for a
+                             TensorRT engine; left out for ``fp32``
 ``trm_edge.bundle_sha256``   hash of the bundle that the graph was made from
 ``spec.<field>``             every field of :class:`~trm_edge.spec.TrmSpec`
 ===========================  ====================================================================================
@@ -27,12 +28,12 @@ import numpy as np
 
 from .errors import TrmBundleError, TrmVersionError
 from .inputs import Array
-from .quantization import PRECISIONS
 from .spec import MAX_STEPS, TrmSpec, check_statistics
 
 FORMAT = "trm_edge.onnx"
 FORMAT_VERSION = 1
 LOOPS = ("unrolled", "onnx-loop", "step")
+ENGINE_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 Dims = tuple[int | str, ...]
 Signature = dict[str, tuple[np.dtype[Any], Dims]]
@@ -138,8 +139,8 @@ def read_metadata(metadata: Mapping[str, str]) -> GraphInfo:
     if loop not in LOOPS:
         raise TrmBundleError(f"metadata trm_edge.loop: expected one of {', '.join(LOOPS)}, got {loop!r}")
     precision = metadata.get("trm_edge.precision", "fp32")
-    if precision not in PRECISIONS:
-        expected = ", ".join(PRECISIONS)
+    if precision not in ENGINE_PRECISIONS:
+        expected = ", ".join(ENGINE_PRECISIONS)
         raise TrmBundleError(f"metadata trm_edge.precision: expected one of {expected}, got {precision[:40]!r}")
     spec = TrmSpec.from_metadata(metadata)
     steps = _parse_steps(loop, metadata.get("trm_edge.steps", ""))

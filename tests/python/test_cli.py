@@ -353,7 +353,7 @@ def test_refine_prints_a_masked_head_as_json(capsys: Capture) -> None:
         (("--halt", 2), "halt: expected"),
         (("--halt", "nan"), "halt: expected"),
         (("--repeat", 0), "--repeat: expected at least 1"),
-        (("--backend", "onnxruntime"), "reads .onnx graphs"),
+        (("--backend", "onnxruntime"), "reads .onnx files"),
     ],
 )
 def test_refine_refuses_wrong_numbers(options: tuple[object, ...], words: str, capsys: Capture) -> None:

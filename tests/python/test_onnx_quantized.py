@@ -149,5 +149,5 @@ def test_precisions_that_there_are_not() -> None:
         build_onnx(bundle, precision="int4")
     metadata = {p.key: p.value for p in build_onnx(bundle).metadata_props}
     assert "trm_edge.precision" not in metadata and read_metadata(metadata).precision == "fp32"
-    with pytest.raises(TrmBundleError, match=r"metadata trm_edge\.precision: expected one of int8, bf16, fp32"):
+    with pytest.raises(TrmBundleError, match=r"trm_edge\.precision: expected one of fp32, fp16, bf16, int8, fp8"):
         read_metadata(metadata | {"trm_edge.precision": "int4"})

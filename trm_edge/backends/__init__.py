@@ -59,6 +59,21 @@ def _onnxruntime(source: Source, options: Options) -> Backend:
     return opened
 
 
+def _tensorrt(source: Source, options: Options) -> Backend:
+    from .tensorrt import TensorRtBackend
+
+    if isinstance(source, bytes):
+        raise TrmInputError("source: the tensorrt backend reads an .engine file with its manifest beside it, not bytes")
+    if options.threads != 1:
+        raise TrmUnsupportedError(
+            f"threads: the tensorrt backend is driven by one thread a session, got {options.threads}"
+        )
+    opened = TensorRtBackend(source)
+    if options.precision not in (None, opened.precision):
+        raise TrmUnsupportedError(f"precision: this engine runs {opened.precision}, got {options.precision!r}")
+    return opened
+
+
 def _reference(source: Source, options: Options) -> Backend:
     from ..bundle import read_bundle
     from .reference import ReferenceBackend, oracle
@@ -72,10 +87,12 @@ def _reference(source: Source, options: Options) -> Backend:
 _OPENERS: dict[str, Callable[[Source, Options], Backend]] = {
     "fused": _fused,
     "cuda": _cuda,
+    "tensorrt": _tensorrt,
     "onnxruntime": _onnxruntime,
     "reference": _reference,
 }
 _NEEDS = {"onnxruntime": "onnxruntime"}
+_FILES = {"onnxruntime": (".onnx", "step"), "tensorrt": (".engine", "loop")}  # what backends read that read no bundles
 
 NAMES = tuple(_OPENERS)
 
@@ -88,33 +105,35 @@ def available_backends() -> list[str]:
 def _is_here(name: str) -> bool:
     if name == "cuda":
         return not core.cuda_missing()
+    if name == "tensorrt":
+        from .tensorrt import missing
+
+        return not missing()
     return name not in _NEEDS or importlib.util.find_spec(_NEEDS[name]) is not None
 
 
 def open_backend(source: Source, backend: str, options: Options) -> Backend:
     """Open ``source`` with the backend of that name; ``auto`` takes TRM_EDGE_BACKEND, or what the file asks for.
 
-    ``.onnx`` files are for ``onnxruntime``, bundles for the others.
+    ``.onnx`` files are for ``onnxruntime``, ``.engine`` files for ``tensorrt``, bundles for the others.
     """
     if not isinstance(options.threads, int) or options.threads < 1:
         raise TrmInputError(f"threads: expected an int >= 1, got {options.threads!r}")
+    suffix = "" if isinstance(source, bytes) else Path(source).suffix
+    owner = next((name for name, (own, _) in _FILES.items() if own == suffix), "")
     name = backend
     if name == "auto":
-        name = os.environ.get("TRM_EDGE_BACKEND") or ("onnxruntime" if _is_onnx(source) else "fused")
+        name = os.environ.get("TRM_EDGE_BACKEND") or owner or "fused"
     if not isinstance(name, str) or name not in _OPENERS:
         raise TrmInputError(f"backend: expected auto, {', '.join(NAMES)}, got {name!r}")
-    if name == "onnxruntime" and not isinstance(source, bytes) and not _is_onnx(source):
-        path = Path(source)
+    if name in _FILES and name != owner and not isinstance(source, bytes):
+        path, (own, loop) = Path(source), _FILES[name]
         raise TrmInputError(
-            f"{path}: the onnxruntime backend reads .onnx graphs; make one with "
-            f"`trm-edge export {path} {path.with_suffix('.onnx')} --loop step`"
+            f"{path}: the {name} backend reads {own} files; make one with "
+            f"`trm-edge export {path} {path.with_suffix(own)} --loop {loop}`"
         )
-    if name != "onnxruntime" and _is_onnx(source):
-        raise TrmInputError(f"{source!r}: backend {name} reads .trm bundles, not ONNX graphs")
+    if owner and name != owner:
+        raise TrmInputError(f"{source!r}: {suffix} files are for backend {owner}, not for {name}")
     if name != "fused" and (options.pin or options.park_after_us is not None):
         raise TrmUnsupportedError(f"pin, park_after_us: for the threads of backend fused, not of {name}")
     return _OPENERS[name](source, options)
-
-
-def _is_onnx(source: Source) -> bool:
-    return not isinstance(source, bytes) and Path(source).suffix == ".onnx"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TrmBundleError, TrmInputError, TrmUnsupportedError
+from ..errors import TrmBundleError, TrmUnsupportedError
 from ..extras import import_extra
 from ..files import read_file
 from ..graph import GraphInfo, Signature, input_signature, output_signature, read_metadata
@@ -20,7 +20,7 @@ from ..inputs import Array, Inputs, check_steps
 from ..reference import StepOutput
 from ..refinement import Refinement
 from ..spec import TrmSpec
-from .host import Arrays, HostBackend
+from .host import Arrays, HostBackend, graph_feeds, graph_output, require_unrolled_steps
 
 _TYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool"}
 
@@ -72,11 +72,7 @@ class OnnxRuntimeBackend(HostBackend):
     def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
         """Run up to ``steps`` steps from the start; an unrolled graph has a largest number."""
         count = check_steps(steps, self.spec.answer)
-        if self.info.loop == "unrolled" and count > self.info.steps:
-            raise TrmInputError(
-                f"steps: this graph was exported with --steps {self.info.steps}, got {count}; "
-                "export it with more, or with --loop onnx-loop for any number"
-            )
+        require_unrolled_steps(self.info, count, "graph", "--loop onnx-loop")
         return super().refine(arrays, puzzle_id, count, halt, trajectory)
 
     def begin(self, arrays: Arrays, puzzle_id: object) -> None:
@@ -97,13 +93,13 @@ class OnnxRuntimeBackend(HostBackend):
                 carry, output = self.advance(carry, inputs, refreshed=False)
                 yield output
             return
-        feeds = self._feeds(inputs)
+        feeds = graph_feeds(self.spec, inputs, self._draft(inputs))
         if self.info.loop == "onnx-loop":
             feeds["steps"] = np.asarray(steps, np.int64)
         out = self._graph.run(feeds, self.info.steps or steps)
         for k in range(steps):
             logits = out["logits_steps"][k] if "logits_steps" in out else None
-            yield _output(inputs, out["y_steps"][k], logits, out["halt_logits"][k])
+            yield graph_output(inputs, out["y_steps"][k], logits, out["halt_logits"][k])
 
     def start(self, inputs: Inputs) -> _Carry:
         """Return a carry that the graph replaces by its own start."""
@@ -114,10 +110,10 @@ class OnnxRuntimeBackend(HostBackend):
 
     def advance(self, carry: _Carry, inputs: Inputs, refreshed: bool) -> tuple[_Carry, StepOutput]:
         """Run one step; the graph reads all inputs every time, so a refresh needs nothing of its own."""
-        feeds = self._feeds(inputs)
+        feeds = graph_feeds(self.spec, inputs, self._draft(inputs))
         feeds |= {"first": np.asarray(carry.first), "carry_y": carry.y, "carry_z": carry.z}
         out = self._graph.run(feeds, 1)
-        output = _output(inputs, out["y"], out.get("logits"), out["halt_logit"])
+        output = graph_output(inputs, out["y"], out.get("logits"), out["halt_logit"])
         return _Carry(False, out["carry_y_next"], out["carry_z_next"]), output
 
     def clone(self) -> OnnxRuntimeBackend:
@@ -126,23 +122,6 @@ class OnnxRuntimeBackend(HostBackend):
         HostBackend.__init__(other, self.spec, self.info.statistics)
         other.info, other._graph, other.precision = self.info, self._graph, self.precision
         return other
-
-    def _feeds(self, inputs: Inputs) -> dict[str, Array]:
-        """Return the arrays of one call under the graph's names."""
-        spec = self.spec
-        if spec.answer == "tokens":
-            feeds = {"x": inputs.x}
-            return feeds | {"puzzle_id": np.asarray(inputs.puzzle_id, np.int32)} if spec.registers else feeds
-        feeds = {"x": inputs.x} if spec.max_context else {}
-        feeds["y0"] = self._draft(inputs)  # the mean action stands for a draft that is optional and missing
-        if inputs.features is not None:
-            feeds["features"] = inputs.features
-        if inputs.mask is not None and inputs.slots is not None and inputs.candidates is not None:
-            candidates, mask = inputs.candidates, inputs.mask
-            if not len(candidates):  # the graph wants one at least: one that no slot may take
-                candidates, mask = np.zeros((1, spec.candidate_size), np.float32), np.zeros((len(mask), 1), np.bool_)
-            feeds |= {"slots": inputs.slots, "candidates": candidates, "mask": mask}
-        return feeds
 
     def _require_step_form(self, what: str) -> None:
         if self.info.loop != "step":
@@ -234,9 +213,3 @@ def _check_signature(what: str, given: Mapping[str, _Value], want: Signature) ->
         same = _TYPES.get(kind) == dtype.name and len(shape) == len(dims)
         if not same or any(isinstance(d, int) and d != g for d, g in zip(dims, shape, strict=True)):
             raise TrmBundleError(f"graph: {what} {name}: expected {dtype} {list(dims)}, got {kind} {shape}")
-
-
-def _output(inputs: Inputs, y: Array, logits: Array | None, halt_logit: Array) -> StepOutput:
-    if logits is not None and inputs.mask is not None:
-        logits = logits[:, : inputs.mask.shape[1]]
-    return StepOutput(y, logits, float(halt_logit))

@@ -1,0 +1,150 @@
+"""Backend ``tensorrt``: engines that ``trm-edge export ... .engine`` wrote, with the manifest beside each.
+
+**It has not run**: TensorRT-RTX wants a GPU of its own list, TensorRT a machine where it is installed, and the project
+has had neither. What does not need them is tested: manifests, profiles, shapes, refusals. See docs/tensorrt.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..bundle import read_bundle
+from ..engine import LIBRARIES, read_engine
+from ..errors import TrmError, TrmUnsupportedError
+from ..inputs import Inputs, check_steps
+from ..reference import StepOutput
+from ..refinement import Refinement
+from .host import Arrays, HostBackend, graph_feeds, graph_output, require_unrolled_steps
+from .tensorrt_session import Engine, Gpu, Session
+
+_EXTRA = "install it with: pip install 'trm-edge[tensorrt]', or on a Jetson use the tensorrt of JetPack"
+
+
+class TensorRtBackend(HostBackend):
+    """One engine on the first GPU, with a session of its own.
+
+    All steps of a call are computed before the first can be read, so that ``halt`` saves no time, and there is no
+    ``begin`` and ``step``. The limits are applied on the processor.
+
+    Parameters
+    ----------
+    source
+        Path of an ``.engine`` file. Beside a stripped one lies its bundle: ``head.trm`` beside ``head.engine``.
+
+    Raises
+    ------
+    TrmIOError, TrmBundleError, TrmVersionError
+        A file cannot be read, or engine, manifest, TensorRT and bundle do not fit together.
+    TrmUnsupportedError
+        No TensorRT, no pycuda, no GPU, or not the one that the engine was built for.
+    TrmDeviceError
+        The GPU failed.
+    """
+
+    name = "tensorrt"
+
+    def __init__(self, source: str | os.PathLike[str]) -> None:
+        manifest, data = read_engine(source)
+        library = import_library(manifest.library)
+        manifest.require_library(library.__name__, library.__version__)
+        gpu = Gpu()
+        manifest.require_gpu(gpu.name)
+        bundle = None
+        if manifest.weights == "stripped":
+            bundle = read_bundle(Path(source).with_suffix(".trm"))
+            manifest.require_bundle(bundle)
+        self._open(Engine(library, gpu, manifest, data, bundle))
+
+    def _open(self, engine: Engine) -> None:
+        graph = engine.manifest.graph
+        super().__init__(graph.spec, graph.statistics)
+        self.precision = engine.manifest.precision
+        self._engine, self._session = engine, Session(engine)
+
+    @property
+    def isa(self) -> str:
+        """The GPU, as ``sm89``."""
+        return self._engine.gpu.name
+
+    def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
+        """Run up to ``steps`` steps from the start; an unrolled engine has a largest number."""
+        count = check_steps(steps, self.spec.answer)
+        require_unrolled_steps(self._engine.manifest.graph, count, "engine", "--loop loop")
+        return super().refine(arrays, puzzle_id, count, halt, trajectory)
+
+    def begin(self, arrays: Arrays, puzzle_id: object) -> None:
+        """Raise: an engine runs all steps in one call."""
+        raise _no_steps("begin")
+
+    def step(self, x: object, features: object, last_action: object) -> Refinement:
+        """Raise: an engine runs all steps in one call."""
+        raise _no_steps("step")
+
+    def start(self, inputs: Inputs) -> Any:
+        """Raise: an engine runs all steps in one call."""
+        raise _no_steps("begin")
+
+    def advance(self, carry: Any, inputs: Inputs, refreshed: bool) -> tuple[Any, StepOutput]:
+        """Raise: an engine runs all steps in one call."""
+        raise _no_steps("step")
+
+    def outputs(self, inputs: Inputs, steps: int) -> Iterator[StepOutput]:
+        """Yield the decoded outputs of ``steps`` steps."""
+        feeds = graph_feeds(self.spec, inputs, self._draft(inputs))
+        if self._engine.manifest.graph.loop != "unrolled":
+            feeds["steps"] = np.asarray(steps, np.int64)
+        out = self._session.run(feeds, steps)
+        for k in range(steps):
+            logits = out["logits_steps"][k] if "logits_steps" in out else None
+            yield graph_output(inputs, out["y_steps"][k], logits, out["halt_logits"][k])
+
+    def clone(self) -> TensorRtBackend:
+        """Return another session on the same engine."""
+        other = object.__new__(type(self))
+        other._open(self._engine)
+        return other
+
+
+def import_library(name: str = "") -> Any:
+    """Import the TensorRT of that name, or whichever of ``tensorrt_rtx`` and ``tensorrt`` is here."""
+    failed = []
+    for library in [name] if name else LIBRARIES:
+        try:
+            return importlib.import_module(library)
+        except ImportError as error:
+            failed.append(f"{library} cannot be imported ({error})")
+    raise TrmUnsupportedError(
+        f"TensorRT engines need the Python package {name or LIBRARIES[0]}: {'; '.join(failed)}; {_EXTRA}"
+    )
+
+
+def gpu_name() -> str:
+    """Return the GPU of this machine, as ``sm89``."""
+    return Gpu().name
+
+
+def missing() -> str:
+    """Say what is missing to run engines on this machine; nothing where they run."""
+    if not any(importlib.util.find_spec(name) for name in LIBRARIES):
+        return f"neither {' nor '.join(LIBRARIES)} is installed"
+    if importlib.util.find_spec("pycuda") is None:
+        return "pycuda is not installed"
+    try:
+        gpu_name()
+    except TrmError as error:
+        return str(error)
+    return ""
+
+
+def _no_steps(what: str) -> TrmUnsupportedError:
+    return TrmUnsupportedError(
+        f"{what}: a TensorRT engine runs all steps in one call; to run them one by one use backend cuda or fused with "
+        "the bundle, or onnxruntime with a graph of --loop step"
+    )
