@@ -255,6 +255,7 @@ RTX_GPUS = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
 _LEAST = {"fp16": 75, "fp32": 80, "bf16": 80, "int8": 80, "fp8": 89}
 _REASON = {
+    "fp16": "TensorRT-RTX begins with Turing, sm75",
     "fp32": "TensorRT-RTX has no float32 products for Turing",
     "bf16": "bfloat16 came with sm80",
     "int8": "encoders and attention stay float32, which TensorRT-RTX does not multiply on Turing",
@@ -264,15 +265,14 @@ _REASON = {
 
 def precisions_of(gpu: str) -> tuple[str, ...]:
     """Return the precisions of engines for ``gpu``."""
-    return tuple(precision for precision in ENGINE_PRECISIONS if not why_not(precision, gpu))
+    return tuple(precision for precision in ENGINE_PRECISIONS if int(gpu.removeprefix("sm")) >= _LEAST[precision])
 
 
 def why_not(precision: str, gpu: str) -> str:
     """Return why there are no engines of that precision for ``gpu``; nothing where there are."""
-    if int(gpu.removeprefix("sm")) >= _LEAST[precision]:
+    if precision in precisions_of(gpu):
         return ""
-    others = ", ".join(p for p in ENGINE_PRECISIONS if int(gpu.removeprefix("sm")) >= _LEAST[p])
-    return f"{precision} on {gpu}: {_REASON[precision]}; {gpu} runs {others or 'none of ours'}"
+    return f"{precision} on {gpu}: {_REASON[precision]}; {gpu} runs {', '.join(precisions_of(gpu)) or 'none'}"
 
 
 def check_gpus(gpus: Iterable[str], precision: str) -> tuple[str, ...]:
