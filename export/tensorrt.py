@@ -195,8 +195,8 @@ def _configure(library: Any, builder: Any, manifest: EngineManifest) -> Any:
     flags = library.BuilderFlag
     if manifest.precision == "fp32":
         config.clear_flag(flags.TF32)
-    # The graph makes NaN of an overflow by x - x, which TensorRT would simplify to 0.
-    config.set_flag(flags.STRICT_NANS)
+    if hasattr(flags, "STRICT_NANS"):  # the graph makes NaN of an overflow by x - x, which must not become 0
+        config.set_flag(flags.STRICT_NANS)
     config.profiling_verbosity = library.ProfilingVerbosity.DETAILED
     if manifest.library == "tensorrt_rtx":
         config.num_compute_capabilities = len(manifest.gpus)

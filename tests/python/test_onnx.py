@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from models import CASES, make_spec, random_weights
 import trm_edge
 from trm_edge import Refiner
 from trm_edge.backends.onnx_runtime import OnnxRuntimeBackend
-from trm_edge.bundle import Bundle, write_bundle
+from trm_edge.bundle import Bundle, read_bundle, write_bundle
 from trm_edge.errors import (
     Status,
     TrmBundleError,
@@ -93,6 +94,13 @@ def test_checker_and_signature(kind: str, mixer: str, loop: str) -> None:
     assert (model.ir_version, {o.domain: o.version for o in model.opset_import}[""]) == (9, 19)
     assert [v.name for v in model.graph.input] == list(input_signature(bundle.spec, loop))
     assert [v.name for v in model.graph.output] == list(output_signature(bundle.spec, loop, 3))
+
+
+@pytest.mark.parametrize("name", ["example", "metaworld", "sudoku", "home_assistant"])
+def test_an_unrolled_file_hardly_grows_by_a_step(name: str) -> None:
+    bundle = read_bundle(Path(trm_edge.__file__).parent / "data" / f"{name}.trm")
+    sizes = [build_onnx(bundle, "unrolled", steps).ByteSize() for steps in range(1, 6)]
+    assert all(after < 1.02 * before for before, after in pairwise(sizes)), sizes
 
 
 @pytest.mark.parametrize("loop", LOOPS)
