@@ -149,7 +149,7 @@ def build_engine(
     if plan is None:
         raise TrmUnsupportedError(_failure(library, log, strip_weights))
     data = bytes(plan)
-    return BuiltEngine(data, contract.make_manifest(data, manifest), found, block_products(log.layers, model), seconds)
+    return BuiltEngine(data, manifest.sealed(data), found, block_products(log.layers, model), seconds)
 
 
 def _targets(library: Any, gpus: Sequence[str], precision: str) -> tuple[str, ...]:

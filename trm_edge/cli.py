@@ -158,7 +158,8 @@ def _add_verify(commands: Any) -> None:
         "bundle carries. Exit code 1 where a step is off by more than max(1e-5, 4 x the error of plain float32),\n"
         "or in int8 and bf16 by more than 1.5 x the largest error that rounding so causes in the oracle.\n\n"
         "  trm-edge verify push.trm\n"
-        "  trm-edge verify push.onnx --golden push.trm     an exported graph against the bundle it came from",
+        "  trm-edge verify push.onnx --golden push.trm     an exported graph against the bundle it came from\n"
+        "  trm-edge verify push.engine --golden push.trm   a TensorRT engine, on its GPU",
     )
     _add_bundle(parser)
     _add_backend(parser)
@@ -308,7 +309,7 @@ def _brief(values: Array) -> str:
 
 
 def _first_golden(path: Path) -> dict[str, Any]:
-    bundle: Bundle | None = None if path.suffix == ".onnx" else read_bundle(path)
+    bundle: Bundle | None = None if path.suffix in (".onnx", ".engine") else read_bundle(path)
     if bundle is None or not bundle.golden:
         raise TrmInputError(f"{path}: holds no golden vectors; name the arrays of a call with --input FILE.npz")
     return golden_arguments(bundle.golden[0])

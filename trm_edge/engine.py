@@ -68,6 +68,10 @@ class EngineManifest:
     profiles: tuple[Profile, ...]
     graph: GraphInfo
 
+    def sealed(self, data: bytes) -> EngineManifest:
+        """Return this as the manifest of the engine ``data``."""
+        return replace(self, engine_bytes=len(data), engine_sha256=hashlib.sha256(data).hexdigest())
+
     def require_engine(self, data: bytes) -> None:
         """Raise :class:`TrmBundleError` unless ``data`` are the bytes of the engine that this was written with."""
         digest = hashlib.sha256(data).hexdigest()
@@ -380,8 +384,3 @@ def stored_matrix(bundle: Bundle, name: str) -> Array:
     elif kind == "int8":
         weight = quantize_weight(weight)[0]
     return np.ascontiguousarray(weight.T if name.endswith(".t") else weight)
-
-
-def make_manifest(data: bytes, manifest: EngineManifest) -> EngineManifest:
-    """Return ``manifest`` for the engine ``data``."""
-    return replace(manifest, engine_bytes=len(data), engine_sha256=hashlib.sha256(data).hexdigest())

@@ -160,19 +160,20 @@ def load(
     pin: bool = False,
     park_after_us: int | None = None,
 ) -> Refiner:
-    """Load a bundle (or an exported ONNX graph) and return a :class:`Refiner`.
+    """Load a bundle (or an exported ONNX graph or TensorRT engine) and return a :class:`Refiner`.
 
     Parameters
     ----------
     source
-        Path of a ``.trm`` bundle, its bytes, or path of an ``.onnx`` graph.
+        Path of a ``.trm`` bundle, its bytes, or path of an ``.onnx`` graph or an ``.engine`` with its manifest.
     backend
-        ``fused``, ``cuda``, ``onnxruntime``, ``reference``, or ``auto``: the environment variable TRM_EDGE_BACKEND
-        where set, else ``fused`` (``onnxruntime`` for ``.onnx``).
+        ``fused``, ``cuda``, ``tensorrt``, ``onnxruntime``, ``reference``, or ``auto``: the environment variable
+        TRM_EDGE_BACKEND where set, else ``fused`` (``onnxruntime`` for ``.onnx``, ``tensorrt`` for ``.engine``).
     precision
         ``fused``, ``cuda``: ``fp32``, ``bf16``, ``int8`` (as calibrated, else with a scale per token), or None: as
         calibrated, else ``fp32``. ``reference``: the oracle of the same, rounded matrices in float64 arithmetic;
-        ``fp64`` rounds nothing and is what None means without a calibration. ``onnxruntime``: None or the graph's own.
+        ``fp64`` rounds nothing and is what None means without a calibration. ``onnxruntime``, ``tensorrt``: None or the
+        file's own.
     threads
         Threads of one session. Those of ``fused`` spin between calls and keep their processors busy; a session with
         more threads than free processors is slower than one with fewer.

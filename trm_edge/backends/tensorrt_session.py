@@ -125,10 +125,9 @@ class Session:
                 self._buffers[name].send(array, self._stream)
             self._launch(key)
             outputs = shapes(self._engine.outputs, sizes)
-            for name in outputs:
-                self._buffers[name].fetch(self._stream)
+            fetched = {name: self._buffers[name].fetch(shape, self._stream) for name, shape in outputs.items()}
             self._stream.synchronize()
-            return {name: self._buffers[name].values(shape) for name, shape in outputs.items()}
+            return {name: values.copy() for name, values in fetched.items()}
 
     def _prepare(self, profile: int, sizes: Mapping[str, int], feeds: Mapping[str, Array]) -> None:
         """Set profile, shapes and addresses of a call that differs from the one before."""
@@ -199,7 +198,7 @@ class _Buffer:
 
     def put(self, array: Array) -> None:
         """Copy an array into the host's memory."""
-        self._host[: array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
+        self._host[: array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
     def send(self, array: Array, stream: Any) -> None:
         """Copy an array to where TensorRT reads it."""
@@ -207,14 +206,13 @@ class _Buffer:
         if self._device is not None and array.nbytes:
             self._driver.memcpy_htod_async(self._device, self._host[: array.nbytes], stream)
 
-    def fetch(self, stream: Any) -> None:
-        """Begin to copy what TensorRT wrote to the host."""
-        self._driver.memcpy_dtoh_async(self._host, self._device, stream)
-
-    def values(self, shape: tuple[int, ...]) -> Array:
-        """Return a copy of what was fetched."""
-        count = int(np.prod(shape, dtype=np.int64)) * self._dtype.itemsize
-        values: Array = np.frombuffer(self._host[:count].tobytes(), self._dtype).reshape(shape).copy()
+    def fetch(self, shape: tuple[int, ...], stream: Any) -> Array:
+        """Begin to copy what TensorRT wrote, and return where it will be once ``stream`` is done."""
+        nbytes = int(np.prod(shape, dtype=np.int64)) * self._dtype.itemsize
+        host = self._host[:nbytes]
+        if nbytes:
+            self._driver.memcpy_dtoh_async(host, self._device, stream)
+        values: Array = host.view(self._dtype).reshape(shape)
         return values
 
 
