@@ -165,7 +165,8 @@ def _write_loop(parts: Parts, _steps: int) -> Sequence[onnx.NodeProto]:
     scope.add_many(
         "Loop", "steps", true, start.y, start.z, names=["y_last", "z_last", *stacked], body=_loop_body(parts, start)
     )
-    scope.add("Gather", "y_steps", scope.scalar(-1, np.int64), axis=0, name="y")
+    last = scope.add("Sub", "steps", scope.scalar(1, np.int64))  # not -1, which not every engine counts from the end
+    scope.add("Gather", "y_steps", last, axis=0, name="y")
     return scope.nodes
 
 

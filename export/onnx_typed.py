@@ -80,7 +80,8 @@ class TypedProducts(RoundedProducts):
 def build_typed(bundle: Bundle, loop: str, steps: int, precision: str) -> onnx.ModelProto:
     """Return a graph of the bundle in ``precision``, one of ``ENGINE_PRECISIONS``; ``loop`` as in :func:`.build_onnx`.
 
-    ``int8`` is what the bundle was calibrated to, matrix by matrix; ``fp8`` takes the places of its int8 matrices.
+    ``int8`` and ``bf16`` are what a bundle was calibrated to, matrix by matrix, where it was; ``fp8`` takes the places
+    of its int8 matrices.
 
     Raises
     ------
@@ -101,10 +102,12 @@ def engine_quantization(bundle: Bundle, precision: str, loop: str) -> Quantizati
     """Return the format of every block matrix, with the input scales of those that have one."""
     if precision not in ENGINE_PRECISIONS:
         raise TrmInputError(f"precision: expected one of {', '.join(ENGINE_PRECISIONS)}, got {precision!r}")
+    own = bundle.quantization
+    if precision == "bf16" and own is not None and own.summary == "bf16":
+        return own
     if precision in ("fp32", "fp16", "bf16"):
         inside = "bf16" if precision == "bf16" else "fp32"  # fp16 is made of the whole graph
         return Quantization("static", dict.fromkeys(matrix_names(bundle.spec), inside))
-    own = bundle.quantization
     if own is None or not own.matrices("int8"):
         raise TrmUnsupportedError(
             f"precision {precision}: needs input scales, and this bundle has none; "

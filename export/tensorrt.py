@@ -59,13 +59,17 @@ def export_engine(
     loop: str = "unrolled",
     steps: int = 4,
     precision: str | None = None,
-    **options: Any,
+    *,
+    gpus: Sequence[str] = (),
+    context: Sequence[int] = (),
+    strip_weights: bool = False,
 ) -> BuiltEngine:
     """Build an engine of a ``.trm`` bundle and write it and its manifest; parameters as in :func:`build_engine`.
 
     Each file is written atomically. Where only the first one was written, they do not fit, and neither is used.
     """
-    built = build_engine(read_bundle(bundle_path), loop, steps, precision, **options)
+    bundle = read_bundle(bundle_path)
+    built = build_engine(bundle, loop, steps, precision, gpus=gpus, context=context, strip_weights=strip_weights)
     write_atomically(dst, built.data)
     write_atomically(manifest_path(dst), write_manifest(built.manifest))
     return built
@@ -236,14 +240,16 @@ def _failure(library: Any, log: Any, stripped: bool) -> str:
 
 
 def _check_network(found: NetworkFacts, model: onnx.ModelProto, loop: str) -> None:
-    """Raise unless the network loops as it should and holds the weights of the graph."""
+    """Raise unless the network loops as it should and holds the matrices of the graph, bit for bit."""
     counts = [source for kind, source in found.trip_limits if kind == "COUNT"]
     if counts != ([] if loop == "unrolled" else ["steps"]):
         raise TrmError(
             f"network: expected {'no loop' if loop == 'unrolled' else 'the trip count steps'}, got {found.trip_limits}"
         )
+    unreadable = (onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT8E4M3FN)
     for tensor in model.graph.initializer:
-        if tensor.name in found.weights:
-            expected = onnx.numpy_helper.to_array(tensor)
-            if not np.array_equal(found.weights[tensor.name], expected):
+        kind = tensor.name.removesuffix(".t").rpartition(".")[2]
+        if kind in contract.STRIPPABLE and tensor.data_type not in unreadable:
+            held = found.weights.get(tensor.name)
+            if held is None or not np.array_equal(held, onnx.numpy_helper.to_array(tensor)):
                 raise TrmError(f"network: the weight {tensor.name} is not that of the graph")
