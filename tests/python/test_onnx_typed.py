@@ -173,7 +173,7 @@ def test_a_mixed_calibration_keeps_its_formats() -> None:
     names = sorted(t.name for t in graph.initializer if t.name.startswith("blocks.0") and "scale" not in t.name)
     tails = ["attention.out.weight.t", "attention.qkv.int8.t", "mlp.down.bf16.t", "mlp.gate_up.int8.t"]
     assert names == [f"blocks.0.{tail}" for tail in tails]
-    bundle = calibrated(plain_bundle("actions"), "dynamic", blocks="bf16", out="fp32")
+    bundle = calibrated(plain_bundle("actions"), "dynamic", out="fp32", blocks="bf16")
     weights = [t for t in build_typed(bundle, "step", 1, "bf16").graph.initializer if t.name.startswith("blocks.")]
     halves = [t.name for t in weights if t.data_type == onnx.TensorProto.BFLOAT16]
     assert len(weights) == 8 and len(halves) == 6 and not any("attention.out" in name for name in halves)
