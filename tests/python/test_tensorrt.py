@@ -286,3 +286,29 @@ def test_forms_that_there_are_not() -> None:
         TrmInputError, match="loop: expected one of unrolled, loop, onnx-loop for an engine, got 'step'"
     ):
         build_engine(plain_bundle("actions"), "step")
+
+
+# ---- The runner ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("owner", "names"),
+    [
+        ("Runtime", "deserialize_cuda_engine"),
+        (
+            "ICudaEngine",
+            "num_io_tensors get_tensor_name get_tensor_dtype get_tensor_shape create_execution_context",
+        ),
+        (
+            "IExecutionContext",
+            "active_optimization_profile set_optimization_profile_async set_input_shape set_tensor_address "
+            "execute_async_v3 is_stream_capturable",
+        ),
+        ("Refitter", "get_all_weights set_named_weights get_missing_weights refit_cuda_engine"),
+    ],
+)
+def test_the_names_that_the_runner_calls_exist(owner: str, names: str) -> None:
+    """All that can be said of the runner here: it has not run."""
+    source = (EXAMPLE.parents[1] / "backends" / "tensorrt_session.py").read_text()
+    for name in names.split():
+        assert hasattr(getattr(trt, owner), name) and f"{name}" in source
