@@ -21,6 +21,7 @@ from trm_edge.bundle import write_bundle
 from trm_edge.cli import main
 from trm_edge.profiling import roofline, timing
 from trm_edge.profiling.command import histogram
+from trm_edge.profiling.gpu import describe_gpu, gpu_facts, gpu_state
 from trm_edge.profiling.machine import describe, machine_facts, machine_state
 from trm_edge.profiling.timing import Counters, Samples, Task, percentiles
 
@@ -343,6 +344,38 @@ def test_a_system_that_says_nothing_is_no_error(tmp_path: Path) -> None:
     assert describe(facts)
     assert machine_state(tmp_path) == {"load": None, "mhz": None, "celsius": {}, "steal_s": None}
     json.dumps(machine_facts())
+
+
+def test_a_gpu_is_described_by_what_its_tools_print(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies = {
+        "nvidia-smi": "case $1 in *clocks.max*) echo 'Test GPU, 580.1.2, 81559, 1980, [N/A], 700.00';;"
+        " *) echo '1965, 2619, 47, 131.62, P0'; echo 'a second, 1, 1, 1, 1';; esac",
+        "nvpmodel": "printf 'NV Power Mode: MAXN\\n0\\n'",
+    }
+    for name, script in replies.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    facts, state = gpu_facts(tmp_path), gpu_state(tmp_path)
+    assert facts == {
+        **{"name": "Test GPU", "driver": "580.1.2", "memory_mib": 81559.0, "max_sm_mhz": 1980.0},
+        **{"power_limit_w": 700.0, "power_mode": "NV Power Mode: MAXN, 0"},
+    }
+    assert state == {
+        **{"sm_mhz": 1965.0, "memory_mhz": 2619.0, "celsius": 47.0, "power_w": 131.62},
+        "performance_state": "P0",
+    }
+    assert describe_gpu({}, state) == "1965 MHz, 47 C, 132 W"
+
+
+def test_the_clock_of_a_jetson_comes_from_sys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_facts(tmp_path) == {} and gpu_state(tmp_path) == {}
+    folder = tmp_path / "sys/class/devfreq/17000000.gpu"
+    folder.mkdir(parents=True)
+    (folder / "max_freq").write_text("1300500000\n")
+    (folder / "cur_freq").write_text("306000000\n")
+    assert gpu_facts(tmp_path) == {"max_sm_mhz": 1300.5} and gpu_state(tmp_path) == {"sm_mhz": 306.0}
 
 
 # ---- The command -----------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from ..golden import golden_arguments, random_inputs
 from ..inputs import check_inputs, check_steps
 from ..spec import TrmSpec
 from .configurations import Choice, Configuration, open_configuration, parse_choices, with_golden
+from .gpu import GPU_BACKENDS, gpu_facts, gpu_state
 from .machine import machine_facts, machine_state
 from .report import FORMAT, FORMAT_VERSION, compare, format_comparison, format_report, plain, read_report
 from .roofline import Work, bandwidth, register_loop, register_peak, tuned_iterations
@@ -35,6 +36,7 @@ part of the time that Python takes, and the share of the machine's peak, measure
 
   trm-edge profile push.trm
   trm-edge profile push.trm --backend fused,onnxruntime --threads 1,2 --rate 1000 --json today.json --plot today.png
+  trm-edge profile push.trm --backend cuda,tensorrt,onnxruntime --rate none --json gpu.json --plot gpu.png
   trm-edge profile --compare before.json today.json
 
 Exit code 1 where an answer is wrong; what is wrong is not timed. p99.9 needs 1000 calls."""
@@ -95,6 +97,7 @@ class Settings:
         precisions = [None] if arguments.precision is None else _names("--precision", arguments.precision, _PRECISIONS)
         threads = [int(n) for n in _numbers("--threads", arguments.threads, whole=True)]
         self.choices = parse_choices(backends, precisions, threads)
+        self.gpu = any(backend in GPU_BACKENDS for backend in backends)
         self.rates = [] if arguments.rate == "none" else _numbers("--rate", arguments.rate)
         self.idle_ms = None if arguments.idle_ms == "none" else _numbers("--idle-ms", arguments.idle_ms)[0]
         self.spin_us = float(arguments.spin_us)
@@ -136,7 +139,7 @@ def profile(settings: Settings) -> tuple[dict[str, Any], dict[str, Samples]]:
     calls, inputs = _calls(settings.input, bundle)
     progress = Progress()
     try:
-        before = machine_state()
+        before = _state(settings)
         opened, skipped = _open(settings, bundle, calls, steps, progress)
         sound = [c for c in opened if c.check["passed"]]
         peaks = _Peaks(sound, settings.cpus)
@@ -153,8 +156,8 @@ def profile(settings: Settings) -> tuple[dict[str, Any], dict[str, Samples]]:
         "format_version": FORMAT_VERSION,
         "trm_edge": core.__version__,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": machine_facts(),
-        "state": {"before": before, "after": machine_state()},
+        "machine": machine_facts() | ({"gpu": gpu_facts()} if settings.gpu else {}),
+        "state": {"before": before, "after": _state(settings)},
         "model": {
             "file": settings.bundle,
             "sha256": bundle.sha256,
@@ -170,6 +173,10 @@ def profile(settings: Settings) -> tuple[dict[str, Any], dict[str, Samples]]:
         "skipped": skipped,
     }
     return plain(report), timed["closed"]
+
+
+def _state(settings: Settings) -> dict[str, Any]:
+    return machine_state() | ({"gpu": gpu_state()} if settings.gpu else {})
 
 
 def _open(

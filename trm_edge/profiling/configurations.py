@@ -18,7 +18,7 @@ from ..golden import record_golden, verify
 from ..refiner import Refiner, load
 from .timing import Task, pinned
 
-READS = {"onnxruntime": ".onnx"}
+READS = {"onnxruntime": ".onnx", "tensorrt": ".engine"}
 """Backends that read a file exported from the bundle, and its suffix."""
 
 _EXPORT_S = 600
@@ -87,7 +87,7 @@ def open_configuration(
     file: Path = source
     suffix = READS.get(choice.backend)
     if suffix is not None:
-        file = graph if graph is not None else _export(source, folder / f"{source.stem}{suffix}", steps)
+        file = graph if graph is not None else _export(source, folder, suffix, steps, choice.precision)
     with pinned(cpus[: choice.threads]):
         refiner = load(file, backend=choice.backend, precision=choice.precision, threads=choice.threads)
         check = check_answers(refiner, golden)
@@ -111,12 +111,14 @@ def _cut(case: GoldenCase, steps: int) -> GoldenCase:
     return GoldenCase(case.inputs, {name: values[:steps] for name, values in case.outputs.items()})
 
 
-def _export(source: Path, target: Path, steps: int) -> Path:
+def _export(source: Path, folder: Path, suffix: str, steps: int, precision: str | None) -> Path:
     """Export the graph with the command of that name, in a process of its own: the runtime knows no exporter."""
+    chosen = ["--precision", precision] if precision is not None and suffix == ".engine" else []
+    target = folder / f"{'-'.join([source.stem, *chosen[1:]])}{suffix}"
     if target.exists():
         return target
     words = [sys.executable, "-m", "trm_edge.cli", "export", str(source), str(target)]
-    words += ["--loop", "unrolled", "--steps", str(steps)]
+    words += ["--loop", "unrolled", "--steps", str(steps), *chosen]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=_EXPORT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import TrmInputError
 from ..files import read_file
+from .gpu import describe_gpu
 from .machine import describe
 
 FORMAT, FORMAT_VERSION = "trm_edge.profile", 1
@@ -31,6 +32,7 @@ _MACHINE = (
     "huge_pages",
     "kernel",
     "affinity",
+    "gpu",
 )
 _MODEL = ("sha256", "rows", "steps", "evaluations")
 
@@ -126,6 +128,11 @@ def format_report(report: Mapping[str, Any]) -> str:
         f"{model['file']}: {model['answer']} head, D={model['hidden_size']} I={model['inner_size']} {model['mixer']}, "
         f"L={model['rows']}, K={model['steps']} ({model['evaluations']} evaluations of net)",
         describe(report["machine"]),
+        *(
+            [f"GPU: {describe_gpu(gpu, {}) or 'nothing known'}"]
+            if (gpu := report["machine"].get("gpu")) is not None
+            else []
+        ),
         *_state_lines(report["state"]),
         f"cores {settings['cpus']}; inputs: {settings['inputs']}",
         "",
@@ -205,6 +212,8 @@ def _state_lines(state: Mapping[str, Any]) -> list[str]:
         facts = [f"load {values['load'][0]}"] if values["load"] else []
         facts += [f"{min(mhz):.0f}..{max(mhz):.0f} MHz"] if mhz else []
         facts += [f"hottest {max(hot.values()):.0f} C"] if hot else []
+        gpu = describe_gpu({}, values.get("gpu", {}))
+        facts += [f"GPU {gpu}"] if gpu else []
         lines.append(f"{when}: {', '.join(facts) or 'nothing known'}")
     first, last = state["before"]["steal_s"], state["after"]["steal_s"]
     if first is not None and last is not None and last - first > 0.05:
