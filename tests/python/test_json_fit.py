@@ -59,9 +59,9 @@ class Bound:
         raise AssertionError(f"{slot} has no candidate {value!r}")
 
     def near(self):
-        """Return the columns of ``nearness`` as [M, NEAR]."""
+        """Return ``nearness`` [M, NEAR]."""
         spoken = said(self.read, self.call.slots)
-        return np.stack(nearness(self.read, *spoken, self.first, self.last, self.call.slot_of), axis=1)
+        return nearness(self.read, *spoken, self.first, self.last, self.call.slot_of)
 
 
 class TestWording:
@@ -108,8 +108,9 @@ class TestReading:
         shown = [read.words[i] for i in read.before[two] if i >= 0], [read.words[i] for i in read.before[six] if i >= 0]
         assert shown == (["a", "red", "big"], ["b", "small"])
         assert [read.words[i] for i in read.behind[six] if i >= 0] == ["now"]
-        assert read.before.shape == (len(read), BEFORE)
-        assert read.behind.shape == (len(read), BEHIND)
+        assert read.before.shape == (len(read) + 1, BEFORE)
+        assert read.behind.shape == (len(read) + 1, BEHIND)
+        assert (read.before[-1] == -1).all() and (read.behind[-1] == -1).all()
 
     def test_a_lead_is_the_word_in_front_but_articles(self):
         query = "go to the 'Den' with Bob"
@@ -172,7 +173,7 @@ class TestFit:
         )
         call = tool.bind("the big blue one")
         read = ReadQuery(call.query, HashedNgrams(32).tokens(call.query))
-        own, relative, best = covered(read, Values(call.candidates, read), call.slot_of)
+        own, relative, best = covered(read, Values(call.candidates, read), call.slot_of).T
         assert own.tolist() == [0.5, 1]
         assert best.tolist() == [0, 1]
         assert relative[1] == 1 > relative[0]
@@ -191,7 +192,12 @@ class TestFit:
         slot_of = np.array([0, 0, 2, 2])
         values = np.array([0.5, 1, 0, 0], np.float32)
         assert best_of_slot(values, slot_of).tolist() == [0, 1, 0, 0]
-        assert strongest([values, 1 - values], slot_of, 4).tolist() == [[1, 0.5], [0, 0], [0, 1], [0, 0]]
+        assert strongest(np.stack([values, 1 - values], axis=1), slot_of, 4).tolist() == [
+            [1, 0.5],
+            [0, 0],
+            [0, 1],
+            [0, 0],
+        ]
 
 
 class TestUnits:

@@ -19,8 +19,8 @@ from .answer import assembled, joint_choices
 from .candidates import Candidate, candidates_of, key_of
 from .features import Features, Featurizer
 from .operators import find_spans
-from .schema import SchemaError, Tool, compile_tool, violation
-from .slots import Draft, Slot, at, read_draft, slots_of
+from .schema import MISSING, SchemaError, Tool, compile_tool, violation, walk
+from .slots import Draft, Slot, at, has_elements, read_draft, slots_of
 from .text import dumps
 
 MAX_SLOTS = 256
@@ -50,6 +50,9 @@ class JsonSlots:
 
     def __init__(self, tool: Any) -> None:
         self.tool = tool if isinstance(tool, Tool) else compile_tool(tool)
+        arguments = self.tool.arguments
+        fixed = not any(map(has_elements, walk(arguments)))  # else their number follows from the draft
+        self._slots = tuple(slots_of(arguments, (), False, MISSING)) if fixed else None
 
     def bind(
         self,
@@ -79,7 +82,7 @@ class JsonSlots:
         check_call(query, draft, now)
         arguments = self.tool.arguments
         read = read_draft(arguments, draft or "")
-        slots = list(slots_of(arguments, (), False, read.value))
+        slots = tuple(slots_of(arguments, (), False, read.value)) if self._slots is None else self._slots
         if len(slots) > MAX_SLOTS:
             raise SchemaError(f"tool {self.tool.name}: expected at most {MAX_SLOTS} slots, got {len(slots)}")
         spans = find_spans(query, now)
@@ -95,7 +98,7 @@ class JsonSlots:
             candidates += own.values()
             counts.append(len(own))
         slot_of = np.repeat(np.arange(len(slots)), counts)
-        inputs = SlotInputs(self.tool, query, read, tuple(slots), tuple(candidates), slot_of, y0)
+        inputs = SlotInputs(self.tool, query, read, slots, tuple(candidates), slot_of, y0)
         return inputs if featurizer is None else inputs.with_features(featurizer)
 
 

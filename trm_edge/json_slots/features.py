@@ -20,28 +20,36 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import TrmInputError
 from ..spec import TrmSpec
-from .fit import covered, leads, mentioned, nearness, order, own_fit, said, strongest, taken
+from .fit import FITS, NEAR, covered, leads, mentioned, nearness, order, own_fit, said, strongest, taken
 from .providers import ContextProvider, HashedNgrams, Vectors
-from .reading import ReadQuery, direction
+from .reading import EDGES, ReadQuery, direction
 from .schema import MISSING
 from .slot_flags import name_of, ranks, schema_flags
-from .slots import at
-from .values import MAX_TEXT, Values
-from .wording import subjects, words_of
+from .slots import Slot, at
+from .values import MAX_TEXT, NESTED, OWN_FLAGS, Values
+from .wording import LEADS, subjects, words_of
 
 if TYPE_CHECKING:
     from .calls import SlotInputs
 
-TOKEN_FLAGS, SLOT_FLAGS, CANDIDATE_FLAGS = 6, 63, 177
+TOKEN_FLAGS, SLOT_FLAGS = 6, 63
 FLAG_SIZE = np.float32(8)  # what flags are scaled by: beside the many entries of vectors they would be drowned
 FLAGS_WIDTH = 128  # of the hashed n-grams that flags compare, where rows have no vectors
 STRONGEST = 9  # flags of a slot that are the most of its candidates
+_WIDTHS = {  # of what a candidate's flags are made of, in their order
+    **{"value": OWN_FLAGS, "fit": FITS, "lead": len(LEADS), "inside": 1, "cover": 2, "likeness": 6, "edges": EDGES},
+    **{"order": 2, "near": NEAR, "told": 3, "taken": 1, "nested": NESTED},
+}
+_ENDS = dict(zip(_WIDTHS, accumulate(_WIDTHS.values()), strict=True))
+_AT = {name: slice(end - _WIDTHS[name], end) for name, end in _ENDS.items()}
+CANDIDATE_FLAGS = sum(_WIDTHS.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +59,33 @@ class Features:
     x: Vectors
     slots: Vectors
     candidates: Vectors
+
+
+@dataclass(frozen=True, eq=False)
+class KnownSlots:
+    """What a featurizer knows of a tool's slots before any query.
+
+    Attributes
+    ----------
+    vectors
+        [S, 3 W]: of a slot's name, its description, its tool.
+    pairs
+        [2 S, W]: of the names, then of the descriptions.
+    names, descriptions
+        The vectors [k, W] of the words of each.
+    flags
+        [S, k]: by the schema, and by ``SUBJECTS``.
+    ranks
+        [S, 2]: among the slots of their kind.
+    """
+
+    slots: tuple[Slot, ...]
+    vectors: Vectors
+    pairs: Vectors
+    names: Sequence[Vectors]
+    descriptions: Sequence[Vectors]
+    flags: Vectors
+    ranks: Vectors
 
 
 class Featurizer:
@@ -76,6 +111,7 @@ class Featurizer:
         self.candidate_size = width + CANDIDATE_FLAGS
         self._size = np.float32(math.sqrt(provider.width))  # brings the entries of directions to the order of 1
         self._rows = lru_cache(maxsize=1 << 13)(self._unit_rows)
+        self._known = lru_cache(maxsize=1 << 8)(self._read_slots)
         self._pooled = lru_cache(maxsize=1 << 13)(lambda text: direction(self._rows(text).sum(axis=0)))
 
     def features(self, call: SlotInputs) -> Features:
@@ -84,17 +120,14 @@ class Featurizer:
         if not call.slots:
             nothing = np.zeros((0, self.slot_size), np.float32), np.zeros((0, self.candidate_size), np.float32)
             return Features(self._context(read), *nothing)
-        names = self._stacked([name_of(slot) for slot in call.slots])
-        descriptions = self._stacked([slot.schema.description for slot in call.slots])
-        tools = self._stacked([f"{words_of(call.tool.name)} {call.tool.description}"] * len(call.slots))
+        known = self._known(call.slots, f"{words_of(call.tool.name)} {call.tool.description}")
         spoken = said(read, call.slots)
         rows = np.zeros((0, self.candidate_size), np.float32)
         most = np.zeros((len(call.slots), STRONGEST), np.float32)
         if call.candidates:
-            rows, most = self._candidates(call, read, names, descriptions, spoken)
-        flags = [self._slot_flags(call, read), mentioned(read, call.slots, *spoken), most]
-        vectors = np.concatenate([names, descriptions, tools], axis=1)
-        return Features(self._context(read), self._row(vectors, *flags), rows)
+            rows, most = self._candidates(call, read, known, spoken)
+        flags = [self._slot_flags(call, read, known), mentioned(read, call.slots, *spoken), most]
+        return Features(self._context(read), self._row(known.vectors, *flags), rows)
 
     def _row(self, vectors: Vectors, *flags: np.ndarray[Any, np.dtype[Any]]) -> Vectors:
         """Return vectors and flags [n] or [n, k] side by side, scaled so that a head sees both."""
@@ -110,55 +143,76 @@ class Featurizer:
             stacked[row] = self._pooled(text)
         return stacked
 
+    def _read_slots(self, slots: tuple[Slot, ...], tool: str) -> KnownSlots:
+        names, descriptions = [name_of(slot) for slot in slots], [slot.schema.description for slot in slots]
+        flags = [[*schema_flags(slot), *subjects(name_of(slot), slot.schema.description)] for slot in slots]
+        stacked = self._stacked(names), self._stacked(descriptions)
+        return KnownSlots(
+            slots,
+            np.concatenate([*stacked, self._stacked([tool] * len(slots))], axis=1),
+            np.concatenate(stacked),
+            [self._rows(name) for name in names],
+            [self._rows(description) for description in descriptions],
+            np.array(flags, np.float32),
+            ranks(slots),
+        )
+
     def _context(self, read: ReadQuery) -> Vectors:
-        x = self._row(read.vectors, read.capital, read.digit, read.mark, read.stop, read.first, read.place)
+        x = self._row(read.vectors, read.flags)
         if len(x) > self.max_context:
             half = self.max_context // 2
             x = np.concatenate([x[: self.max_context - half], x[len(x) - half :]])
         return x
 
-    def _slot_flags(self, call: SlotInputs, read: ReadQuery) -> Vectors:
+    def _slot_flags(self, call: SlotInputs, read: ReadQuery, known: KnownSlots) -> Vectors:
         """Return what is known of slots without their candidates: the schema, the draft, what the query mentions."""
-        known = []
-        for slot, chosen in zip(call.slots, call.y0.tolist(), strict=True):
-            drafted = at(call.draft.value, slot.path)
-            flags = [call.draft.value is not MISSING, drafted is not MISSING, chosen >= 0]
-            known.append([*schema_flags(slot), *subjects(name_of(slot), slot.schema.description), *flags])
-        names = read.mentions([self._rows(name_of(slot)) for slot in call.slots])
-        descriptions = read.mentions([self._rows(slot.schema.description) for slot in call.slots])
-        return np.column_stack([np.array(known, np.float32), ranks(call.slots), names, descriptions])
+        given = call.draft.value is not MISSING
+        drafted = [at(call.draft.value, slot.path) is not MISSING for slot in call.slots]
+        flags = np.array([[given] * len(drafted), drafted, call.y0 >= 0], np.float32).T
+        names, descriptions = read.mentions(known.names), read.mentions(known.descriptions)
+        return np.column_stack([known.flags, flags, known.ranks, names, descriptions])
 
     def _candidates(
-        self, call: SlotInputs, read: ReadQuery, names: Vectors, descriptions: Vectors, spoken: tuple[Vectors, Vectors]
+        self, call: SlotInputs, read: ReadQuery, known: KnownSlots, spoken: tuple[Vectors, Vectors]
     ) -> tuple[Vectors, Vectors]:
-        """Return a row per candidate, and per slot the most that one of its candidates has."""
+        """Return a row per candidate, and per slot the most that one of its candidates has.
+
+        What does not depend on the slot is made once per value, as a row that its candidates start from.
+        """
         values = Values(call.candidates, read)
         which, slot_of, count = values.which, call.slot_of, len(call.slots)
-        vectors, cover, alike = self._vectors(values, read, np.concatenate([names, descriptions]))
-        inside, edges = values.first >= 0, _columns(read.edges(values.first, values.last))
-        likeness = alike[which[:, None], np.arange(0, 6 * count, count) + slot_of[:, None]]
-        near = nearness(read, *spoken, values.first[which], values.last[which], slot_of)
-        told = covered(read, values, slot_of)
-        fit = own_fit(read, call, values)
-        spans = np.log1p(np.bincount(slot_of[inside[which]], minlength=count))[slot_of] / 4
-        shown = [near[0], near[2], near[5], near[7], told[0], fit[:, 4], fit[:, 8], fit[:, 9], spans]
+        first, last = values.first[which], values.last[which]
+        vectors, cover, alike = self._vectors(values, read, known.pairs)
+        shared = np.zeros((len(values), self.candidate_size), np.float32)
+        shared[:, : vectors.shape[1]] = vectors * self._size
+        flags = shared[:, vectors.shape[1] :]
+        flags[:, _AT["value"]] = values.flags()
+        flags[:, _AT["lead"]] = leads(read, values.first)
+        flags[:, _AT["inside"]] = (values.first >= 0)[:, None]
+        flags[:, _AT["cover"]] = cover
+        flags[:, _AT["edges"]] = read.edges(values.first, values.last)
+        flags[:, _AT["nested"]] = values.nested()
+        flags *= FLAG_SIZE
 
-        gone = taken(call.y0, values.first[which], values.last[which], slot_of)
-        alone = [values.flags()[which], fit, leads(read, values.first)[which], inside[which], cover[which]]
-        beside = [
-            likeness,
-            edges[which],
-            *order(values, call.slots, slot_of),
-            *near,
-            *told,
-            gone,
-            values.nested()[which],
-        ]
-        return self._row(vectors[which], *alone, *beside), strongest(shown, slot_of, count)
+        rows = shared[which]
+        flags = rows[:, vectors.shape[1] :]
+        fit, near = own_fit(read, call, values), nearness(read, *spoken, first, last, slot_of)
+        told = covered(read, values, slot_of)
+        flags[:, _AT["fit"]] = fit * FLAG_SIZE
+        likeness = alike[which[:, None], np.arange(0, 6 * count, count) + slot_of[:, None]]
+        flags[:, _AT["likeness"]] = likeness * FLAG_SIZE
+        flags[:, _AT["order"]] = order(values, call.slots, slot_of) * FLAG_SIZE
+        flags[:, _AT["near"]] = near * FLAG_SIZE
+        flags[:, _AT["told"]] = told * FLAG_SIZE
+        flags[:, _AT["taken"]] = taken(call.y0, first, last, slot_of)[:, None] * FLAG_SIZE
+        spans = np.log1p(np.bincount(slot_of[first >= 0], minlength=count)) / 4
+        shown = _columns([near[:, [0, 2, 5, 7]], told[:, 0], fit[:, [4, 8, 9]], spans[slot_of]])
+        return rows, strongest(shown, slot_of, count)
 
     def _vectors(self, values: Values, read: ReadQuery, slots: Vectors) -> tuple[Vectors, Vectors, Vectors]:
         """Return a vector per value [U, W], how well the query covers it [U, 2], and cosines with k others [U, 3 k]."""
-        text, (before, behind) = read.pooled(values.first, values.last), read.beside(values.first, values.last)
+        text, before, behind = read.pooled(values.first, values.last), *read.beside
+        before, behind = before[values.first], behind[values.last]
         cover = np.zeros((len(values), 2), np.float32)
         cover[:, 0] = 1
         apart = np.flatnonzero(values.first < 0).tolist()
@@ -167,7 +221,7 @@ class Featurizer:
         notes = [row for row in apart if values.own[row].note]
         before[notes] = self._stacked([values.own[row].note for row in notes])
         cover[notes, 1] = read.mentions([self._rows(values.own[row].note) for row in notes])
-        spanned = np.array([one.start >= 0 for one in values.own], bool)[:, None]
+        spanned = (values.starts >= 0)[:, None]
         inside = (values.first >= 0)[:, None]
         beside = before + np.roll(behind, self.provider.width // 2, axis=1)
         vectors = direction(np.where(spanned, beside, text + before * ~inside)) if self.vectors else text[:, :0]

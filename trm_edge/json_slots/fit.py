@@ -13,17 +13,18 @@ import numpy as np
 
 from .candidates import key_of
 from .providers import Vectors
-from .reading import BEFORE, Indices, ReadQuery
+from .reading import Indices, ReadQuery
 from .schema import MISSING, Scalar
 from .slot_flags import kind_of, name_of
 from .slots import Slot
 from .values import Values
-from .wording import LEADS, NEGATIONS, shapes_in, stems
+from .wording import LEADS, shapes_in, stems
 
 if TYPE_CHECKING:
     from .calls import SlotInputs
 
 NEAR, FITS = 15, 10  # columns of ``nearness`` and ``own_fit``
+_BEFORE, _BEHIND = [0, 1, 2, 5, 6, 7, 10, 11], [3, 4, 8, 9, 12]  # those of ``nearness`` by first and by last token
 _NO_LEAD = np.eye(len(LEADS) + 1, dtype=np.float32)[:, : len(LEADS)]
 
 
@@ -45,25 +46,34 @@ def said(read: ReadQuery, slots: Sequence[Slot]) -> tuple[Vectors, Vectors]:
 
 def nearness(
     read: ReadQuery, names: Vectors, descriptions: Vectors, first: Indices, last: Indices, slot_of: Indices
-) -> list[Vectors]:
-    """Return what is said of a candidate's slot, and of the others, in the clause beside it; of its own words too."""
+) -> Vectors:
+    """Return [M, NEAR] what is said of a candidate's slot, and of the others, in the clause beside it.
+
+    Of the slot's name, then of its description: by the word before, the one before that, any before; the word behind,
+    any behind. Of other slots: by the two words before, any before, the word behind. By its own words; whether of the
+    slot's candidates the words before it say most.
+    """
+    near = np.zeros((len(first), NEAR), np.float32)
     if not len(read):
-        return [np.zeros(len(first), np.float32)] * NEAR
-    left, right = read.window(first, last)
-    owner = slot_of[:, None]
-    columns: list[Vectors] = []
-    for spoken in (names, descriptions):
-        before, behind = spoken[owner, left], spoken[owner, right]
-        columns += [before[:, 0], before[:, 1], before.max(axis=1), behind[:, 0], behind.max(axis=1)]
+        return near
+    left, right = read.before.T, read.behind.T
     both = names + descriptions * np.float32(0.5)
-    others = _rivals(both)[owner, np.concatenate([left, right[:, :1]], axis=1)]
-    columns += [others[:, :2].max(axis=1), others[:, :BEFORE].max(axis=1), others[:, BEFORE]]
+    before, behind = [], []  # columns [S, P + 1], by first and by last token
+    for spoken in (names, descriptions):
+        ahead, after = spoken[:, left], spoken[:, right]
+        before += [ahead[:, 0], ahead[:, 1], ahead.max(axis=1)]
+        behind += [after[:, 0], after.max(axis=1)]
+    rivals = _rivals(both)
+    others = rivals[:, left]
+    before += [others[:, :2].max(axis=1), others.max(axis=1), both[:, left[:3]].max(axis=1)]
+    behind.append(rivals[:, right[0]])
+    near[:, _BEFORE] = np.stack(before[:-1], axis=2)[slot_of, first]
+    near[:, _BEHIND] = np.stack(behind, axis=2)[slot_of, last]
     sums = np.concatenate([np.zeros((len(both), 1), np.float32), np.cumsum(both[:, :-1], axis=1)], axis=1)
     ends, begins = np.where(first >= 0, last + 1, 0), np.maximum(first, 0)
-    length = np.maximum(ends - begins, 1)
-    columns.append((sums[slot_of, ends] - sums[slot_of, begins]) / length)
-    columns.append(best_of_slot(both[owner, left[:, :3]].max(axis=1), slot_of))
-    return columns
+    near[:, -2] = (sums[slot_of, ends] - sums[slot_of, begins]) / np.maximum(ends - begins, 1)
+    near[:, -1] = best_of_slot(before[-1][slot_of, first], slot_of)
+    return near
 
 
 def mentioned(read: ReadQuery, slots: Sequence[Slot], names: Vectors, descriptions: Vectors) -> Vectors:
@@ -71,22 +81,20 @@ def mentioned(read: ReadQuery, slots: Sequence[Slot], names: Vectors, descriptio
     flags = np.zeros((len(slots), 4), np.float32)
     if not len(read):
         return flags
-    negated = np.array([word in NEGATIONS for word in read.words] + [False])
-    near = negated[read.before[:, :2]].any(axis=1)
     for i, slot in enumerate(slots):
         own = stems(name_of(slot))
         flags[i, 0] = len(own & read.at.keys()) / max(len(own), 1)
     flags[:, 1] = names.max(axis=1)
-    flags[:, 2] = (names[:, :-1] * near).max(axis=1)
+    flags[:, 2] = (names[:, :-1] * read.negated).max(axis=1)
     flags[:, 3] = descriptions.max(axis=1)
     return flags
 
 
-def strongest(columns: Sequence[Vectors], slot_of: Indices, slots: int) -> Vectors:
-    """Return [S, columns]: the most that a candidate of each slot has; 0 where it has none."""
-    most = np.zeros((slots, len(columns)), np.float32)
+def strongest(columns: Vectors, slot_of: Indices, slots: int) -> Vectors:
+    """Return [S, k]: the most that a candidate of each slot has of ``columns [M, k]``; 0 where it has none."""
+    most = np.zeros((slots, columns.shape[1]), np.float32)
     begins = _begins(slot_of)
-    most[slot_of[begins]] = np.maximum.reduceat(np.stack(columns, axis=1), begins, axis=0)
+    most[slot_of[begins]] = np.maximum.reduceat(columns, begins, axis=0)
     return most
 
 
@@ -107,20 +115,19 @@ def best_of_slot(column: Vectors, slot_of: Indices) -> Vectors:
 
 def leads(read: ReadQuery, first: Indices) -> Vectors:
     """Return [M, LEADS]: the kind of word in front of a span, articles apart."""
-    kinds = np.append(read.lead, -1)[first]
-    flags: Vectors = _NO_LEAD[kinds]
+    flags: Vectors = _NO_LEAD[read.lead[first]]
     return flags
 
 
-def covered(read: ReadQuery, values: Values, slot_of: Indices) -> list[Vectors]:
-    """Return for what is no span: the share of its words that the query has, and of the words that tell it apart.
+def covered(read: ReadQuery, values: Values, slot_of: Indices) -> Vectors:
+    """Return [M, 3] for what is no span: the share of its words that the query has, and of those that tell it apart.
 
     ``note`` counts as its words too; the second column is relative to the best candidate of the slot, and the third
     says which is the best.
     """
     known = {one: number for number, one in enumerate(read.at)}
     own, has = np.zeros(len(values), np.float32), np.zeros((len(values), len(known)), np.float32)
-    listed = [row for row, one in enumerate(values.own) if one.source != "span" and values.texts[row]]
+    listed = [row for row in values.listed if values.texts[row]]
     for row in listed if known else ():
         words = stems(values.texts[row])
         found = words & known.keys()
@@ -137,7 +144,7 @@ def covered(read: ReadQuery, values: Values, slot_of: Indices) -> list[Vectors]:
         told[rows[begin:end]] = (some / np.maximum(some.sum(axis=0), 1)).sum(axis=1)
     relative = told / np.maximum(_most(told, slot_of), np.float32(1e-6))
     mine = own[values.which]
-    return [mine, relative, best_of_slot(mine + told, slot_of)]
+    return np.stack([mine, relative, best_of_slot(mine + told, slot_of)], axis=1)
 
 
 def own_fit(read: ReadQuery, call: SlotInputs, values: Values) -> Vectors:
@@ -153,7 +160,8 @@ def own_fit(read: ReadQuery, call: SlotInputs, values: Values) -> Vectors:
         slot, rows = call.slots[int(call.slot_of[begin])], range(begin, end)
         if slot.schema.default is not MISSING:
             default = key_of(slot.schema.default)
-            fit[begin:end, 1] = [key_of(call.candidates[row].value) == default for row in rows]
+            given = [one.value for one in call.candidates[begin:end]]
+            fit[begin:end, 1] = [value == slot.schema.default and key_of(value) == default for value in given]
         bounds = _bounds(slot)
         if bounds is not None:
             fit[begin:end, 2] = [_between(call.candidates[row].value, *bounds) for row in rows]
@@ -162,14 +170,12 @@ def own_fit(read: ReadQuery, call: SlotInputs, values: Values) -> Vectors:
             shapes = [values.shapes[value] for value in which[begin:end].tolist()]
             fit[begin:end, 4] = [one in shown for one in shapes]
             fit[begin:end, 5] = [bool(one) and one not in shown for one in shapes]
-    told = [
-        0.0 if one.source == "span" else _stands(read, one.value, text)
-        for one, text in zip(values.own, values.texts, strict=True)
-    ]
-    fit[:, 3] = np.array(told, np.float32)[which]
+    told = np.zeros(len(values), np.float32)
+    told[values.listed] = [_stands(read, values.own[row].value, values.texts[row]) for row in values.listed]
+    fit[:, 3] = told[which]
     fit[:, 6] = fit[:, 0] * fit[:, 3]
     fit[:, 7] = fit[:, 0] * (1 - fit[:, 3])
-    capital, quoted = read.marked(values.own)
+    capital, quoted = read.marked(values.starts, values.ends)
     fit[:, 8], fit[:, 9] = capital[which], quoted[which]
     return fit
 
@@ -180,20 +186,22 @@ def _between(value: Any, least: float, most: float) -> float:
 
 def _begins(owners: Indices) -> Indices:
     """Return where runs of equal numbers begin."""
-    return np.flatnonzero(np.diff(owners, prepend=-1))
+    begins = np.flatnonzero(owners[1:] != owners[:-1])
+    return np.concatenate([[0], begins + 1]) if len(owners) else begins
 
 
 def _runs(owners: Indices) -> list[tuple[int, int]]:
     """Return where a run of equal numbers begins and ends."""
-    begins = _begins(owners)
-    return list(zip(begins.tolist(), [*begins[1:].tolist(), len(owners)], strict=True)) if len(owners) else []
+    begins = _begins(owners).tolist()
+    return list(zip(begins, [*begins[1:], len(owners)], strict=True)) if begins else []
 
 
 def _most(column: Vectors, slot_of: Indices) -> Vectors:
     """Return [M] the most that a candidate of the same slot has."""
     begins = _begins(slot_of)
-    most: Vectors = np.repeat(np.maximum.reduceat(column, begins), np.diff(np.append(begins, len(slot_of))))
-    return most
+    most = np.zeros(int(slot_of[-1]) + 1, np.float32)
+    most[slot_of[begins]] = np.maximum.reduceat(column, begins)
+    return most[slot_of]
 
 
 def _bounds(slot: Slot) -> tuple[float, float] | None:
@@ -218,17 +226,23 @@ def taken(chosen: np.ndarray[Any, np.dtype[np.int32]], first: Indices, last: Ind
     return result
 
 
-def order(values: Values, slots: Sequence[Slot], slot_of: Indices) -> list[Vectors]:
-    """Return whether a span comes in the query where its slot comes among those of its kind, and how far it is off."""
+def order(values: Values, slots: Sequence[Slot], slot_of: Indices) -> Vectors:
+    """Return [M, 2] whether a span comes in the query where its slot comes among those of its kind; how far it is off.
+
+    Both are ranks: of a span's start among those of its slot's other spans, of the slot among the others of its kind.
+    """
+    result = np.zeros((len(slot_of), 2), np.float32)
     kinds = [kind_of(slot.schema) for slot in slots]
-    same, off = np.zeros(len(slot_of), np.float32), np.zeros(len(slot_of), np.float32)
-    starts = np.array([one.start for one in values.own], np.int64)[values.which]
-    for begin, end in _runs(slot_of):
-        i = int(slot_of[begin])
-        before, others = kinds[:i].count(kinds[i]), max(kinds.count(kinds[i]) - 1, 1)
-        rows = begin + np.flatnonzero(starts[begin:end] >= 0)
-        if rows.size:
-            places, rank = np.unique(starts[rows], return_inverse=True)
-            same[rows] = rank == before
-            off[rows] = rank / max(len(places) - 1, 1) - before / others
-    return [same, off]
+    before = np.array([kinds[:i].count(kind) for i, kind in enumerate(kinds)])
+    others = np.array([max(kinds.count(kind) - 1, 1) for kind in kinds])
+    starts = values.starts[values.which]
+    rows = np.flatnonzero(starts >= 0)
+    if rows.size:
+        size = int(starts.max()) + 1
+        places, which = np.unique(slot_of[rows] * size + starts[rows], return_inverse=True)
+        owners, slot = places // size, slot_of[rows]
+        count = np.bincount(owners, minlength=len(slots))
+        rank = which - (np.cumsum(count) - count)[slot]
+        result[rows, 0] = rank == before[slot]
+        result[rows, 1] = rank / np.maximum(count - 1, 1)[slot] - (before / others)[slot]
+    return result

@@ -44,7 +44,7 @@ class Tokens:
             raise TrmInputError(f"vectors: expected float32 [{count}, width], got {self.vectors.dtype} {shape}")
         if self.starts.shape != (count,) or self.ends.shape != (count,):
             raise TrmInputError(f"ends: expected [{count}], as many as starts, got {list(self.ends.shape)}")
-        if (np.diff(self.starts) < 0).any() or (self.ends < self.starts).any():
+        if (self.starts[1:] < self.starts[:-1]).any() or (self.ends < self.starts).any():
             raise TrmInputError("starts: expected rising offsets, each not behind its end")
         if not np.isfinite(self.vectors).all():
             raise TrmInputError("vectors: expected finite values")
@@ -87,22 +87,22 @@ class HashedNgrams:
 
     def tokens(self, text: str) -> Tokens:
         """Return the words and punctuation marks of a text."""
-        found = [(match.start(), match.end(), match.group()) for match in _WORD.finditer(text)]
-        vectors = np.zeros((len(found), self.width), np.float32)
-        for row, (_, _, word) in enumerate(found):
-            vectors[row] = self._vector(word.casefold())
-        starts = np.array([start for start, _, _ in found], np.int64)
-        return Tokens(vectors, starts, np.array([end for _, end, _ in found], np.int64))
+        places = [match.span() for match in _WORD.finditer(text)]
+        rows = bytearray().join([self._vector(text[start:end].casefold()) for start, end in places])
+        offsets = np.array(places, np.int64).reshape(-1, 2)
+        return Tokens(np.frombuffer(rows, np.float32).reshape(-1, self.width), offsets[:, 0], offsets[:, 1])
 
-    def _hashed(self, word: str) -> Vectors:
+    def _hashed(self, word: str) -> bytes:
+        """Return the float32 entries of a word's vector."""
         framed = f"<{word}>"
         grams = {framed} | {framed[i : i + n] for n in (3, 4, 5) for i in range(len(framed) - n + 1)}
-        vector = np.zeros(self.width, np.float32)
-        for gram in sorted(grams):
+        sums = [0] * self.width
+        for gram in grams:
             code = zlib.crc32(gram.encode("utf-8", "surrogatepass"))
-            vector[code % self.width] += 1 if code >> 31 else -1
+            sums[code % self.width] += 1 if code >> 31 else -1
+        vector = np.array(sums, np.float32)
         norm = float(np.sqrt(vector @ vector))
-        return vector / np.float32(norm) if norm > 0 else vector
+        return (vector / np.float32(norm) if norm > 0 else vector).tobytes()
 
 
 class GivenStates:

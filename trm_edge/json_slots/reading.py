@@ -1,152 +1,197 @@
-"""A query as its tokens: where words stand, what stands beside them, what a query mentions of a text."""
+"""A query as its tokens: where words stand, what stands beside them, what a query mentions of a text.
+
+What depends on one end of a run of tokens only is worked out once per token, in tables of P + 1 rows: the last one,
+which index -1 takes, is for a run that does not stand in the query.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .candidates import Candidate
 from .providers import Tokens, Vectors
-from .wording import LEAD_OF, STOP_WORDS, stem, unit_of
+from .wording import LEAD_OF, NEGATIONS, STOP_WORDS, stem, unit_of
 
 MAX_MENTION = 16  # tokens of a text that is looked for in the query
 BEFORE, BEHIND = 6, 2  # words of the clause that are looked at, beside a span
+EDGES = 12  # columns of ``ReadQuery.edges``
 _ARTICLES = frozenset(("the", "a", "an", "my", "your", "our", "his", "her", "their", "its"))
 _BREAKS = frozenset(",;.!?") | {"and"}  # end a clause, as a number does
 # A run of words in capitals, or a code of capitals and digits.
 CAPITALS = re.compile(r"(?<![\w.])[A-Z][\w'&.-]*(?:(?: of| the| de)? [A-Z0-9][\w'&.-]*)*\b|\b(?=\w*[A-Z])\w*\d[\w/-]*")
 _QUOTES = "'\"`\u2018\u2019\u201c\u201d"
+_QUOTE = re.compile(f"[{_QUOTES}]")
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
-class ReadQuery:
-    """The tokens of a query, with flags [P] float32 and sums of vectors over any run of them.
+class Word(NamedTuple):
+    """What a word of a query is by itself."""
 
-    ``capital``, ``digit``, ``mark`` (punctuation), ``stop`` (a word of ``STOP_WORDS``), ``first`` (of a sentence) and
-    ``place`` (0 for the first token, 1 for the 32nd) are flags; ``vectors [P, W]`` have length 1. ``at`` has the tokens
-    of every stem; those of a unit that is abbreviated behind a number too.
+    folded: str
+    bare: str  # folded, without what is no letter or digit
+    flags: tuple[bool, bool, bool, bool]  # capital, digit, mark (punctuation), stop (a word of STOP_WORDS)
+    stem: str | None  # of a word that is neither a mark nor a stop word
+    ends: bool  # a sentence ends with it
+    breaks: bool  # a clause ends with it
+    light: bool  # an article or a quotation mark
+    lead: int  # its place in LEADS, or -1
+    negates: bool
+
+
+@lru_cache(maxsize=1 << 13)
+def _word(text: str) -> Word:
+    folded = text.casefold()
+    digit = any(map(str.isdigit, text))
+    mark, stop = bool(text) and not any(map(str.isalnum, text)), folded in STOP_WORDS
+    return Word(
+        folded,
+        _bare(folded),
+        (text[:1].isupper(), digit, mark, stop),
+        None if mark or stop else stem(folded),
+        text in (".", "?", "!"),
+        digit or folded in _BREAKS,
+        folded in _ARTICLES or folded in _QUOTES,
+        LEAD_OF.get(folded, -1),
+        folded in NEGATIONS,
+    )
+
+
+class ReadQuery:
+    """The tokens of a query, P of them, and what stands beside each.
+
+    Attributes
+    ----------
+    words
+        The tokens, folded.
+    vectors
+        [P, W], of length 1.
+    flags
+        [P, 6]: capital, digit, mark, stop, whether it is the first of a sentence, and its place (1 is the 32nd).
+    at
+        The tokens of every stem; those of a unit that is abbreviated behind a number too.
+    before, behind
+        [P + 1, BEFORE] and [P + 1, BEHIND]: the words before and behind a token, the nearest first, -1 where its clause
+        has no more.
+    lead
+        [P + 1]: the place in LEADS of the word in front of a token, articles apart, or -1.
+    negated
+        [P]: whether one of the two words before a token negates.
     """
 
     def __init__(self, text: str, tokens: Tokens) -> None:
         self.text = text
         self.tokens = tokens
         self.vectors = direction(tokens.vectors)
-        words = [text[start:end].strip() for start, end in zip(tokens.starts, tokens.ends, strict=True)]
-        self.words = [word.casefold() for word in words]
-        self.capital = _flags(word[:1].isupper() for word in words)
-        self.digit = _flags(any(character.isdigit() for character in word) for word in words)
-        self.mark = _flags(bool(word) and not any(character.isalnum() for character in word) for word in words)
-        self.stop = _flags(word in STOP_WORDS for word in self.words)
-        ends = [True, *(word in (".", "?", "!") for word in words)]
-        self.first = _flags(ends[: len(words)])
-        self.place = np.arange(len(words), dtype=np.float32) / 32
+        places = zip(tokens.starts.tolist(), tokens.ends.tolist(), strict=True)
+        read = [_word(text[start:end].strip()) for start, end in places]
+        self.words = [word.folded for word in read]
+        self.flags = np.zeros((len(read), 6), np.float32)
+        if read:
+            self.flags[:, :4] = [word.flags for word in read]
+            self.flags[:, 4] = [True, *(word.ends for word in read[:-1])]
+            self.flags[:, 5] = np.arange(len(read), dtype=np.float32) / 32
         self.at: dict[str, list[int]] = {}
-        for place, word in enumerate(self.words):
-            if word not in STOP_WORDS and not self.mark[place]:
-                self.at.setdefault(stem(word), []).append(place)
-            unit = unit_of(word, self.words[place - 1] if place else "")
+        for place, word in enumerate(read):
+            if word.stem is not None:
+                self.at.setdefault(word.stem, []).append(place)
+            unit = unit_of(word.folded, self.words[place - 1] if place else "")
             if unit:
                 self.at.setdefault(stem(unit), []).append(place)
-        self._sums = np.concatenate([np.zeros((1, self.vectors.shape[1])), np.cumsum(self.vectors, axis=0)])
-        self._runs: dict[str, tuple[int, int]] | None = None
-        self._beside()
+        self._bare = [word.bare for word in read]
+        self._beside(read)
 
     def __len__(self) -> int:
         return len(self.words)
 
-    def _beside(self) -> None:
+    def _beside(self, read: Sequence[Word]) -> None:
         """Work out the words before and behind every token, the nearest first, up to the end of the clause."""
-        count = len(self)
-        plain = np.flatnonzero(self.mark == 0)
-        breaks = np.array([word in _BREAKS for word in self.words], bool) | (self.digit > 0)
-        passed = np.concatenate([[0], np.cumsum(breaks)])  # breaks in front of a token
-        places = np.arange(count)
+        count, places = len(read), np.arange(len(read))
+        plain = np.flatnonzero(self.flags[:, 2] == 0)
+        passed = np.zeros(count + 1, np.int64)  # breaks in front of a token
+        np.cumsum([word.breaks for word in read], out=passed[1:])
         left = np.searchsorted(plain, places)[:, None] - 1 - np.arange(BEFORE)
         right = np.searchsorted(plain, places, side="right")[:, None] + np.arange(BEHIND)
         padded = np.append(plain, -1)
-        before = padded[np.where(left >= 0, left, -1)]
-        behind = padded[np.where(right < len(plain), right, -1)]
-        self.before = np.where((before >= 0) & (passed[before] == passed[:count, None]), before, -1)
-        self.behind = np.where((behind >= 0) & (passed[behind] == passed[1:, None]), behind, -1)
-        lead = np.array([LEAD_OF.get(word, -1) for word in self.words], np.int64)
-        light = np.array([word in _ARTICLES or word in _QUOTES for word in self.words], bool)
-        solid = np.append(np.flatnonzero(~light), -1)
-        nearest = solid[np.searchsorted(solid[:-1], places) - 1]
-        self.lead = np.append(lead, -1)[nearest]  # of the word in front of a token, articles apart
+        before = padded[np.maximum(left, -1)]
+        behind = padded[np.minimum(right, len(plain))]
+        self.before = np.full((count + 1, BEFORE), -1)
+        self.behind = np.full((count + 1, BEHIND), -1)
+        self.before[:-1] = np.where((before >= 0) & (passed[before] == passed[:-1, None]), before, -1)
+        self.behind[:-1] = np.where((behind >= 0) & (passed[behind] == passed[1:, None]), behind, -1)
+        solid = [-1, *(place if not word.light else -1 for place, word in enumerate(read))]
+        in_front = list(accumulate(solid, max))[:count]  # the last token before each that is no article
+        self.lead = np.array([*(read[place].lead if place >= 0 else -1 for place in in_front), -1], np.int64)
+        negates = np.array([*(word.negates for word in read), False])
+        self.negated = negates[self.before[:-1, :2]].any(axis=1)
 
-    def tokens_of(self, candidates: Sequence[Candidate], texts: Sequence[str]) -> tuple[Indices, Indices]:
-        """Return the first and last token [M] of each candidate: a span's own, or where its text is; else -1."""
-        count = len(candidates)
-        first, last = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
-        starts = np.array([candidate.start for candidate in candidates], np.int64)
-        ends = np.array([candidate.end for candidate in candidates], np.int64)
-        spans = np.flatnonzero(starts >= 0)
+    def tokens_of(self, starts: Indices, ends: Indices, texts: Sequence[str]) -> tuple[Indices, Indices]:
+        """Return the first and last token [M] of each candidate: a span's own, or where its text is; else -1.
+
+        ``starts`` and ``ends`` [M] are those of spans, -1 for what is none.
+        """
+        first, last = np.full(len(starts), -1, np.int64), np.full(len(starts), -1, np.int64)
         if len(self):
-            first[spans] = np.clip(np.searchsorted(self.tokens.ends, starts[spans], side="right"), 0, len(self) - 1)
+            spans = np.flatnonzero(starts >= 0)
+            most = len(self) - 1
+            first[spans] = np.minimum(np.searchsorted(self.tokens.ends, starts[spans], side="right"), most)
             last[spans] = np.searchsorted(self.tokens.starts, ends[spans], side="left") - 1
-            last[spans] = np.clip(last[spans], first[spans], len(self) - 1)
+            last[spans] = np.minimum(np.maximum(last[spans], first[spans]), most)
             for row in np.flatnonzero(starts < 0).tolist():
                 first[row], last[row] = self.find(texts[row])
         return first, last
 
     def pooled(self, first: Indices, last: Indices) -> Vectors:
         """Return [M, W]: the direction of the sum of a run of tokens; zeros for -1."""
-        inside = (first >= 0)[:, None]
-        sums = self._sums[np.where(inside[:, 0], last + 1, 0)] - self._sums[np.where(inside[:, 0], first, 0)]
-        return direction(np.where(inside, sums, 0))
+        sums = np.zeros((len(self) + 1, self.vectors.shape[1]))
+        sums[1:] = np.cumsum(self.vectors, axis=0)
+        inside = first >= 0
+        return direction(sums[np.where(inside, last + 1, 0)] - sums[np.where(inside, first, 0)])
 
-    def beside(self, first: Indices, last: Indices) -> tuple[Vectors, Vectors]:
-        """Return [M, W] before and behind a run: the next word of the clause, and the one after that by half."""
+    @cached_property
+    def beside(self) -> tuple[Vectors, Vectors]:
+        """Return [P + 1, W] before and behind a token: the next word of the clause, and the one after that by half."""
         padded = np.concatenate([self.vectors, np.zeros((1, self.vectors.shape[1]), np.float32)])
-        left, right = self.window(first, last)
-        before = padded[left[:, 0]] + padded[left[:, 1]] / 2
-        behind = padded[right[:, 0]] + padded[right[:, 1]] / 2
+        before = padded[self.before[:, 0]] + padded[self.before[:, 1]] / 2
+        behind = padded[self.behind[:, 0]] + padded[self.behind[:, 1]] / 2
         return direction(before), direction(behind)
 
-    def window(self, first: Indices, last: Indices) -> tuple[Indices, Indices]:
-        """Return the words [M, BEFORE] before and [M, BEHIND] behind a run, -1 where the clause has no more."""
-        left = np.concatenate([self.before, np.full((1, BEFORE), -1)])[first]
-        right = np.concatenate([self.behind, np.full((1, BEHIND), -1)])[last]
+    def edges(self, first: Indices, last: Indices) -> Vectors:
+        """Return flags [M, EDGES] of a run's two ends, in turns, zeros for -1.
+
+        A stop word at the end, a stop word beside it, a mark or nothing beside it, a capital beside it, a capital at
+        the end, how far it is from the query's own end.
+        """
+        flags = np.zeros((len(first), EDGES), np.float32)
+        flags[:, 0::2], flags[:, 1::2] = self._ends[0][first], self._ends[1][last]
+        return flags
+
+    @cached_property
+    def _ends(self) -> tuple[Vectors, Vectors]:
+        """Return the columns of ``edges`` by first and by last token."""
+        capital, _, mark, stop, _, place = self.flags.T
+        left, right = np.zeros((2, len(self) + 1, EDGES // 2), np.float32)
+        if len(self):
+            for table, at, beside in ((left, slice(1, -1), slice(0, -1)), (right, slice(0, -2), slice(1, None))):
+                table[:-1, 0], table[at, 1] = stop, stop[beside]
+                table[:-1, 2], table[at, 2] = 1, mark[beside]
+                table[at, 3], table[:-1, 4] = capital[beside], capital
+            left[:-1, 5], right[:-1, 5] = place, np.arange(len(self) - 1, -1, -1) / 32
         return left, right
 
-    def edges(self, first: Indices, last: Indices) -> list[Vectors]:
-        """Return flags [M] of a run's ends: stop words and marks in and around it, capitals around it, its place."""
-        if not len(self):
-            return [np.zeros(len(first), np.float32)] * 12
-        inside = first >= 0
-        left, right = np.maximum(first, 0), np.maximum(last, 0)
-        before, behind = left - 1, right + 1
-        has_before, has_behind = inside & (before >= 0), inside & (behind < len(self))
-        behind = np.minimum(behind, len(self) - 1)
-        flags = [
-            inside & (self.stop[left] > 0),
-            inside & (self.stop[right] > 0),
-            has_before & (self.stop[before] > 0),
-            has_behind & (self.stop[behind] > 0),
-            inside & ~(has_before & (self.mark[before] == 0)),
-            inside & ~(has_behind & (self.mark[behind] == 0)),
-            has_before & (self.capital[before] > 0),
-            has_behind & (self.capital[behind] > 0),
-            inside & (self.capital[left] > 0),
-            inside & (self.capital[right] > 0),
-            np.where(inside, self.place[left], 0),
-            np.where(inside, (len(self) - 1 - right) / 32, 0),
-        ]
-        return [np.asarray(flag, np.float32) for flag in flags]
-
-    def marked(self, candidates: Sequence[Candidate]) -> tuple[Flags, Flags]:
+    def marked(self, starts: Indices, ends: Indices) -> tuple[Flags, Flags]:
         """Return [M] of the spans: which are whole runs of words in capitals, and which stand in quotation marks."""
-        text = self.text
-        runs = {match.span() for match in CAPITALS.finditer(text, len(text.partition(" ")[0]))}
-        opened = {i + 1 for i, character in enumerate(text) if character in _QUOTES}
-        closed = {i - 1 for i in opened}
-        capital = [one.start >= 0 and (one.start, one.end) in runs for one in candidates]
-        quoted = [one.start in opened and one.end in closed for one in candidates]
+        runs = {one.span() for one in CAPITALS.finditer(self.text, len(self.text.partition(" ")[0]))}
+        quotes = {one.start() for one in _QUOTE.finditer(self.text)}
+        spans = list(zip(starts.tolist(), ends.tolist(), strict=True))
+        capital = [span in runs for span in spans] if runs else np.zeros(len(spans))
+        quoted = [start - 1 in quotes and end in quotes for start, end in spans] if quotes else np.zeros(len(spans))
         return np.array(capital, bool), np.array(quoted, bool)
 
     def mentions(self, texts: Sequence[Vectors]) -> Vectors:
@@ -162,17 +207,27 @@ class ReadQuery:
         return result
 
     def find(self, text: str) -> tuple[int, int]:
-        """Return the first and last token of a text that stands in the query but for case and punctuation, or -1."""
-        if self._runs is None:
-            self._runs = {}
-            words = [_folded(word) for word in self.words]
-            for first, begin in enumerate(words):
-                run = ""
-                for last in range(first, min(first + MAX_MENTION, len(words))) if begin else ():
-                    run += words[last]
-                    if words[last]:
-                        self._runs[run] = first, last
-        return self._runs.get(_folded(text), (-1, -1))
+        """Return the first and last token of a text that stands in the query but for case and punctuation, or -1.
+
+        Of several places it is the last.
+        """
+        bare = _bare(text.casefold())
+        joined, firsts, lasts = self._joined
+        start = joined.rfind(bare) if bare else -1
+        while start >= 0:
+            first, last = firsts.get(start, -1), lasts.get(start + len(bare), -1)
+            if first >= 0 and 0 <= last - first < MAX_MENTION:
+                return first, last
+            start = joined.rfind(bare, 0, start + len(bare) - 1)
+        return -1, -1
+
+    @cached_property
+    def _joined(self) -> tuple[str, dict[int, int], dict[int, int]]:
+        """Return the letters and digits of all words in one text, and the words that begin and end at its places."""
+        begins = [0, *accumulate(map(len, self._bare))]
+        words = [place for place, word in enumerate(self._bare) if word]
+        firsts = {begins[place]: place for place in words}
+        return "".join(self._bare), firsts, {begins[place + 1]: place for place in words}
 
 
 def direction(vectors: np.ndarray[Any, np.dtype[Any]]) -> Vectors:
@@ -182,9 +237,7 @@ def direction(vectors: np.ndarray[Any, np.dtype[Any]]) -> Vectors:
     return unit
 
 
-def _folded(text: str) -> str:
-    return "".join(character for character in text.casefold() if character.isalnum())
-
-
-def _flags(values: Any) -> Vectors:
-    return np.array([float(value) for value in values], np.float32)
+@lru_cache(maxsize=1 << 13)
+def _bare(folded: str) -> str:
+    """Return the letters and digits of a text that is folded."""
+    return folded if folded.isalnum() else "".join(filter(str.isalnum, folded))

@@ -18,9 +18,12 @@ MAX_ELEMENTS = 3  # of an array of objects that the draft does not have
 Path = tuple[str | int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Slot:
-    """A place in the arguments. ``optional`` where nothing may stand there, by itself or with what it is in."""
+    """A place in the arguments. ``optional`` where nothing may stand there, by itself or with what it is in.
+
+    Equal only to itself, so that what is made of slots can be kept beside them.
+    """
 
     path: Path
     schema: Schema

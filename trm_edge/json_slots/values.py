@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
@@ -26,8 +26,10 @@ MARKS = ("@", "/", "_", "-", ".")
 _SOURCE_OF = {name: number for number, name in enumerate(SOURCES)}
 _PLACE_OF = {one.name: len(SOURCES) + number for number, one in enumerate(OPERATORS)}
 _KINDS = len(SOURCES) + PLACES  # the column of the first flag of a value's type
-_WRITTEN = _KINDS + 5
-_NUMBERS = _WRITTEN + 9 + len(MARKS) + 1
+_NUMBER, _LIST = 5, 6  # kinds behind those that are flags
+_WRITTEN = _KINDS + _NUMBER
+WRITTEN = 9 + len(MARKS) + 1  # columns of how a value is written
+_NUMBERS = _WRITTEN + WRITTEN
 OWN_FLAGS = _NUMBERS + 7
 _DIGIT = re.compile(r"\d")
 NESTED = 3  # columns of ``nested``
@@ -43,19 +45,30 @@ class Values:
         The candidates.
     which
         [M] int: the value of every candidate of the call.
+    kinds
+        [U] int: the type of each, as ``_kind_of`` says it.
     texts
         What each is written as.
+    listed
+        Those that are no spans, by number.
+    starts, ends
+        [U] int: where it stands in the query, as characters; -1 for what is not read from there.
     first, last
-        [U] int: where it stands in the query, as ``ReadQuery.tokens_of`` says it.
+        [U] int: the same as tokens; also for what is not read from there but stands there, else -1.
     """
 
     def __init__(self, candidates: Sequence[Candidate], read: ReadQuery) -> None:
-        distinct = {id(one): one for one in candidates}
-        place = {identity: number for number, identity in enumerate(distinct)}
+        identities = [id(one) for one in candidates]
+        distinct = dict(zip(identities, candidates, strict=True))
+        place = dict(zip(distinct, range(len(distinct)), strict=True))
         self.own = list(distinct.values())
-        self.which = np.array([place[id(one)] for one in candidates], np.int64)
+        self.which = np.array([place[identity] for identity in identities], np.int64)
+        self.kinds = np.array([_kind_of(one.value) for one in self.own])
         self.texts = [text_of(one) for one in self.own]
-        self.first, self.last = read.tokens_of(self.own, self.texts)
+        self.listed = [row for row, one in enumerate(self.own) if one.source != "span"]
+        self.starts = np.array([one.start for one in self.own], np.int64)
+        self.ends = np.array([one.end for one in self.own], np.int64)
+        self.first, self.last = read.tokens_of(self.starts, self.ends, self.texts)
 
     def __len__(self) -> int:
         return len(self.own)
@@ -70,28 +83,15 @@ class Values:
         flags = np.zeros((len(self), OWN_FLAGS), np.float32)
         rows = np.arange(len(self))
         flags[rows, [_SOURCE_OF[one.source] for one in self.own]] = 1
-        read_by = [(row, _PLACE_OF[one.operator]) for row, one in enumerate(self.own) if one.operator in _PLACE_OF]
-        if read_by:
-            flags[tuple(np.array(read_by).T)] = 1
-        flags[:, _WRITTEN:_NUMBERS] = [_written(text) for text in self.texts]
-        numeric, numbers = np.zeros(len(self), bool), np.zeros(len(self))
-        for row, one in enumerate(self.own):
-            value = one.value
-            if isinstance(value, str):
-                flags[row, _KINDS] = 1
-            elif isinstance(value, bool):
-                flags[row, _KINDS + (1 if value else 2)] = 1
-            elif isinstance(value, (int, float)):
-                numeric[row], numbers[row] = True, min(max(value, -1e30), 1e30)
-            elif isinstance(value, list):
-                flags[row, OWN_FLAGS - 1] = len(value) / 4
-            else:
-                flags[row, _KINDS + (4 if value is MISSING else 3)] = 1
-        flags[numeric | (flags[:, _KINDS + 1 : _KINDS + 5].any(axis=1)), _WRITTEN + 5 : _WRITTEN + 8] = 0  # no case
-        size, whole = np.abs(numbers), numeric & (numbers == np.round(numbers))
-        year = whole & (numbers >= 1800) & (numbers <= 2100)
-        columns = [numeric, np.sign(numbers), np.log10(size + 1) / 4, whole, numeric & (size <= 1), year]
-        flags[:, _NUMBERS : OWN_FLAGS - 1] = np.stack(columns, axis=1)
+        operators = np.array([_PLACE_OF.get(one.operator, -1) for one in self.own])
+        flags[rows[operators >= 0], operators[operators >= 0]] = 1
+        flags[:, _WRITTEN:_NUMBERS] = _written(self.texts)
+        typed, numeric = np.flatnonzero(self.kinds < _NUMBER), np.flatnonzero(self.kinds == _NUMBER)
+        flags[typed, _KINDS + self.kinds[typed]] = 1
+        flags[np.flatnonzero((self.kinds > 0) & (self.kinds <= _NUMBER)), _WRITTEN + 5 : _WRITTEN + 8] = 0  # no case
+        flags[numeric, _NUMBERS : OWN_FLAGS - 1] = _numbers([self.own[row].value for row in numeric.tolist()])
+        for row in np.flatnonzero(self.kinds == _LIST).tolist():
+            flags[row, OWN_FLAGS - 1] = len(self.own[row].value) / 4
         return flags
 
     def nested(self) -> Vectors:
@@ -100,14 +100,13 @@ class Values:
         Spans are compared with those of their type only, and texts that are mere runs of words not at all.
         """
         flags = np.zeros((len(self), NESTED), np.float32)
-        spans = ((row, one) for row, one in enumerate(self.own) if one.start >= 0)
-        rows = np.array([row for row, one in spans if one.operator not in _RUNS or not isinstance(one.value, str)], int)
+        apart = (self.kinds > 0) | [one.operator not in _RUNS for one in self.own]
+        rows = np.flatnonzero((self.starts >= 0) & apart)
         if not len(rows):
             return flags
-        some = [self.own[row] for row in rows.tolist()]
-        kinds = np.array([_kind(one.value) for one in some])
-        starts, ends = np.array([one.start for one in some]), np.array([one.end for one in some])
-        read_by = np.array([_PLACE_OF.get(one.operator, 0) for one in some])
+        kinds = np.minimum(self.kinds[rows], 1) + (self.kinds[rows] == _LIST)  # texts, lists, others
+        read_by = np.array([_PLACE_OF.get(self.own[row].operator, 0) for row in rows.tolist()])
+        starts, ends = self.starts[rows], self.ends[rows]
         within = (starts[:, None] >= starts) & (ends[:, None] <= ends) & (kinds[:, None] == kinds)
         within &= (ends - starts)[:, None] < ends - starts
         flags[rows, 0] = (within & (read_by[:, None] == read_by)).any(axis=1)
@@ -116,8 +115,15 @@ class Values:
         return flags
 
 
-def _kind(value: Json) -> int:
-    return 0 if isinstance(value, str) else 1 if isinstance(value, list) else 2
+def _kind_of(value: Json) -> int:
+    """Return the kind of a value: a text, true, false, null, nothing, a number, an array."""
+    if isinstance(value, str):
+        return 0
+    if isinstance(value, bool):
+        return 1 if value else 2
+    if isinstance(value, (int, float)):
+        return _NUMBER
+    return _LIST if isinstance(value, list) else 4 if value is MISSING else 3
 
 
 def text_of(candidate: Candidate) -> str:
@@ -132,14 +138,27 @@ def text_of(candidate: Candidate) -> str:
     return "null" if value is None else str(value).lower()
 
 
-@lru_cache(maxsize=1 << 14)
-def _written(text: str) -> tuple[float, ...]:
-    words = text.count(" ") + 1 if text else 0
-    return (
-        *(words == 1, words == 2, words == 3, words > 3),
-        math.log1p(len(text)) / 4,
-        *(text.istitle(), text.islower(), text.isupper()),
-        _DIGIT.search(text) is not None,
-        *(mark in text for mark in MARKS),
-        not text[-1:].isalnum(),
-    )
+def _written(texts: Sequence[str]) -> Vectors:
+    """Return [U, WRITTEN] how texts are written: one to three words or more, length, case, digits, marks, the end."""
+    flags = np.zeros((len(texts), WRITTEN), np.float32)
+    words = np.array([text.count(" ") + 1 if text else 0 for text in texts])
+    flags[:, 0], flags[:, 1], flags[:, 2], flags[:, 3] = words == 1, words == 2, words == 3, words > 3
+    flags[:, 4] = [math.log1p(len(text)) / 4 for text in texts]
+    columns = [
+        *(map(str.istitle, texts), map(str.islower, texts), map(str.isupper, texts)),
+        (found is not None for found in map(_DIGIT.search, texts)),
+        *([mark in text for text in texts] for mark in MARKS),
+        (not text[-1:].isalnum() for text in texts),
+    ]
+    for place, column in enumerate(columns, start=5):
+        flags[:, place] = list(column)
+    return flags
+
+
+def _numbers(values: Sequence[float]) -> Vectors:
+    """Return [n, 6]: that it is one, its sign, its size, whether it is whole, at most 1, a year."""
+    numbers = np.array([min(max(value, -1e30), 1e30) for value in values], np.float64)
+    size, whole = np.abs(numbers), numbers == np.round(numbers)
+    year = whole & (numbers >= 1800) & (numbers <= 2100)
+    columns = [np.ones(len(numbers)), np.sign(numbers), np.log10(size + 1) / 4, whole, size <= 1, year]
+    return np.stack(columns, axis=1).astype(np.float32)

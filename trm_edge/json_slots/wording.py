@@ -41,7 +41,14 @@ SUBJECTS = {  # what a slot is about, by its name and its description
     "fraction": r"decimal|fraction|proportion|probab\w*|between 0 and 1|0 to 1|0\.\d+",
     "short": r"abbreviat\w*|short|code|symbol|initials|two[- ]letter|three[- ]letter|iso",
 }
-_SUBJECTS = tuple(re.compile(rf"\b(?:{pattern})s?\b", re.I) for pattern in SUBJECTS.values())
+_PHRASE = re.compile(r"[^|]*(?: |\\\.)[^|]*")  # an alternative of several words, which no single one can be
+_PHRASES = {
+    name: re.compile(rf"\b(?:{'|'.join(phrases)})s?\b", re.I)
+    for name, pattern in SUBJECTS.items()
+    if (phrases := _PHRASE.findall(pattern))
+}
+_WORDS = {name: re.compile(rf"(?:{pattern})s?", re.I) for name, pattern in SUBJECTS.items()}
+_TOKEN = re.compile(r"\w+")
 
 LEADS = (  # words that stand in front of a value
     *(("from",), ("to", "into"), ("in", "inside", "within"), ("at",), ("on",), ("by",), ("for",), ("of",)),
@@ -108,7 +115,19 @@ def unit_of(word: str, before: str) -> str:
 @lru_cache(maxsize=1 << 12)
 def subjects(name: str, description: str) -> tuple[float, ...]:
     """Return per entry of ``SUBJECTS`` 1 where a slot's name says it, 0.5 where only its description does."""
-    return tuple(1.0 if one.search(name) else 0.5 if one.search(description) else 0.0 for one in _SUBJECTS)
+    named, described = _subjects_in(name), _subjects_in(description)
+    return tuple(1.0 if one in named else 0.5 if one in described else 0.0 for one in SUBJECTS)
+
+
+def _subjects_in(text: str) -> set[str]:
+    """Return the subjects that a text says, by one of its words or by several."""
+    found = {name for name, phrases in _PHRASES.items() if phrases.search(text) is not None}
+    return found.union(*map(_subjects_of, _TOKEN.findall(text)))
+
+
+@lru_cache(maxsize=1 << 12)
+def _subjects_of(word: str) -> frozenset[str]:
+    return frozenset(name for name, words in _WORDS.items() if words.fullmatch(word) is not None)
 
 
 @lru_cache(maxsize=1 << 14)
