@@ -58,7 +58,7 @@ def measure(resolver: Resolver, example: Example) -> list[float]:
     def lap() -> None:
         clock.append(time.perf_counter())
 
-    slots = JsonSlots(example.tool)
+    slots = resolver.compile(example.tool)
     lap()
     inputs = slots.bind(example.query)
     lap()
