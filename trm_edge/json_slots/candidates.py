@@ -280,7 +280,7 @@ class Readings:
     def _add(self, group: Found, value: Json, operator: str, start: int, end: int) -> None:
         key = (type(value).__name__, value)
         if key not in group:
-            group[key] = Candidate(value, "span", operator, start, end)
+            group[key] = Candidate._make((value, "span", operator, start, end, ""))
 
     @cached_property
     def integers(self) -> Found:

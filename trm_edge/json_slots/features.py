@@ -29,7 +29,7 @@ from ..errors import TrmInputError
 from ..spec import TrmSpec
 from .fit import FITS, NEAR, covered, leads, mentioned, nearness, order, own_fit, said, strongest, taken
 from .providers import ContextProvider, HashedNgrams, Vectors
-from .reading import EDGES, ReadQuery, direction
+from .reading import EDGES, ReadQuery, Rows, direction
 from .schema import MISSING
 from .slot_flags import name_of, ranks, schema_flags
 from .slots import Slot, at
@@ -72,7 +72,7 @@ class KnownSlots:
     pairs
         [2 S, W]: of the names, then of the descriptions.
     names, descriptions
-        The vectors [k, W] of the words of each.
+        The vectors of the words of each.
     flags
         [S, k]: by the schema, and by ``SUBJECTS``.
     ranks
@@ -82,8 +82,8 @@ class KnownSlots:
     slots: tuple[Slot, ...]
     vectors: Vectors
     pairs: Vectors
-    names: Sequence[Vectors]
-    descriptions: Sequence[Vectors]
+    names: Rows
+    descriptions: Rows
     flags: Vectors
     ranks: Vectors
 
@@ -151,8 +151,8 @@ class Featurizer:
             slots,
             np.concatenate([*stacked, self._stacked([tool] * len(slots))], axis=1),
             np.concatenate(stacked),
-            [self._rows(name) for name in names],
-            [self._rows(description) for description in descriptions],
+            Rows.of([self._rows(name) for name in names]),
+            Rows.of([self._rows(description) for description in descriptions]),
             np.array(flags, np.float32),
             ranks(slots),
         )
@@ -196,36 +196,37 @@ class Featurizer:
 
         rows = shared[which]
         flags = rows[:, vectors.shape[1] :]
+        likeness = alike.reshape(len(values), 6, count)[which, :, slot_of]
         fit, near = own_fit(read, call, values), nearness(read, *spoken, first, last, slot_of)
-        told = covered(read, values, slot_of)
-        flags[:, _AT["fit"]] = fit * FLAG_SIZE
-        likeness = alike[which[:, None], np.arange(0, 6 * count, count) + slot_of[:, None]]
-        flags[:, _AT["likeness"]] = likeness * FLAG_SIZE
-        flags[:, _AT["order"]] = order(values, call.slots, slot_of) * FLAG_SIZE
-        flags[:, _AT["near"]] = near * FLAG_SIZE
-        flags[:, _AT["told"]] = told * FLAG_SIZE
-        flags[:, _AT["taken"]] = taken(call.y0, first, last, slot_of)[:, None] * FLAG_SIZE
+        told, gone = covered(read, values, slot_of), taken(call.y0, first, last, slot_of)
+        own = {"fit": fit, "likeness": likeness, "order": order(values, call.slots, slot_of), "near": near}
+        for name, columns in {**own, "told": told, "taken": gone[:, None]}.items():
+            np.multiply(columns, FLAG_SIZE, out=flags[:, _AT[name]])
         spans = np.log1p(np.bincount(slot_of[first >= 0], minlength=count)) / 4
         shown = _columns([near[:, [0, 2, 5, 7]], told[:, 0], fit[:, [4, 8, 9]], spans[slot_of]])
         return rows, strongest(shown, slot_of, count)
 
     def _vectors(self, values: Values, read: ReadQuery, slots: Vectors) -> tuple[Vectors, Vectors, Vectors]:
         """Return a vector per value [U, W], how well the query covers it [U, 2], and cosines with k others [U, 3 k]."""
-        text, before, behind = read.pooled(values.first, values.last), *read.beside
+        text, (before, behind) = read.pooled(values.first, values.last), read.beside
+        halves = np.roll(behind, self.provider.width // 2, axis=1)
         before, behind = before[values.first], behind[values.last]
         cover = np.zeros((len(values), 2), np.float32)
         cover[:, 0] = 1
         apart = np.flatnonzero(values.first < 0).tolist()
         text[apart] = self._stacked([values.texts[row] for row in apart])
-        cover[apart, 0] = read.mentions([self._rows(values.texts[row]) for row in apart])
+        cover[apart, 0] = read.mentions(Rows.of([self._rows(values.texts[row]) for row in apart]))
         notes = [row for row in apart if values.own[row].note]
-        before[notes] = self._stacked([values.own[row].note for row in notes])
-        cover[notes, 1] = read.mentions([self._rows(values.own[row].note) for row in notes])
-        spanned = (values.starts >= 0)[:, None]
-        inside = (values.first >= 0)[:, None]
-        beside = before + np.roll(behind, self.provider.width // 2, axis=1)
-        vectors = direction(np.where(spanned, beside, text + before * ~inside)) if self.vectors else text[:, :0]
-        return vectors, cover, np.concatenate([part @ slots.T for part in (text, before, behind)], axis=1)
+        if notes:
+            before[notes] = self._stacked([values.own[row].note for row in notes])
+            cover[notes, 1] = read.mentions(Rows.of([self._rows(values.own[row].note) for row in notes]))
+        alike = np.concatenate([part @ slots.T for part in (text, before, behind)], axis=1)
+        if not self.vectors:
+            return text[:, :0], cover, alike
+        others = np.flatnonzero(values.starts < 0)
+        vectors = before + halves[values.last]
+        vectors[others] = text[others] + before[others] * (values.first[others] < 0)[:, None]
+        return direction(vectors), cover, alike
 
 
 def featurizer_for(spec: TrmSpec, provider: ContextProvider | None = None) -> Featurizer:

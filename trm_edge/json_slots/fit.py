@@ -56,23 +56,19 @@ def nearness(
     near = np.zeros((len(first), NEAR), np.float32)
     if not len(read):
         return near
-    left, right = read.before.T, read.behind.T
     both = names + descriptions * np.float32(0.5)
-    before, behind = [], []  # columns [S, P + 1], by first and by last token
-    for spoken in (names, descriptions):
-        ahead, after = spoken[:, left], spoken[:, right]
-        before += [ahead[:, 0], ahead[:, 1], ahead.max(axis=1)]
-        behind += [after[:, 0], after.max(axis=1)]
-    rivals = _rivals(both)
-    others = rivals[:, left]
-    before += [others[:, :2].max(axis=1), others.max(axis=1), both[:, left[:3]].max(axis=1)]
-    behind.append(rivals[:, right[0]])
-    near[:, _BEFORE] = np.stack(before[:-1], axis=2)[slot_of, first]
+    spoken = np.stack([names, descriptions, _rivals(both)])
+    ahead, after = spoken[:, :, read.before.T], spoken[:, :, read.behind.T]  # [3, S, words, P + 1]
+    most, two = ahead.max(axis=2), ahead[2, :, :2].max(axis=1)
+    before = [ahead[0, :, 0], ahead[0, :, 1], most[0], ahead[1, :, 0], ahead[1, :, 1], most[1], two, most[2]]
+    either = after.max(axis=2)
+    behind = [after[0, :, 0], either[0], after[1, :, 0], either[1], after[2, :, 0]]
+    near[:, _BEFORE] = np.stack(before, axis=2)[slot_of, first]
     near[:, _BEHIND] = np.stack(behind, axis=2)[slot_of, last]
     sums = np.concatenate([np.zeros((len(both), 1), np.float32), np.cumsum(both[:, :-1], axis=1)], axis=1)
     ends, begins = np.where(first >= 0, last + 1, 0), np.maximum(first, 0)
     near[:, -2] = (sums[slot_of, ends] - sums[slot_of, begins]) / np.maximum(ends - begins, 1)
-    near[:, -1] = best_of_slot(before[-1][slot_of, first], slot_of)
+    near[:, -1] = best_of_slot(both[:, read.before[:, :3]].max(axis=2)[slot_of, first], slot_of)
     return near
 
 
@@ -238,11 +234,11 @@ def order(values: Values, slots: Sequence[Slot], slot_of: Indices) -> Vectors:
     starts = values.starts[values.which]
     rows = np.flatnonzero(starts >= 0)
     if rows.size:
-        size = int(starts.max()) + 1
-        places, which = np.unique(slot_of[rows] * size + starts[rows], return_inverse=True)
-        owners, slot = places // size, slot_of[rows]
-        count = np.bincount(owners, minlength=len(slots))
-        rank = which - (np.cumsum(count) - count)[slot]
+        start, slot = starts[rows], slot_of[rows]
+        begins = np.zeros((len(slots), int(start.max()) + 1), bool)  # where a span of the slot begins
+        begins[slot, start] = True
+        places = np.cumsum(begins, axis=1)
+        rank = places[slot, start] - 1
         result[rows, 0] = rank == before[slot]
-        result[rows, 1] = rank / np.maximum(count - 1, 1)[slot] - (before / others)[slot]
+        result[rows, 1] = rank / np.maximum(places[:, -1] - 1, 1)[slot] - (before / others)[slot]
     return result

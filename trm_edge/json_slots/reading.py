@@ -63,6 +63,23 @@ def _word(text: str) -> Word:
     )
 
 
+class Rows(NamedTuple):
+    """The vectors [n, W] of the tokens of several texts, how many each has, and where those begin of texts with some."""
+
+    vectors: Vectors
+    lengths: Indices
+    some: Indices
+    begins: Indices
+
+    @staticmethod
+    def of(texts: Sequence[Vectors]) -> Rows:
+        """Join the vectors [k, W] of each text."""
+        lengths = np.array([len(text) for text in texts], np.int64)
+        some = np.flatnonzero(lengths)
+        begins = np.cumsum(lengths[some]) - lengths[some]
+        return Rows(np.concatenate(texts) if len(some) else np.zeros((0, 0), np.float32), lengths, some, begins)
+
+
 class ReadQuery:
     """The tokens of a query, P of them, and what stands beside each.
 
@@ -104,6 +121,7 @@ class ReadQuery:
             unit = unit_of(word.folded, self.words[place - 1] if place else "")
             if unit:
                 self.at.setdefault(stem(unit), []).append(place)
+        self._found: dict[str, tuple[int, int]] = {}
         self._bare = [word.bare for word in read]
         self._beside(read)
 
@@ -152,7 +170,9 @@ class ReadQuery:
         sums = np.zeros((len(self) + 1, self.vectors.shape[1]))
         sums[1:] = np.cumsum(self.vectors, axis=0)
         inside = first >= 0
-        return direction(sums[np.where(inside, last + 1, 0)] - sums[np.where(inside, first, 0)])
+        total = sums[np.where(inside, last + 1, 0)]
+        total -= sums[np.where(inside, first, 0)]
+        return direction(total)
 
     @cached_property
     def beside(self) -> tuple[Vectors, Vectors]:
@@ -194,16 +214,12 @@ class ReadQuery:
         quoted = [start - 1 in quotes and end in quotes for start, end in spans] if quotes else np.zeros(len(spans))
         return np.array(capital, bool), np.array(quoted, bool)
 
-    def mentions(self, texts: Sequence[Vectors]) -> Vectors:
-        """Return per text [k, W] how well the query's tokens cover its own: the mean of the best cosines, 0 to 1."""
-        result = np.zeros(len(texts), np.float32)
-        lengths = np.array([len(text) for text in texts])
-        if not len(self) or not lengths.sum():
-            return result
-        best = (np.concatenate([text for text in texts if len(text)]) @ self.vectors.T).max(axis=1)
-        some = np.flatnonzero(lengths)
-        begins = np.concatenate([[0], np.cumsum(lengths[some])[:-1]])
-        result[some] = np.add.reduceat(best, begins) / lengths[some]
+    def mentions(self, texts: Rows) -> Vectors:
+        """Return per text [k] how well the query's tokens cover its own: the mean of the best cosines, 0 to 1."""
+        result = np.zeros(len(texts.lengths), np.float32)
+        if len(self) and len(texts.vectors):
+            best = (texts.vectors @ self.vectors.T).max(axis=1)
+            result[texts.some] = np.add.reduceat(best, texts.begins) / texts.lengths[texts.some]
         return result
 
     def find(self, text: str) -> tuple[int, int]:
@@ -211,7 +227,11 @@ class ReadQuery:
 
         Of several places it is the last.
         """
-        bare = _bare(text.casefold())
+        if text not in self._found:
+            self._found[text] = self._find(_bare(text.casefold()))
+        return self._found[text]
+
+    def _find(self, bare: str) -> tuple[int, int]:
         joined, firsts, lasts = self._joined
         start = joined.rfind(bare) if bare else -1
         while start >= 0:
@@ -233,8 +253,8 @@ class ReadQuery:
 def direction(vectors: np.ndarray[Any, np.dtype[Any]]) -> Vectors:
     """Return vectors [..., W] of length 1; zeros stay zeros."""
     norm = np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True))
-    unit: Vectors = np.asarray(vectors / np.maximum(norm, 1e-12), np.float32)
-    return unit
+    unit = np.empty(vectors.shape, np.float32)
+    return np.divide(vectors, np.maximum(norm, 1e-12), out=unit, casting="same_kind")
 
 
 @lru_cache(maxsize=1 << 13)

@@ -15,7 +15,7 @@ import numpy as np
 from .candidates import SOURCES, Candidate
 from .operators import OPERATORS
 from .providers import Vectors
-from .reading import ReadQuery
+from .reading import Indices, ReadQuery
 from .schema import MISSING
 from .text import Json
 from .wording import shape, words_of
@@ -58,16 +58,18 @@ class Values:
     """
 
     def __init__(self, candidates: Sequence[Candidate], read: ReadQuery) -> None:
-        identities = [id(one) for one in candidates]
-        distinct = dict(zip(identities, candidates, strict=True))
-        place = dict(zip(distinct, range(len(distinct)), strict=True))
-        self.own = list(distinct.values())
-        self.which = np.array([place[identity] for identity in identities], np.int64)
-        self.kinds = np.array([_kind_of(one.value) for one in self.own])
+        identities = np.array([id(one) for one in candidates], np.int64)
+        _, places, inverse = np.unique(identities, return_index=True, return_inverse=True)
+        order = np.argsort(places)  # of their first candidates
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        self.own = [candidates[place] for place in places[order].tolist()]
+        self.which: Indices = rank[inverse]
+        values, self._sources, self._operators, starts, ends, _ = zip(*self.own, strict=True)
+        self.kinds = np.array([_kind_of(value) for value in values])
         self.texts = [text_of(one) for one in self.own]
-        self.listed = [row for row, one in enumerate(self.own) if one.source != "span"]
-        self.starts = np.array([one.start for one in self.own], np.int64)
-        self.ends = np.array([one.end for one in self.own], np.int64)
+        self.listed = [row for row, source in enumerate(self._sources) if source != "span"]
+        self.starts, self.ends = np.array(starts, np.int64), np.array(ends, np.int64)
         self.first, self.last = read.tokens_of(self.starts, self.ends, self.texts)
 
     def __len__(self) -> int:
@@ -81,10 +83,10 @@ class Values:
     def flags(self) -> Vectors:
         """Return [U, OWN_FLAGS]: source, operator, type, how it is written, what number it is."""
         flags = np.zeros((len(self), OWN_FLAGS), np.float32)
-        rows = np.arange(len(self))
-        flags[rows, [_SOURCE_OF[one.source] for one in self.own]] = 1
-        operators = np.array([_PLACE_OF.get(one.operator, -1) for one in self.own])
-        flags[rows[operators >= 0], operators[operators >= 0]] = 1
+        flags[np.arange(len(self)), [_SOURCE_OF[source] for source in self._sources]] = 1
+        operators = np.array([_PLACE_OF.get(operator, -1) for operator in self._operators])
+        read = np.flatnonzero(operators >= 0)
+        flags[read, operators[read]] = 1
         flags[:, _WRITTEN:_NUMBERS] = _written(self.texts)
         typed, numeric = np.flatnonzero(self.kinds < _NUMBER), np.flatnonzero(self.kinds == _NUMBER)
         flags[typed, _KINDS + self.kinds[typed]] = 1
@@ -100,12 +102,12 @@ class Values:
         Spans are compared with those of their type only, and texts that are mere runs of words not at all.
         """
         flags = np.zeros((len(self), NESTED), np.float32)
-        apart = (self.kinds > 0) | [one.operator not in _RUNS for one in self.own]
+        apart = (self.kinds > 0) | [operator not in _RUNS for operator in self._operators]
         rows = np.flatnonzero((self.starts >= 0) & apart)
         if not len(rows):
             return flags
         kinds = np.minimum(self.kinds[rows], 1) + (self.kinds[rows] == _LIST)  # texts, lists, others
-        read_by = np.array([_PLACE_OF.get(self.own[row].operator, 0) for row in rows.tolist()])
+        read_by = np.array([_PLACE_OF.get(self._operators[row], 0) for row in rows.tolist()])
         starts, ends = self.starts[rows], self.ends[rows]
         within = (starts[:, None] >= starts) & (ends[:, None] <= ends) & (kinds[:, None] == kinds)
         within &= (ends - starts)[:, None] < ends - starts
@@ -141,17 +143,18 @@ def text_of(candidate: Candidate) -> str:
 def _written(texts: Sequence[str]) -> Vectors:
     """Return [U, WRITTEN] how texts are written: one to three words or more, length, case, digits, marks, the end."""
     flags = np.zeros((len(texts), WRITTEN), np.float32)
-    words = np.array([text.count(" ") + 1 if text else 0 for text in texts])
-    flags[:, 0], flags[:, 1], flags[:, 2], flags[:, 3] = words == 1, words == 2, words == 3, words > 3
-    flags[:, 4] = [math.log1p(len(text)) / 4 for text in texts]
+    lengths, spaces = list(map(len, texts)), np.array([text.count(" ") for text in texts])
+    words = np.where(lengths, spaces + 1, 0)
+    flags[:, :3], flags[:, 3] = words[:, None] == (1, 2, 3), words > 3
+    flags[:, 4] = np.array(list(map(math.log1p, lengths))) / 4
+    every, no = "\n".join(texts), bytes(len(texts))
     columns = [
-        *(map(str.istitle, texts), map(str.islower, texts), map(str.isupper, texts)),
-        (found is not None for found in map(_DIGIT.search, texts)),
-        *([mark in text for text in texts] for mark in MARKS),
-        (not text[-1:].isalnum() for text in texts),
+        *(bytes(map(str.istitle, texts)), bytes(map(str.islower, texts)), bytes(map(str.isupper, texts))),
+        bytes([found is not None for found in map(_DIGIT.search, texts)]) if _DIGIT.search(every) else no,
+        *(bytes([mark in text for text in texts]) if mark in every else no for mark in MARKS),
+        bytes([not text[-1:].isalnum() for text in texts]),
     ]
-    for place, column in enumerate(columns, start=5):
-        flags[:, place] = list(column)
+    flags[:, 5:] = np.frombuffer(b"".join(columns), np.uint8).reshape(-1, len(texts)).T
     return flags
 
 

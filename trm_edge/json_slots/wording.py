@@ -80,6 +80,7 @@ _CITY = re.compile(r"city,? ?(?:and |or )?\(?(?:state|country)", re.I)
 _QUOTED = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,60})\1(?!\w)")
 _EXAMPLE = re.compile(r"(?:e\.g\.|such as|for example|for instance|like),? ([^.;()'\"\n]{1,40})", re.I)
 _LETTERS = re.compile(r"[A-Z][^\W\d_]+|[A-Z]|[^\W\d_]+")
+_NUMERAL = re.compile(r"\d")
 _SAME = re.compile(r"\b(X|x|Xx)(?: \1\b)+")
 MAX_SHAPE = 60  # characters of a value whose shape is looked at
 
@@ -130,11 +131,15 @@ def _subjects_of(word: str) -> frozenset[str]:
     return frozenset(name for name, words in _WORDS.items() if words.fullmatch(word) is not None)
 
 
-@lru_cache(maxsize=1 << 14)
 def shape(text: str) -> str:
     """Return how a text is written: "San Francisco, CA" is "Xx, X", "2023-04-15" is "9999-99-99"."""
-    letters = _LETTERS.sub(lambda match: _letters(match.group()), text[:MAX_SHAPE])
-    return _SAME.sub(r"\1", re.sub(r"\d", "9", letters))
+    shapes = [_shape_of(word) for word in text[:MAX_SHAPE].split(" ")]
+    return shapes[0] if len(shapes) == 1 else _SAME.sub(r"\1", " ".join(shapes))
+
+
+@lru_cache(maxsize=1 << 12)
+def _shape_of(word: str) -> str:
+    return _NUMERAL.sub("9", _LETTERS.sub(lambda match: _letters(match.group()), word))
 
 
 @lru_cache(maxsize=1 << 12)

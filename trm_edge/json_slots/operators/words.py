@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 from ..text import Json
@@ -46,6 +47,7 @@ class Word(NamedTuple):
     end: int
     text: str
     stops: bool  # a sentence ends behind it
+    alone: bool  # a value may be it alone
     begins: bool  # a value may begin with it
     closes: bool  # a value may end with it
     bare_end: int  # its end without punctuation
@@ -74,7 +76,7 @@ def words_of(text: str) -> Iterator[Word]:
         ends = word[-1] == "." and mark.isspace() and not _SHORTENED.fullmatch(word)
         stops = ends or mark in ("\n", "\u3002") or (mark in ("!", "?") and behind.isspace())
         ends_at = start + owner if owner > 0 else -1
-        whole = (start, end, word, stops, may_begin(word), bare not in _NOT_LAST)
+        whole = (start, end, word, stops, word not in _NOT_ALONE, may_begin(word), bare not in _NOT_LAST)
         yield Word(*whole, start + len(bare), ends_at, mark in ("!", "?"))
 
 
@@ -88,18 +90,17 @@ def runs_of(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield the runs of words that a value may be: without punctuation at the end, without "'s", with its "?"."""
     words = words_of(text)
     most = max(LEAST_WORDS, min(MAX_WORDS, MAX_RUNS // max(len(words), 1)))
+    parted = [True, *(_parts(text, one, other) for one, other in pairwise(words)), True]  # in front of each word
     for first, word in enumerate(words):
         start = word.start + (word.text[0] in _STARTS and len(word.text) > 1)
-        opens = first == 0 or _parts(text, words[first - 1], word)
-        for last, other in enumerate(words[first : first + most]):
-            behind = words[first + last + 1] if first + last + 1 < len(words) else None
-            whole = last < SHORT or (opens and (behind is None or _parts(text, other, behind)))
-            if other.text not in _NOT_ALONE if last == 0 else word.begins and other.closes and whole:
+        longest = 1 if not word.begins else most if parted[first] else min(most, SHORT)
+        for last, other in enumerate(words[first : first + longest], start=first):
+            if word.alone if last == first else other.closes and (last - first < SHORT or parted[last + 1]):
                 if other.bare_end > start:
                     yield start, other.bare_end, text[start : other.bare_end]
                 if other.owner_end > start:
                     yield start, other.owner_end, text[start : other.owner_end]
-                if other.asked and last > 0:
+                if other.asked and last > first:
                     yield start, other.end + 1, text[start : other.end + 1]
             if other.stops:
                 break
@@ -108,7 +109,7 @@ def runs_of(text: str) -> Iterator[tuple[int, int, str]]:
 def _parts(text: str, one: Word, other: Word) -> bool:
     """Whether a value may well end between two words in a row: at punctuation, or where either is a function word."""
     marked = one.bare_end < one.end or other.start > one.end + 1
-    return marked or one.text in _NOT_ALONE or other.text in _NOT_ALONE
+    return marked or not one.alone or not other.alone
 
 
 def _write_words(value: Json, now: dt.datetime | None) -> Iterator[str]:
@@ -195,11 +196,21 @@ def _short_runs(text: str) -> Iterator[tuple[int, int, str]]:
             yield run
 
 
-def _folded(fold: Callable[[str], str], *others: Callable[[str], str]) -> tuple[Find, Write]:
+@once_per_query
+def _names(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield the short runs of several words that a name may be made of."""
+    for run in _short_runs(text):
+        if " " in run[2] and _ARE_WORDS.fullmatch(run[2]):
+            yield run
+
+
+def _folded(
+    runs: Callable[[str], Iterable[tuple[int, int, str]]], fold: Callable[[str], str], *others: Callable[[str], str]
+) -> tuple[Find, Write]:
     """Return an operator's functions: runs of up to MAX_FOLDED words, spelt otherwise; ``others`` undo it."""
 
     def find(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
-        for start, end, words in _short_runs(text):
+        for start, end, words in runs(text):
             spelt = fold(words)
             if spelt != words:
                 yield start, end, spelt
@@ -223,12 +234,10 @@ def _title(words: str) -> str:
 
 
 def _snake(words: str) -> str:
-    return "_".join(words.lower().split()) if " " in words and _ARE_WORDS.fullmatch(words) else words
+    return "_".join(words.lower().split())
 
 
 def _camel(words: str) -> str:
-    if " " not in words or not _ARE_WORDS.fullmatch(words):
-        return words
     first, *rest = words.lower().split()
     return first + "".join(word.capitalize() for word in rest)
 
@@ -261,9 +270,9 @@ OPERATORS = (
     Operator("quoted", _find_quoted, _write_quoted),
     Operator("sentence", _find_sentences, _write_sentence),
     Operator("part of a word", _find_parts, _write_part),
-    Operator("lower", *_folded(_lower, str.upper, str.title)),
-    Operator("title", *_folded(_title, str.lower)),
-    Operator("snake", *_folded(_snake, _spaced, lambda name: _spaced(name).title())),
-    Operator("camel", *_folded(_camel, _spaced, lambda name: _spaced(name).title())),
-    Operator("singular", *_folded(singular, lambda word: word + "s")),
+    Operator("lower", *_folded(_short_runs, _lower, str.upper, str.title)),
+    Operator("title", *_folded(_short_runs, _title, str.lower)),
+    Operator("snake", *_folded(_names, _snake, _spaced, lambda name: _spaced(name).title())),
+    Operator("camel", *_folded(_names, _camel, _spaced, lambda name: _spaced(name).title())),
+    Operator("singular", *_folded(_short_runs, singular, lambda word: word + "s")),
 )
