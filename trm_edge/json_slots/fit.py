@@ -35,11 +35,12 @@ def said(read: ReadQuery, slots: Sequence[Slot]) -> tuple[Vectors, Vectors]:
     """
     names = np.zeros((len(slots), len(read) + 1), np.float32)
     descriptions = np.zeros_like(names)
-    for i, slot in enumerate(slots):
-        for one in stems(name_of(slot)) & read.at.keys():
-            names[i, read.at[one]] = 1
-        for one in stems(slot.schema.description) & read.at.keys():
-            descriptions[i, read.at[one]] = 1
+    for spoken, texts in ((names, map(name_of, slots)), (descriptions, (slot.schema.description for slot in slots))):
+        at = [
+            (i, place) for i, text in enumerate(texts) for one in stems(text) & read.at.keys() for place in read.at[one]
+        ]
+        if at:
+            spoken[tuple(zip(*at, strict=True))] = 1
     descriptions /= np.maximum(descriptions.sum(axis=0), 1)
     return names, descriptions
 
@@ -57,14 +58,15 @@ def nearness(
     if not len(read):
         return near
     both = names + descriptions * np.float32(0.5)
-    spoken = np.stack([names, descriptions, _rivals(both)])
-    ahead, after = spoken[:, :, read.before.T], spoken[:, :, read.behind.T]  # [3, S, words, P + 1]
-    most, two = ahead.max(axis=2), ahead[2, :, :2].max(axis=1)
-    before = [ahead[0, :, 0], ahead[0, :, 1], most[0], ahead[1, :, 0], ahead[1, :, 1], most[1], two, most[2]]
-    either = after.max(axis=2)
-    behind = [after[0, :, 0], either[0], after[1, :, 0], either[1], after[2, :, 0]]
-    near[:, _BEFORE] = np.stack(before, axis=2)[slot_of, first]
-    near[:, _BEHIND] = np.stack(behind, axis=2)[slot_of, last]
+    slots = len(names)
+    by_token = np.ascontiguousarray(np.concatenate([names, descriptions, _rivals(both)]).T)  # [P + 1, 3 S]
+    ahead, after = (by_token[places].reshape(*places.shape, 3, slots) for places in (read.before, read.behind))
+    most, either = ahead.max(axis=1), after.max(axis=1)  # [P + 1, 3, S]
+    two = ahead[:, :2, 2].max(axis=1)
+    before = [ahead[:, 0, 0], ahead[:, 1, 0], most[:, 0], ahead[:, 0, 1], ahead[:, 1, 1], most[:, 1], two, most[:, 2]]
+    behind = [after[:, 0, 0], either[:, 0], after[:, 0, 1], either[:, 1], after[:, 0, 2]]
+    near[:, _BEFORE] = np.stack(before, axis=2)[first, slot_of]
+    near[:, _BEHIND] = np.stack(behind, axis=2)[last, slot_of]
     sums = np.concatenate([np.zeros((len(both), 1), np.float32), np.cumsum(both[:, :-1], axis=1)], axis=1)
     ends, begins = np.where(first >= 0, last + 1, 0), np.maximum(first, 0)
     near[:, -2] = (sums[slot_of, ends] - sums[slot_of, begins]) / np.maximum(ends - begins, 1)
@@ -122,6 +124,7 @@ def covered(read: ReadQuery, values: Values, slot_of: Indices) -> Vectors:
     says which is the best.
     """
     known = {one: number for number, one in enumerate(read.at)}
+    said: list[tuple[int, int]] = []
     own, has = np.zeros(len(values), np.float32), np.zeros((len(values), len(known)), np.float32)
     listed = [row for row in values.listed if values.texts[row]]
     for row in listed if known else ():
@@ -130,7 +133,9 @@ def covered(read: ReadQuery, values: Values, slot_of: Indices) -> Vectors:
         own[row] = len(found) / max(len(words), 1)
         if values.own[row].note:
             found |= stems(values.own[row].note) & known.keys()
-        has[row, [known[one] for one in found]] = 1
+        said += [(row, known[one]) for one in found]
+    if said:
+        has[tuple(zip(*said, strict=True))] = 1
     told = np.zeros(len(slot_of), np.float32)
     among = np.zeros(len(values), bool)
     among[listed] = True
@@ -163,9 +168,7 @@ def own_fit(read: ReadQuery, call: SlotInputs, values: Values) -> Vectors:
             fit[begin:end, 2] = [_between(call.candidates[row].value, *bounds) for row in rows]
         shown = shapes_in(slot.schema.description)
         if shown:
-            shapes = [values.shapes[value] for value in which[begin:end].tolist()]
-            fit[begin:end, 4] = [one in shown for one in shapes]
-            fit[begin:end, 5] = [bool(one) and one not in shown for one in shapes]
+            fit[begin:end, 4:6] = values.written_as(shown)[which[begin:end]]
     told = np.zeros(len(values), np.float32)
     told[values.listed] = [_stands(read, values.own[row].value, values.texts[row]) for row in values.listed]
     fit[:, 3] = told[which]

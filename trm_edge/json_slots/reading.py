@@ -36,13 +36,14 @@ class Word(NamedTuple):
 
     folded: str
     bare: str  # folded, without what is no letter or digit
-    flags: tuple[bool, bool, bool, bool]  # capital, digit, mark (punctuation), stop (a word of STOP_WORDS)
+    flags: bytes  # capital, digit, mark (punctuation), stop (a word of STOP_WORDS)
     stem: str | None  # of a word that is neither a mark nor a stop word
     ends: bool  # a sentence ends with it
     breaks: bool  # a clause ends with it
     light: bool  # an article or a quotation mark
     lead: int  # its place in LEADS, or -1
     negates: bool
+    units: tuple[str, str]  # that it abbreviates, "" for none: by itself, and behind a number
 
 
 @lru_cache(maxsize=1 << 13)
@@ -53,13 +54,14 @@ def _word(text: str) -> Word:
     return Word(
         folded,
         _bare(folded),
-        (text[:1].isupper(), digit, mark, stop),
+        bytes((text[:1].isupper(), digit, mark, stop)),
         None if mark or stop else stem(folded),
         text in (".", "?", "!"),
         digit or folded in _BREAKS,
         folded in _ARTICLES or folded in _QUOTES,
         LEAD_OF.get(folded, -1),
         folded in NEGATIONS,
+        (unit_of(folded, ""), unit_of(folded, "0")),
     )
 
 
@@ -111,14 +113,14 @@ class ReadQuery:
         self.words = [word.folded for word in read]
         self.flags = np.zeros((len(read), 6), np.float32)
         if read:
-            self.flags[:, :4] = [word.flags for word in read]
+            self.flags[:, :4] = np.frombuffer(b"".join([word.flags for word in read]), np.uint8).reshape(-1, 4)
             self.flags[:, 4] = [True, *(word.ends for word in read[:-1])]
             self.flags[:, 5] = np.arange(len(read), dtype=np.float32) / 32
         self.at: dict[str, list[int]] = {}
         for place, word in enumerate(read):
             if word.stem is not None:
                 self.at.setdefault(word.stem, []).append(place)
-            unit = unit_of(word.folded, self.words[place - 1] if place else "")
+            unit = word.units[place > 0 and self.words[place - 1][-1:].isdigit()]
             if unit:
                 self.at.setdefault(stem(unit), []).append(place)
         self._found: dict[str, tuple[int, int]] = {}
@@ -130,12 +132,13 @@ class ReadQuery:
 
     def _beside(self, read: Sequence[Word]) -> None:
         """Work out the words before and behind every token, the nearest first, up to the end of the clause."""
-        count, places = len(read), np.arange(len(read))
-        plain = np.flatnonzero(self.flags[:, 2] == 0)
+        count = len(read)
+        is_plain = self.flags[:, 2] == 0
+        plain, until = np.flatnonzero(is_plain), np.cumsum(is_plain)
         passed = np.zeros(count + 1, np.int64)  # breaks in front of a token
         np.cumsum([word.breaks for word in read], out=passed[1:])
-        left = np.searchsorted(plain, places)[:, None] - 1 - np.arange(BEFORE)
-        right = np.searchsorted(plain, places, side="right")[:, None] + np.arange(BEHIND)
+        left = (until - is_plain)[:, None] - 1 - np.arange(BEFORE)
+        right = until[:, None] + np.arange(BEHIND)
         padded = np.append(plain, -1)
         before = padded[np.maximum(left, -1)]
         behind = padded[np.minimum(right, len(plain))]

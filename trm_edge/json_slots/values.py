@@ -58,7 +58,7 @@ class Values:
     """
 
     def __init__(self, candidates: Sequence[Candidate], read: ReadQuery) -> None:
-        identities = np.array([id(one) for one in candidates], np.int64)
+        identities = np.fromiter(map(id, candidates), np.int64, len(candidates))
         _, places, inverse = np.unique(identities, return_index=True, return_inverse=True)
         order = np.argsort(places)  # of their first candidates
         rank = np.empty(len(order), np.int64)
@@ -78,7 +78,13 @@ class Values:
     @cached_property
     def shapes(self) -> list[str]:
         """How the texts among them are written, "" for other values."""
-        return [shape(one.value) if isinstance(one.value, str) else "" for one in self.own]
+        return [shape(one.value) if kind == 0 else "" for one, kind in zip(self.own, self.kinds.tolist(), strict=True)]
+
+    def written_as(self, shapes: frozenset[str]) -> Vectors:
+        """Return [U, 2]: which are written in one of these shapes, and which texts are not."""
+        shown = [one in shapes for one in self.shapes]
+        otherwise = [bool(one) and one not in shapes for one in self.shapes]
+        return np.array([shown, otherwise], np.float32).T
 
     def flags(self) -> Vectors:
         """Return [U, OWN_FLAGS]: source, operator, type, how it is written, what number it is."""
@@ -143,10 +149,9 @@ def text_of(candidate: Candidate) -> str:
 def _written(texts: Sequence[str]) -> Vectors:
     """Return [U, WRITTEN] how texts are written: one to three words or more, length, case, digits, marks, the end."""
     flags = np.zeros((len(texts), WRITTEN), np.float32)
-    lengths, spaces = list(map(len, texts)), np.array([text.count(" ") for text in texts])
-    words = np.where(lengths, spaces + 1, 0)
+    words = np.array([text.count(" ") + 1 if text else 0 for text in texts])
     flags[:, :3], flags[:, 3] = words[:, None] == (1, 2, 3), words > 3
-    flags[:, 4] = np.array(list(map(math.log1p, lengths))) / 4
+    flags[:, 4] = np.array([math.log1p(len(text)) for text in texts]) / 4
     every, no = "\n".join(texts), bytes(len(texts))
     columns = [
         *(bytes(map(str.istitle, texts)), bytes(map(str.islower, texts)), bytes(map(str.isupper, texts))),

@@ -133,8 +133,12 @@ def _subjects_of(word: str) -> frozenset[str]:
 
 def shape(text: str) -> str:
     """Return how a text is written: "San Francisco, CA" is "Xx, X", "2023-04-15" is "9999-99-99"."""
-    shapes = [_shape_of(word) for word in text[:MAX_SHAPE].split(" ")]
-    return shapes[0] if len(shapes) == 1 else _SAME.sub(r"\1", " ".join(shapes))
+    return _without_repeats(" ".join(map(_shape_of, text[:MAX_SHAPE].split(" "))))
+
+
+@lru_cache(maxsize=1 << 12)
+def _without_repeats(shapes: str) -> str:
+    return _SAME.sub(r"\1", shapes)
 
 
 @lru_cache(maxsize=1 << 12)
