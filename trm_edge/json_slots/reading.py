@@ -66,7 +66,7 @@ def _word(text: str) -> Word:
 
 
 class Rows(NamedTuple):
-    """The vectors [n, W] of the tokens of several texts, how many each has, and where those begin of texts with some."""
+    """The vectors [n, W] of the tokens of several texts; how many each has; which have some, and where those begin."""
 
     vectors: Vectors
     lengths: Indices

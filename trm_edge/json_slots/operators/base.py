@@ -66,6 +66,14 @@ def once_per_query(find: Callable[..., Iterator[Found]]) -> Callable[..., tuple[
     return kept
 
 
+def may_have(text: str, words: Iterable[str]) -> bool:
+    """Whether a pattern that needs one of these words, in small letters, is worth a try, whatever the text's case."""
+    if not text.isascii():  # letters that are others in small ones
+        return True
+    lowered = text.lower()
+    return any(word in lowered for word in words)
+
+
 def is_number(value: Json) -> bool:
     """Whether it is a number, which true is not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -76,10 +76,22 @@ def _is_today(text: str, start: int, end: int) -> bool:
     return bool(_STATED.search(text, max(0, start - 48), start) or _STATED_BEHIND.match(text, end))
 
 
+@once_per_query
+def _months(text: str) -> Iterator[tuple[int, int, int]]:
+    """Yield the months that a text names, as numbers."""
+    for match in _MONTH_NAME.finditer(text):
+        yield match.start(), match.end(), _month(match.group(1))
+
+
+@once_per_query
+def _matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    yield from pattern.finditer(text)
+
+
 def _full_dates(text: str) -> Iterator[tuple[int, int, dt.date]]:
-    patterns = (_IN_DIGITS if _JOINED.search(text) else ()) + (_WITH_MONTH if _MONTH_NAME.search(text) else ())
+    patterns = (_IN_DIGITS if _JOINED.search(text) else ()) + (_WITH_MONTH if _months(text) else ())
     for pattern, order in patterns:
-        for match in pattern.finditer(text):
+        for match in _matches(pattern, text):
             year, month, day = (match.group(i) for i in order)
             found = _date(int(year), _month(month), int(day)) if year is not None else None
             if found is not None:
@@ -102,9 +114,9 @@ def _yearless_dates(text: str, today: dt.date | None, known: dict[int, None]) ->
 
 def _month_days(text: str) -> Iterator[tuple[int, int, int, int]]:
     """Yield days without a year, also those of the one month that a text names ("the 10th")."""
-    months = {_month(match.group(1)) for match in _MONTH_NAME.finditer(text)}
+    months = {month for _, _, month in _months(text)}
     for pattern, order in _WITHOUT_YEAR if months else ():
-        for match in pattern.finditer(text):
+        for match in _matches(pattern, text):
             if match.group(3) is None:
                 month, day = (match.group(i) for i in order)
                 yield match.start(), match.end(), _month(month), int(day)
@@ -227,8 +239,7 @@ def _find_date_parts(text: str, now: dt.datetime | None) -> Iterator[tuple[int, 
     for start, end, day in dates_of(text, today_of(now)):
         for part in dict.fromkeys((day.day, day.month, day.year)):
             yield start, end, part
-    for match in _MONTH_NAME.finditer(text):
-        yield match.start(), match.end(), _month(match.group(1))
+    yield from _months(text)
     for match in _SHORT_YEAR.finditer(text):
         short = int(match.group(1))
         yield match.start(), match.end(), short + (2000 if short < 50 else 1900)

@@ -24,6 +24,10 @@ _COUNTED = re.compile(
     r"\b(?:\d{1,6}|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|a|an|some)\s+(?:dozen\s+)?",
     re.I,
 )
+_BEFORE_ITEM = (  # what a word ends with that ``_LEADING`` or ``_COUNTED`` takes off
+    *("the", "a", "an", "some", "my", "both", "its", "their", "his", "her", "also", "dozen", *"0123456789"),
+    *("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twenty"),
+)
 _MEASURED = re.compile(r"[A-Za-z]+(?: [A-Za-z]+)? of ")
 _QUOTES = " '\"`\u2018\u2019\u201c\u201d"
 _WORD = re.compile(r"\S+")
@@ -56,9 +60,11 @@ def _find_bare_list(text: str, now: dt.datetime | None) -> Iterator[tuple[int, i
 @lru_cache(maxsize=512)
 def _bared(item: str) -> tuple[str, str, str, str]:
     """Return an item without its article, also without its number, then in the singular, or without its measure."""
-    bare = _LEADING.sub("", item)
-    kind = _COUNTED.sub("", bare, count=1)
-    return bare, kind, singular(kind), _MEASURED.sub("", kind)
+    bare = kind = item
+    if not item.isascii() or any(word.endswith(_BEFORE_ITEM) for word in item.lower().split()[:-1]):
+        bare = _LEADING.sub("", item)
+        kind = _COUNTED.sub("", bare, count=1)
+    return bare, kind, singular(kind), _MEASURED.sub("", kind) if " of " in kind else kind
 
 
 @once_per_query

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..text import Json
-from .base import Operator, once_per_query
+from .base import Operator, may_have, once_per_query
 from .words import runs_of
 
 MAX_NAMESAKES = 3  # cities of one name, the largest ones
@@ -179,6 +179,7 @@ _CURRENCIES = {
     **{"rand": "ZAR", "ruble": "RUB", "swedish krona": "SEK", "norwegian krone": "NOK", "zloty": "PLN", "lira": "TRY"},
     **{"hong kong dollar": "HKD", "singapore dollar": "SGD", "baht": "THB", "thai baht": "THB"},
 }
+_CURRENCY_WORDS = tuple(dict.fromkeys(name.split()[-1] for name in _CURRENCIES))
 _CURRENCY = re.compile(
     "[$\u20ac\u00a3]|\\b(?:"
     + "|".join(
@@ -191,7 +192,7 @@ _CURRENCY = re.compile(
 
 def _find_currency(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     """Find currencies by name or sign, as ISO 4217 writes them."""
-    for match in _CURRENCY.finditer(text):
+    for match in _CURRENCY.finditer(text) if may_have(text, _CURRENCY_WORDS) else ():
         name = match.group().lower()
         for known in (name, name.removesuffix("s"), name.removesuffix("es")):
             if known in _CURRENCIES:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from ..text import Json
-from .base import Find, Operator, Write, is_number, is_whole, once_per_query
+from .base import Find, Operator, Write, is_number, is_whole, may_have, once_per_query
 from .dates import dates_of, read_date, today_of
 from .numbers import all_numbers
 
@@ -45,10 +45,10 @@ def _clocks(text: str) -> Iterator[tuple[int, int, tuple[int, int, int]]]:
                 continue
             number = number % 12 + (12 if half.lower() == "p" else 0)
         yield match.start(), match.end(), (number, int(minute or 0), int(second or 0))
-    for match in _DAYTIME.finditer(text):
+    for match in _DAYTIME.finditer(text) if may_have(text, ("in the", "at night")) else ():
         late = match.group(3) is None or match.group(3).lower() != "morning"
         yield match.start(), match.end(), (int(match.group(1)) % 12 + 12 * late, int(match.group(2) or 0), 0)
-    for match in _NAMED_TIME.finditer(text):
+    for match in _NAMED_TIME.finditer(text) if may_have(text, ("noon", "midday", "midnight")) else ():
         yield match.start(), match.end(), (0 if match.group().lower() == "midnight" else 12, 0, 0)
 
 
@@ -174,6 +174,8 @@ def _find_duration(text: str, now: dt.datetime | None) -> Iterator[tuple[int, in
 
 def _amounts(text: str) -> Iterator[tuple[int, int, float, str]]:
     """Yield numbers with a unit of time behind them; "the next week" is one."""
+    if not may_have(text, (*_SECONDS, *_IN_DAYS)):
+        return
     found = [(start, end, value) for start, end, value, _ in all_numbers(text)]
     found += [(match.start(), match.end() - 1, 1) for match in _ONE.finditer(text)]
     for start, end, value in sorted(found):
