@@ -6,8 +6,10 @@ and the values of candidates all pass through the same one, so that a head can c
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -96,13 +98,16 @@ class HashedNgrams:
         """Return the float32 entries of a word's vector."""
         framed = f"<{word}>"
         grams = {framed} | {framed[i : i + n] for n in (3, 4, 5) for i in range(len(framed) - n + 1)}
-        sums = [0] * self.width
+        sums: dict[int, int] = {}
         for gram in grams:
             code = zlib.crc32(gram.encode("utf-8", "surrogatepass"))
-            sums[code % self.width] += 1 if code >> 31 else -1
-        vector = np.array(sums, np.float32)
-        norm = float(np.sqrt(vector @ vector))
-        return (vector / np.float32(norm) if norm > 0 else vector).tobytes()
+            place = code % self.width
+            sums[place] = sums.get(place, 0) + (1 if code >> 31 else -1)
+        length = float(np.float32(math.sqrt(sum(one * one for one in sums.values()))))
+        vector = array("f", bytes(4 * self.width))
+        for place, one in sums.items() if length > 0 else ():
+            vector[place] = one / length
+        return vector.tobytes()
 
 
 class GivenStates:
