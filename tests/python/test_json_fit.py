@@ -127,6 +127,18 @@ class TestReading:
         assert own_fit(bound.read, bound.call, bound.values).shape == (rows, FITS)
         assert leads(bound.read, bound.first).shape[0] == rows
 
+    def test_the_ends_of_a_run_are_told_by_what_stands_there(self):
+        query = "Play the Blue Moon, now"
+        read = ReadQuery(query, HashedNgrams(8).tokens(query))
+        edges = read.edges(np.array([1, 2, -1]), np.array([3, 3, -1]))
+        stop, stop_beside, mark_beside, capital_beside, capital = range(
+            0, 10, 2
+        )  # of the first token; then of the last
+        assert edges[0, [stop, stop_beside, mark_beside, capital_beside, capital]].tolist() == [1, 0, 0, 1, 0]
+        assert edges[1, [stop, stop_beside, mark_beside, capital_beside, capital]].tolist() == [0, 1, 0, 0, 1]
+        assert edges[1, 1::2].tolist() == [0, 0, 1, 0, 1, 2 / 32]
+        assert not edges[2].any(), "what does not stand in the query"
+
 
 class TestFit:
     def test_words_beside_a_span_that_name_its_slot(self):
@@ -221,6 +233,10 @@ class TestFind:
     def test_a_text_stands_in_a_query_whatever_its_case_and_punctuation(self, text, place):
         query = "get all of Animal Crossing: New Horizons, for 2"
         assert ReadQuery(query, HashedNgrams(8).tokens(query)).find(text) == place
+
+    def test_of_several_places_the_last_counts(self):
+        query = "on, on and o n"
+        assert ReadQuery(query, HashedNgrams(8).tokens(query)).find("on") == (4, 5)
 
 
 class TestValues:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trm_edge.json_slots.operators import MAX_TEXT, OPERATORS, find_spans, spellings
+from trm_edge.json_slots.operators.base import may_have
 from trm_edge.json_slots.text import dumps, parse, same
 
 NOW = dt.datetime(2026, 11, 25, 12)  # a Wednesday
@@ -211,6 +212,12 @@ def test_what_only_looks_like_a_value_is_not_read(operator, text):
 
 def test_every_operator_is_shown_to_read():
     assert {operator for operator, *_ in READ} == {one.name for one in OPERATORS}
+
+
+def test_a_pattern_is_tried_where_a_text_may_have_its_words():
+    assert may_have("At NOON", ("midnight", "noon"))
+    assert not may_have("at 12", ("midnight", "noon"))
+    assert may_have("m\u0131dnight", ("midnight",)), "an i to a pattern that ignores case"
 
 
 def test_relative_dates_need_a_now():

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -110,6 +111,22 @@ class TestResolve:
         with pytest.raises(TrmInputError, match="draft_bonus: expected 0 or more"):
             make_resolver(draft_bonus=bonus)
 
+    def test_a_tool_may_be_compiled_before_its_first_call(self, resolver):
+        query, draft = "set the den to 40 percent red", '{"room": "attic"}'
+        kept = resolver.compile(LIGHT)
+        assert resolver.resolve(kept, query, draft) == make_resolver().resolve(LIGHT, query, draft)
+        assert kept.bind(query).slots is kept.bind("den").slots
+
+    def test_a_tool_that_was_changed_is_compiled_again(self, resolver):
+        tool = json.loads(json.dumps(LIGHT))
+        tool["parameters"]["required"] = ["room", "color"]
+        assert json.loads(resolver.resolve(tool, "red").json)["color"] in ("red", "white")
+        tool["parameters"]["properties"]["color"]["enum"] = ["blue"]
+        assert json.loads(resolver.resolve(tool, "red").json)["color"] == "blue"
+        tool["parameters"]["properties"]["color"]["default"] = float("nan")
+        with pytest.raises(SchemaError, match="the schema is not JSON"):
+            resolver.resolve(tool, "red")
+
     def test_a_tool_without_slots_needs_no_choice(self, resolver):
         call = resolver.resolve({"name": "stop", "parameters": {"type": "object", "properties": {}}}, "stop it")
         assert (call.json, call.confidence) == ("{}", 1.0)
@@ -119,6 +136,9 @@ class TestResolve:
         small = make_resolver(rows, candidates)
         inputs = JsonSlots(LIGHT).bind("den at 40, red", '{"room": "attic", "color": "white"}', small.featurizer)
         chosen = small.choose(inputs)
+        assert chosen.logits.shape == (4, 3, len(inputs.candidates))
+        assert not np.isfinite(chosen.logits[:, ~inputs.mask]).any()
+        assert np.isfinite(chosen.logits).any(axis=2).all(), "every slot was asked"
         for y, logits in zip(chosen.y, chosen.logits, strict=True):
             assert all(inputs.mask[i, j] for i, j in enumerate(y))
             assert inputs.decode(y, logits).json is not None

@@ -79,7 +79,6 @@ class KnownSlots:
         [S, 2]: among the slots of their kind.
     """
 
-    slots: tuple[Slot, ...]
     vectors: Vectors
     pairs: Vectors
     names: Rows
@@ -112,6 +111,7 @@ class Featurizer:
         self._size = np.float32(math.sqrt(provider.width))  # brings the entries of directions to the order of 1
         self._rows = lru_cache(maxsize=1 << 13)(self._unit_rows)
         self._known = lru_cache(maxsize=1 << 8)(self._read_slots)
+        self._texts = lru_cache(maxsize=8)(self._read_texts)  # of the last calls' candidates
         self._pooled = lru_cache(maxsize=1 << 13)(lambda text: direction(self._rows(text).sum(axis=0)))
 
     def features(self, call: SlotInputs) -> Features:
@@ -137,22 +137,23 @@ class Featurizer:
     def _unit_rows(self, text: str) -> Vectors:
         return direction(self.provider.tokens(text[:MAX_TEXT]).vectors)
 
-    def _stacked(self, texts: Sequence[str]) -> Vectors:
-        stacked = np.zeros((len(texts), self.provider.width), np.float32)
+    def _read_texts(self, texts: tuple[str, ...]) -> tuple[Vectors, Rows]:
+        """Return the direction [k, W] of each text, and the vectors of their words."""
+        directions = np.zeros((len(texts), self.provider.width), np.float32)
         for row, text in enumerate(texts):
-            stacked[row] = self._pooled(text)
-        return stacked
+            directions[row] = self._pooled(text)
+        return directions, Rows.of([self._rows(text) for text in texts])
 
     def _read_slots(self, slots: tuple[Slot, ...], tool: str) -> KnownSlots:
-        names, descriptions = [name_of(slot) for slot in slots], [slot.schema.description for slot in slots]
+        names, name_rows = self._read_texts(tuple(map(name_of, slots)))
+        descriptions, rows = self._read_texts(tuple(slot.schema.description for slot in slots))
+        tools = np.repeat(self._pooled(tool)[None], len(slots), axis=0)
         flags = [[*schema_flags(slot), *subjects(name_of(slot), slot.schema.description)] for slot in slots]
-        stacked = self._stacked(names), self._stacked(descriptions)
         return KnownSlots(
-            slots,
-            np.concatenate([*stacked, self._stacked([tool] * len(slots))], axis=1),
-            np.concatenate(stacked),
-            Rows.of([self._rows(name) for name in names]),
-            Rows.of([self._rows(description) for description in descriptions]),
+            np.concatenate([names, descriptions, tools], axis=1),
+            np.concatenate([names, descriptions]),
+            name_rows,
+            rows,
             np.array(flags, np.float32),
             ranks(slots),
         )
@@ -214,12 +215,12 @@ class Featurizer:
         cover = np.zeros((len(values), 2), np.float32)
         cover[:, 0] = 1
         apart = np.flatnonzero(values.first < 0).tolist()
-        text[apart] = self._stacked([values.texts[row] for row in apart])
-        cover[apart, 0] = read.mentions(Rows.of([self._rows(values.texts[row]) for row in apart]))
+        text[apart], rows = self._texts(tuple(values.texts[row] for row in apart))
+        cover[apart, 0] = read.mentions(rows)
         notes = [row for row in apart if values.own[row].note]
         if notes:
-            before[notes] = self._stacked([values.own[row].note for row in notes])
-            cover[notes, 1] = read.mentions(Rows.of([self._rows(values.own[row].note) for row in notes]))
+            before[notes], rows = self._texts(tuple(values.own[row].note for row in notes))
+            cover[notes, 1] = read.mentions(rows)
         alike = np.concatenate([part @ slots.T for part in (text, before, behind)], axis=1)
         if not self.vectors:
             return text[:, :0], cover, alike

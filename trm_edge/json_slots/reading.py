@@ -256,8 +256,9 @@ class ReadQuery:
 def direction(vectors: np.ndarray[Any, np.dtype[Any]]) -> Vectors:
     """Return vectors [..., W] of length 1; zeros stay zeros."""
     norm = np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True))
-    unit = np.empty(vectors.shape, np.float32)
-    return np.divide(vectors, np.maximum(norm, 1e-12), out=unit, casting="same_kind")
+    unit: Vectors = np.empty(vectors.shape, np.float32)
+    np.divide(vectors, np.maximum(norm, 1e-12), out=unit, casting="same_kind")
+    return unit
 
 
 @lru_cache(maxsize=1 << 13)

@@ -10,12 +10,14 @@ One ``Resolver`` serves one thread at a time, as its ``Refiner`` does; ``clone()
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ from .text import Json, dumps
 from .wording import words_of
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
+KEPT_TOOLS = 256  # compiled, of a resolver
 _CACHED_RESOLVERS = 4  # that resolve_tool_call keeps
 NO_TOOL = Tool("", "", Object(""))  # whose slot the choice of a tool is
 
@@ -114,6 +117,7 @@ class Resolver:
             raise TrmInputError(f"draft_bonus: expected 0 or more, got {draft_bonus}")
         self.steps, self.abstain_below, self.draft_bonus = steps, abstain_below, draft_bonus
         self.featurizer = featurizer_for(spec, provider)
+        self._compiled = lru_cache(maxsize=KEPT_TOOLS)(lambda text: JsonSlots(json.loads(text)))
 
     def clone(self) -> Resolver:
         """Return another resolver on the same weights, for another thread."""
@@ -149,7 +153,7 @@ class Resolver:
             What relative dates are relative to.
         """
         begun = time.perf_counter()
-        slots = tool if isinstance(tool, JsonSlots) else JsonSlots(tool)
+        slots = self._slots_of(tool)
         inputs = slots.bind(query, draft, self.featurizer, now)
         chosen = self.choose(inputs)
         by_step = _decoded(inputs, chosen)
@@ -184,7 +188,7 @@ class Resolver:
         """
         begun = time.perf_counter()
         check_call(query, None, now)
-        compiled = [tool if isinstance(tool, JsonSlots) else JsonSlots(tool) for tool in tools]
+        compiled = [self._slots_of(tool) for tool in tools]
         by_name = {slots.tool.name: slots for slots in compiled}
         if len(by_name) < len(compiled):
             raise SchemaError("tools: expected a name once, got one twice")
@@ -203,6 +207,18 @@ class Resolver:
             (name, json if name == names[-1] else None) for name, (_, json) in zip(names, call.by_step, strict=True)
         ]
         return replace(call, confidence=confidence, by_step=tuple(steps), duration_us=_since(begun))
+
+    def _slots_of(self, tool: Any) -> JsonSlots:
+        """Return a tool's slots; of tools that come as JSON the last ones are kept."""
+        if isinstance(tool, JsonSlots):
+            return tool
+        if not isinstance(tool, dict):
+            return JsonSlots(tool)
+        try:
+            text = json.dumps(tool)
+        except (TypeError, ValueError, RecursionError):
+            return JsonSlots(tool)  # which says what is wrong
+        return self._compiled(text)
 
     def choose(self, inputs: SlotInputs, drafted: Sequence[int] | None = None) -> Choices:
         """Let the head choose; slots or candidates beyond the head's maxima are asked in several calls.
@@ -269,14 +285,19 @@ def resolve_tool_call(
 
 def bind_tools(tools: Sequence[Tool], query: str, featurizer: Featurizer | None) -> SlotInputs:
     """Return the inputs of the choice of a tool: one slot, whose candidates are the tools."""
-    names: tuple[Json, ...] = tuple(tool.name for tool in tools)
-    slots = (Slot((), Scalar("", "string", options=names), False),)
-    notes = [" ".join([tool.description, *tool.arguments.properties]) for tool in tools]
-    candidates = tuple(Candidate(name, "tool", note=note) for name, note in zip(names, notes, strict=True))
+    slots, candidates = _tool_slot(tuple(tools))
     draft, y0 = Draft("", MISSING, False), np.full(1, -1, np.int32)
     slot_of = np.zeros(len(tools), np.int64)
     inputs = SlotInputs(NO_TOOL, query, draft, slots, candidates, slot_of, y0)
     return inputs if featurizer is None else inputs.with_features(featurizer)
+
+
+@lru_cache(maxsize=32)
+def _tool_slot(tools: tuple[Tool, ...]) -> tuple[tuple[Slot, ...], tuple[Candidate, ...]]:
+    names: tuple[Json, ...] = tuple(tool.name for tool in tools)
+    notes = [" ".join([tool.description, *tool.arguments.properties]) for tool in tools]
+    candidates = tuple(Candidate(name, "tool", note=note) for name, note in zip(names, notes, strict=True))
+    return (Slot((), Scalar("", "string", options=names), False),), candidates
 
 
 def read_call(draft: Any) -> tuple[str | None, str | None]:

@@ -117,9 +117,12 @@ class Object:
 Schema = Scalar | Choice | Array | Object
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tool:
-    """A function that can be called: its name, what it is for, and the schema of its arguments."""
+    """A function that can be called: its name, what it is for, and the schema of its arguments.
+
+    Equal only to itself, so that what is made of tools can be kept beside them.
+    """
 
     name: str
     description: str

@@ -84,7 +84,8 @@ class Values:
         """Return [U, 2]: which are written in one of these shapes, and which texts are not."""
         shown = [one in shapes for one in self.shapes]
         otherwise = [bool(one) and one not in shapes for one in self.shapes]
-        return np.array([shown, otherwise], np.float32).T
+        columns: Vectors = np.array([shown, otherwise], np.float32).T
+        return columns
 
     def flags(self) -> Vectors:
         """Return [U, OWN_FLAGS]: source, operator, type, how it is written, what number it is."""
