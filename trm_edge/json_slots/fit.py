@@ -127,7 +127,7 @@ def covered(read: ReadQuery, values: Values, slot_of: Indices) -> Vectors:
     said: list[tuple[int, int]] = []
     own, has = np.zeros(len(values), np.float32), np.zeros((len(values), len(known)), np.float32)
     listed = [row for row in values.listed if values.texts[row]]
-    for row in listed if known else ():
+    for row in listed:
         words = stems(values.texts[row])
         found = words & known.keys()
         own[row] = len(found) / max(len(words), 1)

@@ -32,7 +32,6 @@ from .providers import ContextProvider
 from .schema import MISSING, Object, Scalar, SchemaError, Tool
 from .slots import Draft, Slot, read_json
 from .text import Json, dumps
-from .wording import words_of
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 KEPT_TOOLS = 256  # compiled, of a resolver
@@ -135,7 +134,7 @@ class Resolver:
         Takes what ``compile_tool`` takes; ``resolve`` and ``resolve_tool_call`` take what it returns.
         """
         slots = JsonSlots(tool)
-        slots.bind(words_of(slots.tool.name), None, self.featurizer)
+        slots.bind("", None, self.featurizer)
         return slots
 
     def resolve(self, tool: Any, query: str, draft: str | None = None, now: dt.datetime | None = None) -> ResolvedCall:
