@@ -259,13 +259,13 @@ def _literals_in(text: str) -> tuple[Json, ...]:
 class Readings:
     """The spans of one query by the types of slots: each group is the candidates of a slot without constraints."""
 
-    def __init__(self, spans: Iterable[Span]) -> None:
+    def __init__(self, spans: Spans) -> None:
         self.texts: Found = {}
         self.named: dict[str, Found] = {style: {} for style in _NAME_STYLES}
         self.numbers: Found = {}
         self.several: list[Candidate] = []
         self._arrays: dict[str, Found] = {}
-        for start, end, value, operator in spans:
+        for start, end, value, operator in spans.rows:
             if isinstance(value, str):
                 self._add(self.named.get(operator, self.texts), value, operator, start, end)
                 if operator == "words" and value[-1].isdecimal() and _NUMERAL.fullmatch(value):

@@ -111,12 +111,13 @@ class Featurizer:
         self._size = np.float32(math.sqrt(provider.width))  # brings the entries of directions to the order of 1
         self._rows = lru_cache(maxsize=1 << 13)(self._unit_rows)
         self._known = lru_cache(maxsize=1 << 8)(self._read_slots)
-        self._texts = lru_cache(maxsize=8)(self._read_texts)  # of the last calls' candidates
+        self._query = lru_cache(maxsize=2)(lambda query: ReadQuery(query, provider.tokens(query)))  # of the last calls
+        self._texts = lru_cache(maxsize=8)(self._read_texts)  # of their candidates
         self._pooled = lru_cache(maxsize=1 << 13)(lambda text: direction(self._rows(text).sum(axis=0)))
 
     def features(self, call: SlotInputs) -> Features:
         """Return the arrays of a call."""
-        read = ReadQuery(call.query, self.provider.tokens(call.query))
+        read = self._query(call.query)
         if not call.slots:
             nothing = np.zeros((0, self.slot_size), np.float32), np.zeros((0, self.candidate_size), np.float32)
             return Features(self._context(read), *nothing)

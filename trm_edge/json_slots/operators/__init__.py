@@ -25,7 +25,7 @@ OPERATORS = (
 def find_spans(text: str, now: dt.datetime | None = None) -> Spans:
     """Return what every operator finds in the first MAX_TEXT characters, in the order of the registry."""
     text = text[:MAX_TEXT]
-    return Spans(Span._make((*found, one.name)) for one in OPERATORS for found in one.find(text, now))
+    return Spans((*found, one.name) for one in OPERATORS for found in one.find(text, now))
 
 
 def spellings(value: Json, now: dt.datetime | None = None) -> list[tuple[str, str]]:

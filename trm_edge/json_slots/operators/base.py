@@ -23,23 +23,26 @@ class Span(NamedTuple):
 
 
 class Spans(Sequence[Span]):
-    """The spans of one text. Equal only to itself, so that what is made of them can be kept beside them."""
+    """The spans of one text. Equal only to itself, so that what is made of them can be kept beside them.
 
-    def __init__(self, spans: Iterable[Span]) -> None:
-        self._spans = tuple(spans)
+    A query has hundreds, of which few are looked at one by one: ``rows`` has them as plain tuples.
+    """
+
+    def __init__(self, spans: Iterable[tuple[int, int, Json, str]]) -> None:
+        self.rows = tuple(spans)
 
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self.rows)
 
     @overload
     def __getitem__(self, index: int) -> Span: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[Span, ...]: ...
     def __getitem__(self, index: int | slice) -> Span | tuple[Span, ...]:
-        return self._spans[index]
+        return tuple(map(Span._make, self.rows[index])) if isinstance(index, slice) else Span._make(self.rows[index])
 
     def __iter__(self) -> Iterator[Span]:
-        return iter(self._spans)
+        return map(Span._make, self.rows)
 
 
 Find = Callable[[str, "dt.datetime | None"], Iterable[tuple[int, int, Json]]]

@@ -76,8 +76,8 @@ def words_of(text: str) -> Iterator[Word]:
         ends = word[-1] == "." and mark.isspace() and not _SHORTENED.fullmatch(word)
         stops = ends or mark in ("\n", "\u3002") or (mark in ("!", "?") and behind.isspace())
         ends_at = start + owner if owner > 0 else -1
-        whole = (start, end, word, stops, word not in _NOT_ALONE, may_begin(word), bare not in _NOT_LAST)
-        yield Word(*whole, start + len(bare), ends_at, mark in ("!", "?"))
+        may = (word not in _NOT_ALONE, word not in _NOT_FIRST, bare not in _NOT_LAST)
+        yield Word._make((start, end, word, stops, *may, start + len(bare), ends_at, mark in ("!", "?")))
 
 
 def _find_words(text: str, now: dt.datetime | None) -> Iterable[tuple[int, int, Json]]:
@@ -224,10 +224,6 @@ def _folded(
     return find, write
 
 
-def _lower(words: str) -> str:
-    return words.lower()
-
-
 def _title(words: str) -> str:
     """Return two words in lower case with capitals."""
     return words.title() if words.count(" ") == 1 and words.islower() and words.isascii() else words
@@ -270,7 +266,7 @@ OPERATORS = (
     Operator("quoted", _find_quoted, _write_quoted),
     Operator("sentence", _find_sentences, _write_sentence),
     Operator("part of a word", _find_parts, _write_part),
-    Operator("lower", *_folded(_short_runs, _lower, str.upper, str.title)),
+    Operator("lower", *_folded(_short_runs, str.lower, str.upper, str.title)),
     Operator("title", *_folded(_short_runs, _title, str.lower)),
     Operator("snake", *_folded(_names, _snake, _spaced, lambda name: _spaced(name).title())),
     Operator("camel", *_folded(_names, _camel, _spaced, lambda name: _spaced(name).title())),
