@@ -170,12 +170,17 @@ class ReadQuery:
 
     def pooled(self, first: Indices, last: Indices) -> Vectors:
         """Return [M, W]: the direction of the sum of a run of tokens; zeros for -1."""
+        inside = first >= 0
+        total = self._sums[np.where(inside, last + 1, 0)]
+        total -= self._sums[np.where(inside, first, 0)]
+        return direction(total)
+
+    @cached_property
+    def _sums(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Return [P + 1, W] the sums of the vectors in front of a token."""
         sums = np.zeros((len(self) + 1, self.vectors.shape[1]))
         sums[1:] = np.cumsum(self.vectors, axis=0)
-        inside = first >= 0
-        total = sums[np.where(inside, last + 1, 0)]
-        total -= sums[np.where(inside, first, 0)]
-        return direction(total)
+        return sums
 
     @cached_property
     def beside(self) -> tuple[Vectors, Vectors]:

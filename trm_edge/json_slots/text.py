@@ -74,6 +74,8 @@ def dumps(value: Json) -> str:
 
 def same(a: Json, b: Json) -> bool:
     """Whether two values are equal as JSON Schema compares them: 1 equals 1.0, but not true."""
+    if isinstance(a, str) and isinstance(b, str):
+        return a == b
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, dict) and isinstance(b, dict):
@@ -85,7 +87,10 @@ def same(a: Json, b: Json) -> bool:
 
 def type_name(value: Json) -> str:
     """Return the type of a value as JSON Schema calls it; an integral float is a ``number``, as an int is."""
-    for kind, name in _TYPES:
+    known = _TYPE_NAMES.get(type(value))
+    if known is not None:
+        return known
+    for kind, name in _TYPE_NAMES.items():
         if isinstance(value, kind):
             return name
     raise TypeError(f"not a JSON value: {type(value).__name__}")
@@ -102,14 +107,10 @@ def depth(value: Json) -> int:
         values = [inner for v in values for inner in (v.values() if isinstance(v, dict) else v)]
 
 
-_TYPES = (
-    (type(None), "null"),
-    (bool, "boolean"),
-    ((int, float), "number"),
-    (str, "string"),
-    (list, "array"),
-    (dict, "object"),
-)
+_TYPE_NAMES: dict[type, str] = {
+    **{type(None): "null", bool: "boolean", int: "number", float: "number"},
+    **{str: "string", list: "array", dict: "object"},
+}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
