@@ -5,7 +5,7 @@
 
 Queries of BFCL that have at most 64 words and 12 slots, without a draft, each once after a warm-up on others: what a
 call keeps from the one before (vectors of words) helps, what it would keep from itself does not. ``compile`` is paid
-once per tool. Needs pip install --no-deps bfcl-eval.
+once per tool: its schema, and all that is worked out of its texts. Needs pip install --no-deps bfcl-eval.
 """
 
 from __future__ import annotations
@@ -82,11 +82,12 @@ def main() -> None:
     found = list(short_calls(arguments.calls + WARM_UP))
     report: dict[str, Any] = {"head": arguments.head.name, "steps": arguments.steps, "machine": machine_facts()}
     print(f"{len(found) - WARM_UP} calls, K = {arguments.steps}; milliseconds, p50 / p99")
-    print(f"{'':8}" + "".join(f"{part:>18}" for part in (*PARTS, "without compile")))
+    print(f"{'':8}" + "".join(f"{part:>18}" for part in (*PARTS, "without compile", "first call")))
     for precision in ("fp32", "int8"):
         resolver = Resolver(load(arguments.head, precision=precision), steps=arguments.steps)
         times = 1e3 * np.array([measure(resolver, example) for example in found])[WARM_UP:]
-        columns = {part: times[:, i] for i, part in enumerate(PARTS)} | {"without compile": times[:, 1:].sum(axis=1)}
+        columns = {part: times[:, i] for i, part in enumerate(PARTS)}
+        columns |= {"without compile": times[:, 1:].sum(axis=1), "first call": times.sum(axis=1)}
         report[precision] = {part: np.percentile(values, [50, 99]).tolist() for part, values in columns.items()}
         print(f"{precision:8}" + "".join(f"{'{:.2f} / {:.2f}'.format(*v):>18}" for v in report[precision].values()))
     if arguments.json is not None:

@@ -110,7 +110,7 @@ class Featurizer:
         self.candidate_size = width + CANDIDATE_FLAGS
         self._size = np.float32(math.sqrt(provider.width))  # brings the entries of directions to the order of 1
         self._rows = lru_cache(maxsize=1 << 13)(self._unit_rows)
-        self._known = lru_cache(maxsize=1 << 8)(self._read_slots)
+        self._known = lru_cache(maxsize=1 << 7)(self._read_slots)  # of so many tools
         self._query = lru_cache(maxsize=2)(lambda query: ReadQuery(query, provider.tokens(query)))  # of the last calls
         self._texts = lru_cache(maxsize=8)(self._read_texts)  # of their candidates
         self._pooled = lru_cache(maxsize=1 << 13)(lambda text: direction(self._rows(text).sum(axis=0)))
@@ -185,9 +185,10 @@ class Featurizer:
         which, slot_of, count = values.which, call.slot_of, len(call.slots)
         first, last = values.first[which], values.last[which]
         vectors, cover, alike = self._vectors(values, read, known.pairs)
+        width = vectors.shape[1]
         shared = np.zeros((len(values), self.candidate_size), np.float32)
-        shared[:, : vectors.shape[1]] = vectors * self._size
-        flags = shared[:, vectors.shape[1] :]
+        shared[:, :width] = vectors * self._size
+        flags = shared[:, width:]
         flags[:, _AT["value"]] = values.flags()
         flags[:, _AT["lead"]] = leads(read, values.first)
         flags[:, _AT["inside"]] = (values.first >= 0)[:, None]
@@ -197,19 +198,27 @@ class Featurizer:
         flags *= FLAG_SIZE
 
         rows = shared[which]
-        flags = rows[:, vectors.shape[1] :]
-        likeness = alike.reshape(len(values), 6, count)[which, :, slot_of]
         fit, near = own_fit(read, call, values), nearness(read, *spoken, first, last, slot_of)
-        told, gone = covered(read, values, slot_of), taken(call.y0, first, last, slot_of)
-        own = {"fit": fit, "likeness": likeness, "order": order(values, call.slots, slot_of), "near": near}
-        for name, columns in {**own, "told": told, "taken": gone[:, None]}.items():
-            np.multiply(columns, FLAG_SIZE, out=flags[:, _AT[name]])
+        told = covered(read, values, slot_of)
+        own = {
+            "fit": fit,
+            "likeness": alike[which, :, slot_of],
+            "order": order(values, call.slots, slot_of),
+            "near": near,
+            "told": told,
+            "taken": taken(call.y0, first, last, slot_of)[:, None],
+        }
+        for name, columns in own.items():
+            np.multiply(columns, FLAG_SIZE, out=rows[:, width:][:, _AT[name]])
         spans = np.log1p(np.bincount(slot_of[first >= 0], minlength=count)) / 4
         shown = _columns([near[:, [0, 2, 5, 7]], told[:, 0], fit[:, [4, 8, 9]], spans[slot_of]])
         return rows, strongest(shown, slot_of, count)
 
     def _vectors(self, values: Values, read: ReadQuery, slots: Vectors) -> tuple[Vectors, Vectors, Vectors]:
-        """Return a vector per value [U, W], how well the query covers it [U, 2], and cosines with k others [U, 3 k]."""
+        """Return a vector per value [U, W], how well the query covers it [U, 2], and cosines with slots [U, 6, S].
+
+        The cosines are of the text and of the words before and behind it, each with names, then with descriptions.
+        """
         text, (before, behind) = read.pooled(values.first, values.last), read.beside
         halves = np.roll(behind, self.provider.width // 2, axis=1)
         before, behind = before[values.first], behind[values.last]
@@ -223,6 +232,7 @@ class Featurizer:
             before[notes], rows = self._texts(tuple(values.own[row].note for row in notes))
             cover[notes, 1] = read.mentions(rows)
         alike = np.concatenate([part @ slots.T for part in (text, before, behind)], axis=1)
+        alike = alike.reshape(len(values), 6, len(slots) // 2)
         if not self.vectors:
             return text[:, :0], cover, alike
         others = np.flatnonzero(values.starts < 0)
