@@ -66,7 +66,7 @@ class Values:
         self.own = [candidates[place] for place in places[order].tolist()]
         self.which: Indices = rank[inverse]
         values, self._sources, self._operators, starts, ends, _ = zip(*self.own, strict=True)
-        self.kinds = np.array([_kind_of(value) for value in values])
+        self.kinds = np.array([0 if isinstance(value, str) else _kind_of(value) for value in values])
         self.texts = [text_of(one) for one in self.own]
         self.listed = [row for row, source in enumerate(self._sources) if source != "span"]
         self.starts, self.ends = np.array(starts, np.int64), np.array(ends, np.int64)
@@ -116,8 +116,9 @@ class Values:
         kinds = np.minimum(self.kinds[rows], 1) + (self.kinds[rows] == _LIST)  # texts, lists, others
         read_by = np.array([_PLACE_OF.get(self._operators[row], 0) for row in rows.tolist()])
         starts, ends = self.starts[rows], self.ends[rows]
+        lengths = ends - starts
         within = (starts[:, None] >= starts) & (ends[:, None] <= ends) & (kinds[:, None] == kinds)
-        within &= (ends - starts)[:, None] < ends - starts
+        within &= lengths[:, None] < lengths
         flags[rows, 0] = (within & (read_by[:, None] == read_by)).any(axis=1)
         flags[rows, 1] = np.log1p(within.sum(axis=1)) / 2
         flags[rows, 2] = np.log1p(within.sum(axis=0)) / 2

@@ -143,6 +143,8 @@ def _without_repeats(shapes: str) -> str:
 
 @lru_cache(maxsize=1 << 12)
 def _shape_of(word: str) -> str:
+    if word.isalpha() and word.isascii():
+        return _letters(word)
     return _NUMERAL.sub("9", _LETTERS.sub(lambda match: _letters(match.group()), word))
 
 
