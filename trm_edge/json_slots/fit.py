@@ -7,6 +7,7 @@ description shows it. Columns are [M] float32, one value per candidate; ``first`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,14 +159,16 @@ def own_fit(read: ReadQuery, call: SlotInputs, values: Values) -> Vectors:
     fit = np.zeros((len(which), FITS), np.float32)
     fit[call.y0[call.y0 >= 0], 0] = 1
     for begin, end in _runs(call.slot_of):
-        slot, rows = call.slots[int(call.slot_of[begin])], range(begin, end)
+        slot, own = call.slots[int(call.slot_of[begin])], call.candidates[begin:end]
         if slot.schema.default is not MISSING:
             default = key_of(slot.schema.default)
-            given = [one.value for one in call.candidates[begin:end]]
-            fit[begin:end, 1] = [value == slot.schema.default and key_of(value) == default for value in given]
+            given = takewhile(
+                lambda one: one.source != "span", own
+            )  # a valid default is one of these, which come first
+            fit[[begin + i for i, one in enumerate(given) if key_of(one.value) == default], 1] = 1
         bounds = _bounds(slot)
         if bounds is not None:
-            fit[begin:end, 2] = [_between(call.candidates[row].value, *bounds) for row in rows]
+            fit[begin:end, 2] = [_between(one.value, *bounds) for one in own]
         shown = shapes_in(slot.schema.description)
         if shown:
             fit[begin:end, 4:6] = values.written_as(shown)[which[begin:end]]

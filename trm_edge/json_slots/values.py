@@ -76,14 +76,22 @@ class Values:
         return len(self.own)
 
     @cached_property
+    def strings(self) -> list[str]:
+        """The texts among them, "" for other values."""
+        return [one.value if kind == 0 else "" for one, kind in zip(self.own, self.kinds.tolist(), strict=True)]
+
+    @cached_property
     def shapes(self) -> list[str]:
         """How the texts among them are written, "" for other values."""
-        return [shape(one.value) if kind == 0 else "" for one, kind in zip(self.own, self.kinds.tolist(), strict=True)]
+        return [shape(text) for text in self.strings]
 
     def written_as(self, shapes: frozenset[str]) -> Vectors:
         """Return [U, 2]: which are written in one of these shapes, and which texts are not."""
-        shown = [one in shapes for one in self.shapes]
-        otherwise = [bool(one) and one not in shapes for one in self.shapes]
+        if any(one[:1] in ("x", "X") for one in shapes):
+            shown = [one in shapes for one in self.shapes]
+        else:  # none begins with a letter, so that most texts need not be looked at
+            shown = [not _begins_with_letter(text) and shape(text) in shapes for text in self.strings]
+        otherwise = [text != "" and not one for text, one in zip(self.strings, shown, strict=True)]
         columns: Vectors = np.array([shown, otherwise], np.float32).T
         return columns
 
@@ -123,6 +131,10 @@ class Values:
         flags[rows, 1] = np.log1p(within.sum(axis=1)) / 2
         flags[rows, 2] = np.log1p(within.sum(axis=0)) / 2
         return flags
+
+
+def _begins_with_letter(text: str) -> bool:
+    return text[:1].isascii() and text[:1].isalpha()
 
 
 def _kind_of(value: Json) -> int:
