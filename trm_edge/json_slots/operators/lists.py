@@ -61,7 +61,8 @@ def _find_bare_list(text: str, now: dt.datetime | None) -> Iterator[tuple[int, i
 def _bared(item: str) -> tuple[str, str, str, str]:
     """Return an item without its article, also without its number, then in the singular, or without its measure."""
     bare = kind = item
-    if not item.isascii() or any(word.endswith(_BEFORE_ITEM) for word in item.lower().split()[:-1]):
+    before_space = (item + ".").lower().split()[:-1]
+    if not item.isascii() or any(word.endswith(_BEFORE_ITEM) for word in before_space):
         bare = _LEADING.sub("", item)
         kind = _COUNTED.sub("", bare, count=1)
     return bare, kind, singular(kind), _MEASURED.sub("", kind) if " of " in kind else kind
@@ -106,12 +107,14 @@ def _cuts(
     tails = [match for match in _WORD.finditer(text, tail_from, tail_to)][:most]
     begins = [match.start() for match in heads if match.start() == head_from or may_begin(match.group())]
     ends = [match.end() for match in tails if match.end() == tail_to or may_end(match.group())]
-    inner = [_part(text[a.end() : b.start()]) for a, b in pairwise(separators[first : last + 1])]
+    parts = (_part(text[a.end() : b.start()]) for a, b in pairwise(separators[first : last + 1]))
+    inner = tuple(filter(None, parts))
     lasts = [(end, part) for end in ends if (part := _part(text[tail_from:end]))]
     for start in begins:
         part = _part(text[start:head_to])
+        before = (part, *inner) if part else inner
         for end, other in lasts:
-            yield start, end, (*((part,) if part else ()), *filter(None, inner), other)
+            yield start, end, (*before, other)
 
 
 def _part(text: str) -> str:
