@@ -34,7 +34,7 @@ CACHE = HERE / "cache"
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "head": {},
     "one step": {"train": {"steps": 1}},
-    "with texts": {"spec": {"context_size": 134, "slot_size": 447, "candidate_size": 305}},
+    "with texts": {"spec": {"context_size": 134, "slot_size": 449, "candidate_size": 313}},
     "0.1 M": {"spec": {"hidden_size": 48, "inner_size": 144}},
     "0.5 M": {"spec": {"hidden_size": 128, "inner_size": 384}},
     "2 M": {"spec": {"hidden_size": 256, "inner_size": 768}},

@@ -38,7 +38,7 @@ INTENTS = {
     "HassIncreaseTimer": "Add time to a running timer.",
     "HassLawnMowerDock": "Stop mowing and send the lawn mower to its dock.",
     "HassLawnMowerStartMowing": "Start mowing the lawn.",
-    "HassLightSet": "Set the brightness, color or color temperature of lights.",
+    "HassLightSet": "Dim or brighten lights: set their brightness in percent, their color or color temperature.",
     "HassListAddItem": "Add an item to a named to-do list.",
     "HassListCompleteItem": "Check an item off a named to-do list.",
     "HassListRemoveItem": "Delete an item from a named to-do list.",
@@ -69,12 +69,12 @@ INTENTS = {
 
 SLOTS = {
     "area": "Area or room of the home, without an article.",
-    "brightness": "Brightness in percent; 100 for maximum, 1 for minimum.",
+    "brightness": "Brightness in percent; 100 for max, maximum or highest, 1 for min, minimum or lowest.",
     "color": "Color of the light.",
     "conversation_command": "Command to run when the time is over, as the user says it.",
     "device_class": "Kind of cover.",
     "domain": "Kind of device.",
-    "fan_mode": "Fan mode.",
+    "fan_mode": "Fan mode; auto for automatic.",
     "floor": "Floor of the home, without the word floor.",
     "hours": "Hours of the duration.",
     "item": "Item of the list, as the user says it.",
@@ -89,15 +89,16 @@ SLOTS = {
     "start_hours": "Hours that the timer was set for.",
     "start_minutes": "Minutes that the timer was set for.",
     "start_seconds": "Seconds that the timer was set for.",
-    "state": "State that is asked for; of a person, the zone.",
+    "state": "State that is asked for; closed for shut; of a person, the zone.",
     "temperature": "Target temperature in degrees.",
     "volume_level": "Volume in percent.",
-    "volume_step": "Direction, or change in percent, which is negative for down.",
+    "volume_step": "Direction; up for increase, down for decrease; or change in percent, which is negative for down.",
 }
 
 SLOTS_OF_INTENTS = {  # where a slot means something else than elsewhere
     ("HassLightSet", "temperature"): (
-        "In kelvin; 1900 for candle light, 2700 for warm white, 4000 for cold white, 6500 for daylight."
+        "In kelvin; 1900 for candle light, 2700 for warm white, 4000 for cold or cool white, "
+        "6500 for daylight or day light."
     ),
     **{(intent, "name"): "Name of the list." for intent in INTENTS if intent.startswith("HassList")},
     **{(intent, "name"): "Name of the timer." for intent in INTENTS if intent.endswith("Timer")},
@@ -148,9 +149,9 @@ def tools(household: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     made = []
     for intent in package().intents:
         of_intent = [one for one in all_templates() if one.intent == intent]
-        filled = [set(names) for names in (dict(_sources(one)) for one in of_intent)]
+        filled = [set(names) for names in (dict(filled_by(one)) for one in of_intent)]
         sources: dict[str, list[Any]] = {}
-        for name, source in (pair for one in of_intent for pair in _sources(one)):
+        for name, source in (pair for one in of_intent for pair in filled_by(one)):
             sources.setdefault(name, []).append(source)
         parameters: dict[str, Any] = {
             "type": "object",
@@ -163,7 +164,7 @@ def tools(household: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     return made
 
 
-def _sources(template: Template) -> Iterator[tuple[str, Any]]:
+def filled_by(template: Template) -> Iterator[tuple[str, Any]]:
     """Yield the slots that a template fills, each with its constant or its list, of the package or of a household."""
     yield from template.data.slots.items()
     lists = package().slot_lists

@@ -80,19 +80,59 @@ def test_a_household_s_tools_name_what_it_has() -> None:
     assert known["HassLightSet"]["area"] == plain["HassLightSet"]["area"]
 
 
-def test_training_households_have_the_invented_words_and_lack_some_names() -> None:
-    pytest.importorskip("torch")
-    dataset = neighbour("dataset")
+@pytest.fixture(scope="module")
+def dataset() -> ModuleType:
+    """Return ``dataset.py``."""
+    pytest.importorskip("torch", reason="training data are packed by trm_edge.train")
+    return neighbour("dataset")
 
-    rng = np.random.default_rng(0)
-    tool = next(one for one in tools.tools(sentences.pools()) if one["name"] == "HassLightSet")
-    made = dataset.as_household(tool, {"area": "kitchen"}, {"area": "brol"}, rng)
-    areas = [dataset.as_household(tool, {"area": "kitchen"}, {"area": "brol"}, rng) for _ in range(40)]
-    named = ["brol" in one["parameters"]["properties"]["area"]["examples"] for one in areas]
-    assert 25 < sum(named) < 40
-    assert "kitchen" not in made["parameters"]["properties"]["area"]["examples"]
-    assert len(made["parameters"]["properties"]["area"]["examples"]) < 32
-    assert "kitchen" in tool["parameters"]["properties"]["area"]["examples"], "the tool itself stays"
+
+def test_training_households_have_invented_words_and_lack_some_names(dataset: ModuleType) -> None:
+    home = dataset.household(True, np.random.default_rng(0))
+    areas = sentences.pools()["area"]
+    invented = [name for name in areas if home.called[name] != name]
+    assert 8 <= len(invented) <= 24
+    known = home.tools["HassLightSet"].tool.arguments.properties["area"].examples
+    assert set(known) < {home.called[name] for name in areas}
+    assert set(known) & set(areas), "some names stay as they are"
+    nothing = dataset.household(False, np.random.default_rng(0))
+    assert not any(one.examples for one in nothing.tools["HassLightSet"].tool.named)
+
+
+def test_sentences_are_said_as_a_household_calls_things(dataset: ModuleType) -> None:
+    rng = np.random.default_rng(1)
+    home = dataset.household(True, rng)._replace(called={"kitchen": "brol", "lights off": "no name"})
+    sentence = sentences.Sentence("kitchen lights off", "HassTurnOff", {"area": "kitchen", "domain": "light"}, 0)
+    said = dataset.said_in(home, sentence, rng)
+    assert (said.text, said.slots) == ("brol lights off", {"area": "brol", "domain": "light"})
+    asked = sentences.Sentence("is the lamp off", "HassGetState", {"name": "lamp", "state": "off"}, 0)
+    assert {dataset.said_in(home, asked, rng).slots["state"] for _ in range(20)} == {"off"}, "an option stays"
+    assert len({dataset.said_in(home, asked, rng).slots["name"] for _ in range(20)}) > 5
+
+
+def test_the_fewer_templates_of_a_kind_the_more_sentences_of_each(dataset: ModuleType) -> None:
+    train, _ = sentences.split(0)
+    counts = Counter(sentence.template for sentence in dataset.drawn(train, seed=1))
+    assert set(counts) == set(train)
+    of = {number: tools.all_templates()[number].intent for number in train}
+    alone = [counts[number] for number in train if of[number] == "HassListAddItem"]
+    many = [counts[number] for number in train if of[number] == "HassDecreaseTimer"]
+    assert alone == [60]
+    assert 12 <= min(many) <= sum(many) / len(many) < 30
+
+
+def test_areas_become_floors_and_mean_the_same_otherwise(dataset: ModuleType) -> None:
+    tool = dataset.compiled(sentences.pools())["HassTurnOff"]
+    sentence = sentences.Sentence("kitchen lights off", "HassTurnOff", {"area": "kitchen", "domain": "light"}, 0)
+    texts = [dataset.moved(sentence, tool, np.random.default_rng(seed)) for seed in range(60)]
+    others = [one for one in texts if one is not sentence]
+    assert 2 <= len(others) <= 20
+    for one in others:
+        assert one.slots["floor"] in sentences.pools()["floor"]
+        assert one.slots == {"floor": one.slots["floor"], "domain": "light"}
+        assert one.text == f"{one.slots['floor']} lights off"
+    twice = sentences.Sentence("kitchen in kitchen", "HassTurnOff", {"area": "kitchen"}, 0)
+    assert all(dataset.moved(twice, tool, np.random.default_rng(seed)) is twice for seed in range(60))
 
 
 def test_what_sentences_mean_is_valid(made: list) -> None:

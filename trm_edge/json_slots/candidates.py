@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from .operators import Span, Spans
 from .operators.words import singular
-from .schema import FORMATS, MISSING, Array, Choice, Missing, Object, Scalar, Schema, takes_null, violation
+from .schema import FORMATS, MISSING, Array, Choice, Missing, Named, Object, Scalar, Schema, takes_null, violation
 from .text import Json
 
 SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span", "tool")
@@ -33,6 +33,10 @@ _CHOICES = re.compile(r"\(([A-Za-z][\w -]{0,30}(?:, ?(?:or )?[A-Za-z][\w -]{0,30
 _NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
 _JOINTS = re.compile(r"[\s_-]+")
 _LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
+_SENTENCE = re.compile(r"[;()]|\.(?!\d)")
+_MEANING = re.compile(
+    r"\s*(?:and |or )?['\"`]?([^\s'\"`]{1,40})['\"`]? (?:for|means) (.{1,80})"
+)  # "2700 for warm white"
 _NAME_STYLES = {  # spelt so only for a slot whose description has a name of that style
     "snake": re.compile(r"[A-Za-z0-9]_[A-Za-z0-9]"),
     "camel": re.compile(r"\b[a-z]+[A-Z][a-z]"),
@@ -43,7 +47,8 @@ _WRITTEN = ("number", "number words", "ordinal")  # operators whose numbers may 
 class Candidate(NamedTuple):
     """A value (``MISSING``: leave the slot out) and its source, one of ``SOURCES``.
 
-    A span also has an operator and its place in the query; ``note`` is what is said about an option elsewhere.
+    A span also has an operator and its place in the query; ``note`` is what is said about a value elsewhere, and
+    ``named`` what the arguments of a tool name.
     """
 
     value: Json | Missing
@@ -52,6 +57,7 @@ class Candidate(NamedTuple):
     start: int = -1
     end: int = -1
     note: str = ""
+    named: tuple[Named, ...] = ()
 
 
 Key = tuple[str, Json]
@@ -90,8 +96,9 @@ def _proposals(schema: Schema, optional: bool, draft: Json | Missing, read: Read
             yield Candidate(draft, "draft")
         for value in coerced(schema, draft):
             yield Candidate(value, "draft")
+    notes = _notes_in(schema.description)
     for value in _options(schema):
-        yield Candidate(value, "option")
+        yield Candidate(value, "option", note=notes.get(str(value), ""))
     if isinstance(schema, Array) and schema.min_items == 0:
         yield Candidate([], "option")
     if schema.default is not MISSING and violation(schema, schema.default) is None:
@@ -103,7 +110,7 @@ def _proposals(schema: Schema, optional: bool, draft: Json | Missing, read: Read
             yield from _exemplified(alternative, read)
     for literal in _literals(schema):
         for value in coerced(schema, literal):
-            yield Candidate(value, "literal")
+            yield Candidate(value, "literal", note=notes.get(str(value), ""))
     if isinstance(schema, Array) and isinstance(schema.items, Scalar):
         yield from (Candidate(several, "mentioned") for several in _mentioned(schema, read) if _fits(several, schema))
 
@@ -253,6 +260,21 @@ def _literals_in(text: str) -> tuple[Json, ...]:
     return (*dict.fromkeys(found), *numbers)[:MAX_LITERALS]
 
 
+@lru_cache(maxsize=1024)
+def _notes_in(text: str) -> dict[str, str]:
+    """Return what a description says that values stand for: "2700 for warm white, 4000 for cold or cool white"."""
+    notes: dict[str, str] = {}
+    for sentence in _SENTENCE.split(text):
+        value = ""
+        for clause in sentence.split(","):
+            meaning = _MEANING.fullmatch(clause)
+            if meaning is not None:
+                value, notes[meaning.group(1)] = meaning.group(1), meaning.group(2)
+            elif value:
+                notes[value] += f",{clause}"
+    return notes
+
+
 # ---- from the query --------------------------------------------------------------------------------------------------
 
 
@@ -280,7 +302,7 @@ class Readings:
     def _add(self, group: Found, value: Json, operator: str, start: int, end: int) -> None:
         key = (type(value).__name__, value)
         if key not in group:
-            group[key] = Candidate._make((value, "span", operator, start, end, ""))
+            group[key] = Candidate._make((value, "span", operator, start, end, "", ()))
 
     @cached_property
     def integers(self) -> Found:

@@ -27,7 +27,9 @@ import numpy as np
 
 from ..errors import TrmInputError
 from ..spec import TrmSpec
+from .candidates import SOURCES
 from .fit import FITS, NEAR, covered, leads, mentioned, nearness, order, own_fit, said, strongest, taken
+from .known import BESIDES, OF_TOOLS, besides, known_of_tools
 from .providers import ContextProvider, HashedNgrams, Vectors
 from .reading import EDGES, ReadQuery, Rows, direction
 from .schema import MISSING
@@ -39,13 +41,14 @@ from .wording import LEADS, subjects, words_of
 if TYPE_CHECKING:
     from .calls import SlotInputs
 
-TOKEN_FLAGS, SLOT_FLAGS = 6, 63
+TOKEN_FLAGS, SLOT_FLAGS = 6, 65
 FLAG_SIZE = np.float32(8)  # what flags are scaled by: beside the many entries of vectors they would be drowned
 FLAGS_WIDTH = 128  # of the hashed n-grams that flags compare, where rows have no vectors
-STRONGEST = 9  # flags of a slot that are the most of its candidates
+STRONGEST = 10  # flags of a slot that are the most of its candidates
 _WIDTHS = {  # of what a candidate's flags are made of, in their order
     **{"value": OWN_FLAGS, "fit": FITS, "lead": len(LEADS), "inside": 1, "cover": 2, "likeness": 6, "edges": EDGES},
-    **{"order": 2, "near": NEAR, "told": 3, "taken": 1, "nested": NESTED},
+    **{"order": 2, "near": NEAR, "told": 3, "taken": 1, "nested": NESTED, "besides": BESIDES},
+    **{"of tools": OF_TOOLS},
 }
 _ENDS = dict(zip(_WIDTHS, accumulate(_WIDTHS.values()), strict=True))
 _AT = {name: slice(end - _WIDTHS[name], end) for name, end in _ENDS.items()}
@@ -189,7 +192,8 @@ class Featurizer:
         shared = np.zeros((len(values), self.candidate_size), np.float32)
         shared[:, :width] = vectors * self._size
         flags = shared[:, width:]
-        flags[:, _AT["value"]] = values.flags()
+        own_flags = values.flags()
+        flags[:, _AT["value"]] = own_flags
         flags[:, _AT["lead"]] = leads(read, values.first)
         flags[:, _AT["inside"]] = (values.first >= 0)[:, None]
         flags[:, _AT["cover"]] = cover
@@ -207,11 +211,14 @@ class Featurizer:
             "near": near,
             "told": told,
             "taken": taken(call.y0, first, last, slot_of)[:, None],
+            "besides": besides(read, call, values),
+            "of tools": known_of_tools(read, call, values),
         }
         for name, columns in own.items():
             np.multiply(columns, FLAG_SIZE, out=rows[:, width:][:, _AT[name]])
+        mentioned_as = own_flags[:, SOURCES.index("mentioned")]
         spans = np.log1p(np.bincount(slot_of[first >= 0], minlength=count)) / 4
-        shown = _columns([near[:, [0, 2, 5, 7]], told[:, 0], fit[:, [4, 8, 9]], spans[slot_of]])
+        shown = _columns([near[:, [0, 2, 5, 7]], told[:, 0], fit[:, [4, 8, 9]], spans[slot_of], mentioned_as[which]])
         return rows, strongest(shown, slot_of, count)
 
     def _vectors(self, values: Values, read: ReadQuery, slots: Vectors) -> tuple[Vectors, Vectors, Vectors]:

@@ -129,7 +129,7 @@ def covered(read: ReadQuery, values: Values, slot_of: Indices) -> Vectors:
     own, has = np.zeros(len(values), np.float32), np.zeros((len(values), len(known)), np.float32)
     listed = [row for row in values.listed if values.texts[row]]
     for row in listed:
-        words = stems(values.texts[row])
+        words = stems(values.texts[row]) or stems(values.own[row].note)  # of a number what is said of it
         found = words & known.keys()
         own[row] = len(found) / max(len(words), 1)
         if values.own[row].note:

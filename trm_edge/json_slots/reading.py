@@ -230,13 +230,25 @@ class ReadQuery:
             result[texts.some] = np.add.reduceat(best, texts.begins) / texts.lengths[texts.some]
         return result
 
+    @cached_property
+    def runs(self) -> dict[str, tuple[int, int]]:
+        """Return the first and last token of every run of words, by its letters and digits without case."""
+        runs: dict[str, tuple[int, int]] = {}
+        for first, begin in enumerate(self._bare):
+            run = ""
+            for last in range(first, min(first + MAX_MENTION, len(self))) if begin else ():
+                run += self._bare[last]
+                if self._bare[last]:
+                    runs[run] = first, last
+        return runs
+
     def find(self, text: str) -> tuple[int, int]:
         """Return the first and last token of a text that stands in the query but for case and punctuation, or -1.
 
         Of several places it is the last.
         """
         if text not in self._found:
-            self._found[text] = self._find(_bare(text.casefold()))
+            self._found[text] = self._find(folded(text))
         return self._found[text]
 
     def _find(self, bare: str) -> tuple[int, int]:
@@ -264,6 +276,11 @@ def direction(vectors: np.ndarray[Any, np.dtype[Any]]) -> Vectors:
     unit: Vectors = np.empty(vectors.shape, np.float32)
     np.divide(vectors, np.maximum(norm, 1e-12), out=unit, casting="same_kind")
     return unit
+
+
+def folded(text: str) -> str:
+    """Return a text's letters and digits, without case."""
+    return _bare(text.casefold())
 
 
 @lru_cache(maxsize=1 << 13)

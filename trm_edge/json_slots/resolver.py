@@ -295,7 +295,9 @@ def bind_tools(tools: Sequence[Tool], query: str, featurizer: Featurizer | None)
 def _tool_slot(tools: tuple[Tool, ...]) -> tuple[tuple[Slot, ...], tuple[Candidate, ...]]:
     names: tuple[Json, ...] = tuple(tool.name for tool in tools)
     notes = [" ".join([tool.description, *tool.arguments.properties]) for tool in tools]
-    candidates = tuple(Candidate(name, "tool", note=note) for name, note in zip(names, notes, strict=True))
+    candidates = tuple(
+        Candidate(tool.name, "tool", note=note, named=tool.named) for tool, note in zip(tools, notes, strict=True)
+    )
     return (Slot((), Scalar("", "string", options=names), False),), candidates
 
 

@@ -21,10 +21,11 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from ..errors import TrmInputError
 from .text import MAX_DEPTH, Json, same, type_name
@@ -127,6 +128,42 @@ class Tool:
     name: str
     description: str
     arguments: Object
+
+    @cached_property
+    def named(self) -> tuple[Named, ...]:
+        """Return what the schemas of its arguments name, one entry per argument that has any of it."""
+        found = []
+        for name, schema in self.arguments.properties.items():
+            scalars = list(_scalars(schema))
+            examples = frozenset(text for one in scalars for text in one.examples)
+            options = frozenset(o for one in scalars for o in one.options or () if isinstance(o, str))
+            if examples or options:
+                found.append(Named(name in self.arguments.required, examples, options))
+        return tuple(found)
+
+
+class Named(NamedTuple):
+    """The examples and the options (texts only) of an argument, and whether it must be given."""
+
+    required: bool
+    examples: frozenset[str]
+    options: frozenset[str]
+
+
+def _scalars(schema: Schema) -> Iterator[Scalar]:
+    """Yield the scalars that a schema is made of."""
+    if isinstance(schema, Scalar):
+        yield schema
+    else:
+        parts: Iterable[Schema] = (
+            schema.properties.values()
+            if isinstance(schema, Object)
+            else schema.alternatives
+            if isinstance(schema, Choice)
+            else (schema.items,)
+        )
+        for part in parts:
+            yield from _scalars(part)
 
 
 # ---- tools -----------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def kind_of(schema: Schema) -> str:
 
 
 def schema_flags(slot: Slot) -> list[float]:
-    """Return the flags of a slot's type, options, bounds, format and depth."""
+    """Return the flags of a slot's type, options, examples, bounds, format and depth."""
     schema = slot.schema
     inner = schema.items if isinstance(schema, Array) else schema
     own = "array" if isinstance(schema, Array) else "choice" if isinstance(schema, Choice) else ""
@@ -40,6 +40,7 @@ def schema_flags(slot: Slot) -> list[float]:
     form = scalar.format if scalar is not None else None
     bounds = () if scalar is None else (scalar.minimum, scalar.maximum)
     number = next((part for part in slot.path if isinstance(part, int)), 0)
+    alternatives = inner.alternatives if isinstance(inner, Choice) else (scalar,)
     return [
         *(float(name in kinds) for name in TYPES),
         float(schema.nullable),
@@ -53,6 +54,7 @@ def schema_flags(slot: Slot) -> list[float]:
         (len(slot.path) - 1) / 2,
         number / 3,
         float(not slot.path),
+        float(any(one is not None and bool(one.examples) for one in alternatives)),
     ]
 
 

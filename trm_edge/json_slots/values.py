@@ -65,7 +65,7 @@ class Values:
         rank[order] = np.arange(len(order))
         self.own = [candidates[place] for place in places[order].tolist()]
         self.which: Indices = rank[inverse]
-        values, self._sources, self._operators, starts, ends, _ = zip(*self.own, strict=True)
+        values, self._sources, self._operators, starts, ends, *_ = zip(*self.own, strict=True)
         self.kinds = np.array([0 if isinstance(value, str) else _kind_of(value) for value in values])
         self.texts = [text_of(one) for one in self.own]
         self.listed = [row for row, source in enumerate(self._sources) if source != "span"]

@@ -12,7 +12,7 @@ from ..text import Json
 from .base import Find, Operator, Write, once_per_query
 
 MAX_WORDS = 8  # of a verbatim span
-SHORT = 4  # words of a run that may begin and end anywhere; a longer one at punctuation or beside a function word
+SHORT = 4  # words of a run that may be anywhere; a longer one is an end of the text, or between function words
 MAX_RUNS = 512  # of a text: in a longer one the spans are shorter
 MAX_FOLDED = 3  # words of a run that is also spelt otherwise
 MAX_SENTENCES = 32  # of a text
@@ -93,9 +93,10 @@ def runs_of(text: str) -> Iterator[tuple[int, int, str]]:
     parted = [True, *(_parts(text, one, other) for one, other in pairwise(words)), True]  # in front of each word
     for first, word in enumerate(words):
         start = word.start + (word.text[0] in _STARTS and len(word.text) > 1)
-        longest = 1 if not word.begins else most if parted[first] else min(most, SHORT)
-        for last, other in enumerate(words[first : first + longest], start=first):
-            if word.alone if last == first else other.closes and (last - first < SHORT or parted[last + 1]):
+        for last, other in enumerate(words[first : first + (most if word.begins else 1)], start=first):
+            at_end = first == 0 or last + 1 == len(words)
+            whole = last - first < SHORT or at_end or (parted[first] and parted[last + 1])
+            if word.alone if last == first else other.closes and whole:
                 if other.bare_end > start:
                     yield start, other.bare_end, text[start : other.bare_end]
                 if other.owner_end > start:
