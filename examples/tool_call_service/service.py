@@ -29,7 +29,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from trm_edge.errors import TrmError
-from trm_edge.json_slots.resolver import ResolvedCall, Resolver
+from trm_edge.json_slots.resolver import STEPS, ResolvedCall, Resolver
 
 MODES = ("on", "shadow", "off")
 TIMEOUT_S = 600.0
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--upstream", required=True, help="its base address, as http://localhost:8080/v1")
     parser.add_argument("--head", required=True, help="a .trm bundle of a head that answers slots")
     parser.add_argument("--mode", choices=MODES, default="on")
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--abstain-below", type=float, default=0.5)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8001)

@@ -34,6 +34,7 @@ from .slots import Draft, Slot, read_json
 from .text import Json, dumps
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
+STEPS = 2  # of a call
 KEPT_TOOLS = 256  # compiled, of a resolver
 _CACHED_RESOLVERS = 4  # that resolve_tool_call keeps
 NO_TOOL = Tool("", "", Object(""))  # whose slot the choice of a tool is
@@ -89,7 +90,7 @@ class Resolver:
     provider
         Where vectors come from; None: ``HashedNgrams`` of the width that the head was trained with.
     steps
-        Refinement steps, 1 to 64.
+        Refinement steps, 1 to 64. Heads lose with more than they were trained with, which here is two or three.
     abstain_below
         Confidence below which the draft is left as it is.
     draft_bonus
@@ -102,7 +103,7 @@ class Resolver:
         head: Any,
         provider: ContextProvider | None = None,
         *,
-        steps: int = 4,
+        steps: int = STEPS,
         abstain_below: float = 0.0,
         draft_bonus: float = 1.0,
     ) -> None:
@@ -263,7 +264,7 @@ def resolve_tool_call(
     draft: Any = None,
     *,
     model: Source,
-    steps: int = 4,
+    steps: int = STEPS,
     abstain_below: float = 0.0,
     draft_bonus: float = 1.0,
     **arguments: Any,
