@@ -18,6 +18,8 @@ READ = [
     ("words", "is it 'late'?", "late"),
     ("words", "meet Mr. X there", "Mr. X"),
     ("words", "ask how it goes?", "how it goes?"),
+    ("words", "in 73 second turn on the coffee maker", "turn on the coffee maker"),
+    ("words", "turn on the coffee maker after five hours", "turn on the coffee maker"),
     ("words", "\u83b7\u53d6\u963f\u8fea\u8fbe\u65af\u7684\u5de5\u5355", "\u963f\u8fea\u8fbe\u65af"),
     ("sentence", "Send this: I am late. Thanks!", "I am late."),
     (

@@ -34,9 +34,8 @@ _NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
 _JOINTS = re.compile(r"[\s_-]+")
 _LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
 _SENTENCE = re.compile(r"[;()]|\.(?!\d)")
-_MEANING = re.compile(
-    r"\s*(?:and |or )?['\"`]?([^\s'\"`]{1,40})['\"`]? (?:for|means) (.{1,80})"
-)  # "2700 for warm white"
+# "2700 for warm white"
+_MEANING = re.compile(r"\s*(?:and |or )?['\"`]?([^\s'\"`]{1,40})['\"`]? (?:for|means) (.{1,80})")
 _NAME_STYLES = {  # spelt so only for a slot whose description has a name of that style
     "snake": re.compile(r"[A-Za-z0-9]_[A-Za-z0-9]"),
     "camel": re.compile(r"\b[a-z]+[A-Z][a-z]"),

@@ -152,18 +152,16 @@ class Named(NamedTuple):
 
 def _scalars(schema: Schema) -> Iterator[Scalar]:
     """Yield the scalars that a schema is made of."""
+    parts: Iterable[Schema]
     if isinstance(schema, Scalar):
         yield schema
+        return
+    if isinstance(schema, Object):
+        parts = schema.properties.values()
     else:
-        parts: Iterable[Schema] = (
-            schema.properties.values()
-            if isinstance(schema, Object)
-            else schema.alternatives
-            if isinstance(schema, Choice)
-            else (schema.items,)
-        )
-        for part in parts:
-            yield from _scalars(part)
+        parts = schema.alternatives if isinstance(schema, Choice) else (schema.items,)
+    for part in parts:
+        yield from _scalars(part)
 
 
 # ---- tools -----------------------------------------------------------------------------------------------------------
