@@ -123,7 +123,6 @@ class ReadQuery:
             unit = word.units[place > 0 and self.words[place - 1][-1:].isdigit()]
             if unit:
                 self.at.setdefault(stem(unit), []).append(place)
-        self._found: dict[str, tuple[int, int]] = {}
         self._bare = [word.bare for word in read]
         self._beside(read)
 
@@ -247,27 +246,7 @@ class ReadQuery:
 
         Of several places it is the last.
         """
-        if text not in self._found:
-            self._found[text] = self._find(folded(text))
-        return self._found[text]
-
-    def _find(self, bare: str) -> tuple[int, int]:
-        joined, firsts, lasts = self._joined
-        start = joined.rfind(bare) if bare else -1
-        while start >= 0:
-            first, last = firsts.get(start, -1), lasts.get(start + len(bare), -1)
-            if first >= 0 and 0 <= last - first < MAX_MENTION:
-                return first, last
-            start = joined.rfind(bare, 0, start + len(bare) - 1)
-        return -1, -1
-
-    @cached_property
-    def _joined(self) -> tuple[str, dict[int, int], dict[int, int]]:
-        """Return the letters and digits of all words in one text, and the words that begin and end at its places."""
-        begins = [0, *accumulate(map(len, self._bare))]
-        words = [place for place, word in enumerate(self._bare) if word]
-        firsts = {begins[place]: place for place in words}
-        return "".join(self._bare), firsts, {begins[place + 1]: place for place in words}
+        return self.runs.get(folded(text), (-1, -1))
 
 
 def direction(vectors: np.ndarray[Any, np.dtype[Any]]) -> Vectors:
