@@ -178,14 +178,15 @@ def _parse_header(header: bytes) -> dict[str, Any]:
         raise TrmBundleError("damaged header: expected a JSON object, padded with spaces")
     try:
         entries: dict[str, Any] = json.loads(
-            header.decode(), object_pairs_hook=_unique, parse_int=_size, parse_float=_size, parse_constant=_size
+            header.decode(), object_pairs_hook=unique_keys, parse_int=_size, parse_float=_size, parse_constant=_size
         )
     except (ValueError, RecursionError) as error:
         raise TrmBundleError(f"damaged header: {error}") from None
     return entries
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object's pairs, for ``json.loads``; a key that stands twice or is no UTF-8 is a ``ValueError``."""
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a key stands twice")

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from .bundle import Bundle
+from .bundle import Bundle, unique_keys
 from .errors import TrmBundleError, TrmInputError, TrmIOError, TrmUnsupportedError, TrmVersionError
 from .files import read_file
 from .graph import ENGINE_PRECISIONS, GraphInfo, Signature, input_signature, read_metadata, write_metadata
@@ -184,20 +184,13 @@ def _parse_json(data: bytes) -> dict[str, Any]:
         raise TrmBundleError(f"manifest: {len(data)} bytes, expected at most {MAX_MANIFEST}")
     try:
         entries = json.loads(
-            data.decode(), object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_no_number
+            data.decode(), object_pairs_hook=unique_keys, parse_constant=_no_number, parse_float=_no_number
         )
     except (ValueError, RecursionError) as error:
         raise TrmBundleError(f"manifest: damaged JSON: {error}") from None
     if not isinstance(entries, dict):
         raise TrmBundleError("manifest: expected a JSON object")
     return entries
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a name stands twice")
-    return result
 
 
 def _no_number(text: str) -> Any:
