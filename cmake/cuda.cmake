@@ -73,7 +73,7 @@ if(said MATCHES "compress-mode")  # CUDA 12.8
 endif()
 file(GLOB cuda_headers CONFIGURE_DEPENDS csrc/cuda/*.h csrc/cuda/*.cuh csrc/core/*.h)
 set(fused_flags -ftz=true)  # exponentials and roots without the instructions that scale denormal numbers
-foreach(name device fused plain)
+foreach(name decoder device encoder fused plain session)
   set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda_${name}.o)
   set(source ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cuda/${name}.cu)
   add_custom_command(OUTPUT ${object} DEPENDS ${source} ${cuda_headers} VERBATIM

@@ -22,6 +22,7 @@ from .errors import (
     TrmVersionError,
 )
 from .limits import Projection, project_limits
+from .on_device import DeviceArray, DeviceRefinement
 from .refinement import Refinement
 from .refiner import Refiner, load, refine
 from .spec import TrmSpec
@@ -29,6 +30,8 @@ from .spec import TrmSpec
 __version__: str = _core_module.__version__
 
 __all__ = [
+    "DeviceArray",
+    "DeviceRefinement",
     "Projection",
     "Refinement",
     "Refiner",

@@ -88,6 +88,8 @@ def _from_dlpack(name: str, value: Any) -> Array:
     if getattr(value, "requires_grad", False):
         value = value.detach()
     try:
+        if hasattr(value, "__cuda_array_interface__"):
+            raise BufferError("it lies on a GPU; refine_on_device of backend cuda reads it there")
         return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TrmInputError(f"{name}: cannot be taken by DLPack ({error}); expected a dense array on the CPU") from None

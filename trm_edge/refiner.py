@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .backends import Backend, Options, Source, open_backend
-from .errors import TrmInputError
+from .errors import TrmInputError, TrmUnsupportedError
+from .on_device import DeviceRefinement
 from .refinement import Refinement
 from .spec import TrmSpec
 
@@ -114,6 +115,63 @@ class Refiner:
         """
         arrays = (x, y0, features, slots, candidates, mask, last_action)
         return self._session().refine(arrays, puzzle_id, steps, halt, trajectory)
+
+    def refine_on_device(
+        self,
+        x: object,
+        y0: object = None,
+        steps: int = 4,
+        *,
+        trajectory: bool = False,
+        halt: float | None = None,
+        last_action: object = None,
+        features: object = None,
+        out: object = None,
+        stream: object = None,
+    ) -> DeviceRefinement:
+        """Refine on the GPU without waiting, with arrays that stay there: for action heads of backend ``cuda``.
+
+        Parameters are those of :meth:`refine`, but that arrays may lie in the memory of the GPU, with DLPack (torch,
+        CuPy, JAX) or ``__cuda_array_interface__`` (CuPy, Numba, pycuda); arrays of the host are copied. Values are not
+        checked beforehand: where one of ``y0`` or ``last_action`` is not finite the status is NONFINITE, and the answer
+        the draft, with the mean action in place of what is not finite there.
+
+        Parameters
+        ----------
+        steps
+            0 to 16.
+        out
+            ``[T, dof]`` float32 on the GPU, to be written; None: memory of this refiner, good until its next call.
+        stream
+            The CUDA stream to put the call on: one of torch, CuPy, pycuda or Numba, or a ``cudaStream_t`` as an int.
+            Inputs have to be ready there, and must not be overwritten before the stream has got there. None: a stream
+            of this refiner, which waits for its inputs; one call at a time is under way on it.
+
+        Returns
+        -------
+        DeviceRefinement
+
+        Raises
+        ------
+        TrmInputError
+            An argument is wrong; nothing was begun.
+        TrmUnsupportedError
+            Another backend, or a head that does not answer with actions.
+
+        Examples
+        --------
+        >>> answer = refiner.refine_on_device(x, y0, steps=4, stream=torch.cuda.current_stream())  # doctest: +SKIP
+        >>> actions = torch.from_dlpack(answer.y)  # doctest: +SKIP
+        """
+        session = self._session()
+        begin = getattr(session, "refine_on_device", None)
+        if begin is None:
+            raise TrmUnsupportedError(
+                f"refine_on_device: for backend cuda, this is {self.backend}; call refine, or load with backend='cuda'"
+            )
+        arrays = (x, y0, features, None, None, None, last_action)
+        answer: DeviceRefinement = begin(arrays, steps, halt, trajectory, out, stream)
+        return answer
 
     def begin(
         self,

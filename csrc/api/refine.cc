@@ -62,7 +62,7 @@ trm_status finish(const Session& session, trm_status status, bool draft, bool st
 
 trm_status refine(Session& session, const Call& call, int32_t steps, float halt, double start, trm_outputs* out) {
     session.begin(call);
-    session.expect(halt >= 0 ? 1 : steps);
+    session.expect(steps, halt);
     trm_status status = TRM_OK;
     if (call.answer_rows == 0) steps = 0;
     if (!session.inputs_finite()) {
@@ -108,8 +108,10 @@ trm_status trm_begin(trm_session* session, const trm_inputs* inputs) {
     if (!hold.taken()) return busy();
     trm::Call call;
     if (trm_status s = validate_inputs(session->core.model().spec, inputs, &call)) return s;
-    session->core.begin(call);
-    return TRM_OK;
+    return guarded([&] {
+        session->core.begin(call);
+        return TRM_OK;
+    });
 }
 
 trm_status trm_step(trm_session* session, const trm_tensor* x, const trm_tensor* features,
@@ -129,6 +131,61 @@ trm_status trm_step(trm_session* session, const trm_tensor* x, const trm_tensor*
         const bool stepped = core.step(fresh.x, fresh.features, fresh.last_action);
         if (stepped) record_step(core, 0, outputs);
         return finish(core, stepped ? TRM_OK : TRM_NONFINITE, !stepped, stepped, start, outputs);
+    });
+}
+
+trm_status trm_refine_async(trm_session* session, const trm_inputs* inputs, int32_t steps, float halt, float* y,
+                            void* stream, trm_device_answer* answer) {
+    if (session == nullptr) return fail(TRM_INVALID_ARGUMENT, "session: expected a session, got null");
+    if (answer == nullptr) return fail(TRM_INVALID_ARGUMENT, "answer: expected a trm_device_answer, got null");
+    const Hold hold(session);
+    if (!hold.taken()) return busy();
+    const trm::Spec& spec = session->core.model().spec;
+    if (session->core.device() == nullptr || spec.answer != trm::Answer::kActions)
+        return fail(TRM_UNSUPPORTED, "trm_refine_async: for action heads of backend cuda; call trm_refine");
+    trm::Call call;
+    if (trm_status s = validate_inputs(spec, inputs, &call, Values::kUnread)) return s;
+    if (trm_status s = validate_steps(spec, steps, halt)) return s;
+    if (steps > TRM_MAX_ASYNC_STEPS)
+        return fail(TRM_INVALID_ARGUMENT, "steps: expected 0..%d in a call that does not wait, got %d",
+                    TRM_MAX_ASYNC_STEPS, steps);
+    return guarded([&] {
+        const trm::DeviceAnswer found = session->core.refine_async(call, steps, halt, y, stream);
+        *answer = {found.y, found.halt_logits, found.trajectory};
+        return TRM_OK;
+    });
+}
+
+trm_status trm_wait(trm_session* session, trm_outputs* outputs) {
+    const double start = now_us();
+    if (session == nullptr) return fail(TRM_INVALID_ARGUMENT, "session: expected a session, got null");
+    const Hold hold(session);
+    if (!hold.taken()) return busy();
+    const int steps = session->core.steps_in_flight();
+    if (steps < 0) return fail(TRM_NOT_BEGUN, "trm_wait: no call is under way; call trm_refine_async first");
+    const trm::Spec& spec = session->core.model().spec;
+    if (trm_status s = validate_outputs(spec, spec.answer_rows, 0, steps, outputs)) return s;
+    return guarded([&] {
+        const trm::DeviceOutcome outcome = session->core.device()->wait(
+            {static_cast<float*>(outputs->y), outputs->halt_logits, static_cast<float*>(outputs->trajectory)});
+        outputs->steps_run = outcome.steps_run;
+        outputs->confidence = outcome.confidence;
+        outputs->duration_us = now_us() - start;
+        return static_cast<trm_status>(outcome.status);
+    });
+}
+
+void* trm_session_stream(trm_session* session) {
+    return session && session->core.device() ? session->core.device()->stream() : nullptr;
+}
+
+trm_status trm_order_streams(trm_session* session, void* before, void* after) {
+    if (session == nullptr) return fail(TRM_INVALID_ARGUMENT, "session: expected a session, got null");
+    if (session->core.device() == nullptr)
+        return fail(TRM_UNSUPPORTED, "trm_order_streams: for sessions of backend cuda");
+    return guarded([&] {
+        session->core.device()->order(before, after);
+        return TRM_OK;
     });
 }
 

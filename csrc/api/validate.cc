@@ -116,7 +116,7 @@ trm_status check_last_action(const Spec& spec, const trm_tensor& last_action, Ca
     }
     if (trm_status s = check("last_action", last_action, TRM_F32, vector_of(spec.dof))) return s;
     call->last_action = static_cast<const float*>(last_action.data);
-    return check_finite("last_action", call->last_action, static_cast<size_t>(spec.dof));
+    return TRM_OK;
 }
 
 trm_status check_features(const Spec& spec, const trm_tensor& features, Call* call) {
@@ -141,7 +141,16 @@ trm_status check_actions(const Spec& spec, const trm_inputs& in, Call* call) {
     }
     if (trm_status s = check("y0", in.y0, TRM_F32, matrix_of(spec.answer_rows, spec.dof))) return s;
     call->y0 = static_cast<const float*>(in.y0.data);
-    return check_finite("y0", call->y0, static_cast<size_t>(spec.answer_rows) * static_cast<size_t>(spec.dof));
+    return TRM_OK;
+}
+
+// What limits are projected from has to be finite; other inputs only decide whether there is an answer.
+trm_status check_values(const Spec& spec, const Call& call) {
+    const size_t dof = static_cast<size_t>(spec.dof);
+    if (call.y0 != nullptr) {
+        if (trm_status s = check_finite("y0", call.y0, static_cast<size_t>(spec.answer_rows) * dof)) return s;
+    }
+    return call.last_action == nullptr ? TRM_OK : check_finite("last_action", call.last_action, dof);
 }
 
 trm_status check_choices(const Call& call) {
@@ -224,7 +233,7 @@ trm_status check_buffer(const char* name, const void* data, size_t bytes, size_t
 
 }  // namespace
 
-trm_status validate_inputs(const Spec& spec, const trm_inputs* inputs, Call* call) noexcept {
+trm_status validate_inputs(const Spec& spec, const trm_inputs* inputs, Call* call, Values values) noexcept {
     if (inputs == nullptr || inputs->struct_size != sizeof(trm_inputs)) {
         return fail(TRM_INVALID_ARGUMENT, "inputs: expected a trm_inputs started with TRM_INPUTS_INIT");
     }
@@ -232,7 +241,8 @@ trm_status validate_inputs(const Spec& spec, const trm_inputs* inputs, Call* cal
     if (trm_status s = check_last_action(spec, inputs->last_action, call)) return s;
     switch (spec.answer) {
         case Answer::kActions:
-            return check_actions(spec, *inputs, call);
+            if (trm_status s = check_actions(spec, *inputs, call)) return s;
+            return values == Values::kUnread ? TRM_OK : check_values(spec, *call);
         case Answer::kSlots:
             return check_slots(spec, *inputs, call);
         case Answer::kTokens:
@@ -270,7 +280,10 @@ trm_status validate_refresh(const Session& session, const trm_tensor* x, const t
     if (features != nullptr && !absent(*features)) {
         if (trm_status s = check_features(spec, *features, call)) return s;
     }
-    return last_action == nullptr ? TRM_OK : check_last_action(spec, *last_action, call);
+    if (last_action != nullptr) {
+        if (trm_status s = check_last_action(spec, *last_action, call)) return s;
+    }
+    return check_values(spec, *call);
 }
 
 trm_status validate_outputs(const Spec& spec, int answer_rows, int num_candidates, int32_t steps,

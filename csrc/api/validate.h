@@ -8,7 +8,10 @@
 namespace trm::api {
 
 // Each returns TRM_OK, or TRM_INVALID_ARGUMENT with a message that names the field, what it should be and what it is.
-trm_status validate_inputs(const Spec& spec, const trm_inputs* inputs, Call* call) noexcept;
+// Values of actions are looked at, but where the arrays may be a device's.
+enum class Values { kChecked, kUnread };
+trm_status validate_inputs(const Spec& spec, const trm_inputs* inputs, Call* call,
+                           Values values = Values::kChecked) noexcept;
 trm_status validate_steps(const Spec& spec, int32_t steps, float halt) noexcept;
 trm_status validate_refresh(const Session& session, const trm_tensor* x, const trm_tensor* features,
                             const trm_tensor* last_action, Call* call) noexcept;

@@ -1,4 +1,5 @@
 // From the answer rows of y to an answer, its logits, and the halt logit.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -20,15 +21,20 @@ int argmax(const float* values, int count) {
 
 // False where the answer or the halt logit is not finite.
 bool Session::decode() {
-    const Model& m = *model_;
-    double halt = m.halt_bias;  // row 0 of y decides; it is a register
-    for (int i = 0; i < m.spec.hidden_size; ++i) {
-        halt += static_cast<double>(decoded_[i]) * static_cast<double>(m.halt_weight[static_cast<size_t>(i)]);
-    }
-    const float halt_logit = static_cast<float>(halt);
+    const float halt_logit = device_ ? decoded_.halt_logit : own_halt_logit();
     if (!std::isfinite(halt_logit) || !decode_answer()) return false;
     halt_logit_ = halt_logit;  // a step that does not count leaves the one before it standing
     return true;
+}
+
+// Row 0 of y decides; it is a register.
+float Session::own_halt_logit() const {
+    const Model& m = *model_;
+    double halt = m.halt_bias;
+    for (int i = 0; i < m.spec.hidden_size; ++i) {
+        halt += static_cast<double>(y_[i]) * static_cast<double>(m.halt_weight[static_cast<size_t>(i)]);
+    }
+    return static_cast<float>(halt);
 }
 
 bool Session::decode_answer() {
@@ -48,15 +54,23 @@ bool Session::decode_actions() {
     const Model& m = *model_;
     const size_t dof = static_cast<size_t>(m.spec.dof);
     const size_t count = static_cast<size_t>(answer_rows_) * dof;
-    linear(m.decoder, decoded_answer_rows(), answer_rows_, actions_);
-    for (size_t i = 0; i < count; ++i) actions_[i] = draft_[i] + m.draft.std[i % dof] * actions_[i];
+    if (device_) {
+        for (size_t i = 0; i < count; ++i) actions_[i] = draft_[i] + decoded_.values[i];
+    } else {
+        linear(m.decoder, answer_rows_of(y_), answer_rows_, actions_);
+        for (size_t i = 0; i < count; ++i) actions_[i] = draft_[i] + m.draft.std[i % dof] * actions_[i];
+    }
     return all_finite(actions_, count);
 }
 
 bool Session::decode_tokens() {
     const Model& m = *model_;
     const size_t V = static_cast<size_t>(m.spec.vocab_size), S = static_cast<size_t>(answer_rows_);
-    linear(m.decoder, decoded_answer_rows(), answer_rows_, logits_);
+    if (device_) {
+        std::copy_n(decoded_.values, S * V, logits_);
+    } else {
+        linear(m.decoder, answer_rows_of(y_), answer_rows_, logits_);
+    }
     for (size_t s = 0; s < S; ++s) chosen_[s] = argmax(logits_ + s * V, m.spec.vocab_size);
     return all_finite(logits_, S * V);
 }
@@ -65,8 +79,13 @@ bool Session::decode_tokens() {
 bool Session::decode_slots() {
     const Model& m = *model_;
     const size_t D = static_cast<size_t>(m.spec.hidden_size), M = static_cast<size_t>(num_candidates_);
-    linear(m.query, decoded_answer_rows(), answer_rows_, queries_);
-    if (M) m.kernels.linear(packed_keys_, num_candidates_, m.spec.hidden_size, queries_, D, answer_rows_, logits_, M);
+    if (device_) {
+        std::copy_n(decoded_.values, static_cast<size_t>(answer_rows_) * M, logits_);
+    } else {
+        linear(m.query, answer_rows_of(y_), answer_rows_, queries_);
+        if (M)
+            m.kernels.linear(packed_keys_, num_candidates_, m.spec.hidden_size, queries_, D, answer_rows_, logits_, M);
+    }
     const float scale = 1.0f / std::sqrt(static_cast<float>(D));
     for (size_t s = 0; s < static_cast<size_t>(answer_rows_); ++s) {
         int best = -1;

@@ -28,6 +28,7 @@ void Session::begin(const Call& call) {
     const Model& m = *model_;
     const Spec& spec = m.spec;
     begun_ = true;
+    in_flight_ = -1;
     steps_run_ = 0;
     answer_rows_ = call.answer_rows;
     context_rows_ = call.context_rows;
@@ -39,18 +40,25 @@ void Session::begin(const Call& call) {
     slots_finite_ = all_finite(call.slots, area(answer_rows_, spec.slot_size)) &&
                     all_finite(call.candidates, area(num_candidates_, spec.candidate_size));
 
+    keep(call);
+    expected_ = ahead_ = taken_ = 0;
+    if (device_) {
+        Call own = call;
+        if (own.tokens) own.tokens = choices_;
+        if (spec.answer == Answer::kSlots) own.choices = choices_;
+        device_->begin(own);
+        return;
+    }
     set_positions();
     for (int r = 0; r < rows(); ++r) {
         std::copy_n(m.y_init.data(), spec.hidden_size, y_ + area(r, spec.hidden_size));
         std::copy_n(m.z_init.data(), spec.hidden_size, z_ + area(r, spec.hidden_size));
     }
     encode_registers(call.puzzle_id);
-    encode_draft(call);
+    encode_draft();
     if (spec.answer == Answer::kActions && features_finite_) encode_features(call.features);
     if (spec.answer == Answer::kSlots && slots_finite_) encode_slots(call);
     if (x_finite_) encode_context(call.x);
-    expected_ = ahead_ = taken_ = 0;
-    if (device_) device_->begin(answer_rows_, context_rows_);
 }
 
 bool Session::refresh(const float* x, const float* features) {
@@ -59,9 +67,12 @@ bool Session::refresh(const float* x, const float* features) {
     const bool features_finite =
         features ? all_finite(features, area(answer_rows_, spec.feature_size)) : features_finite_;
     if (!(x_finite && features_finite && slots_finite_)) return false;
-    if (x) encode_context(x);
-    if (features) encode_features(features);
-    if (device_ && (x || features)) device_->refresh();
+    if (device_) {
+        if (x || features) device_->refresh(x, features);
+    } else {
+        if (x) encode_context(x);
+        if (features) encode_features(features);
+    }
     x_finite_ = features_finite_ = true;
     return true;
 }
@@ -108,31 +119,37 @@ void Session::encode(const Encoder& encoder, const float* values, int count, flo
     linear(encoder.linear, staged_, count, out);
 }
 
-// Keep the draft, and add its encoding to the answer rows of y. Indices were checked in the caller's array, which
-// another thread may have changed since: the copies are clamped, so that such a race gives a wrong answer and not a
-// wild read.
-void Session::encode_draft(const Call& call) {
+// Keep what answers are made from. Indices were checked in the caller's array, which another thread may have changed
+// since: the copies are clamped, so that such a race gives a wrong answer and not a wild read.
+void Session::keep(const Call& call) {
     const Model& m = *model_;
     const Spec& spec = m.spec;
-    if (spec.answer == Answer::kTokens) {
-        const int D = spec.hidden_size;
-        std::copy_n(call.tokens, answer_rows_, choices_);
-        for (int s = 0; s < answer_rows_; ++s) {
-            choices_[s] = std::clamp(choices_[s], 0, spec.vocab_size - 1);
-            std::copy_n(m.token_embedding.data() + area(choices_[s], D), D, answer_rows_of(e_) + area(s, D));
+    for (int s = 0; s < answer_rows_; ++s) {
+        if (spec.answer == Answer::kTokens) {
+            choices_[s] = std::clamp(call.tokens[s], 0, spec.vocab_size - 1);
+        } else if (spec.answer == Answer::kSlots) {
+            choices_[s] = call.choices ? std::clamp(call.choices[s], -1, num_candidates_ - 1) : -1;
+            for (size_t i = area(s, num_candidates_); i < area(s + 1, num_candidates_); ++i)
+                mask_[i] = call.mask[i] != 0;
+        } else {  // without a draft the mean action stands for it, and is encoded as 0
+            const float* action = call.y0 ? call.y0 + area(s, spec.dof) : m.draft.mean.data();
+            std::copy_n(action, spec.dof, draft_ + area(s, spec.dof));
         }
-        add_learned_positions(answer_rows_of(e_), spec.registers, answer_rows_);
-    } else if (spec.answer == Answer::kSlots) {
-        for (int s = 0; s < answer_rows_; ++s) choices_[s] = call.choices ? call.choices[s] : -1;
-        for (int s = 0; s < answer_rows_; ++s) choices_[s] = std::clamp(choices_[s], -1, num_candidates_ - 1);
-    } else {  // without a draft the mean action stands for it, and is encoded as 0
-        for (int t = 0; t < answer_rows_; ++t) {
-            const float* action = call.y0 ? call.y0 + area(t, spec.dof) : m.draft.mean.data();
-            std::copy_n(action, spec.dof, draft_ + area(t, spec.dof));
-        }
-        float* encoded = answer_rows_of(e_);  // free until encode_features
-        encode(m.draft, draft_, answer_rows_, encoded);
-        add_to(answer_rows_of(y_), encoded, area(answer_rows_, spec.hidden_size));
+    }
+}
+
+// Encodings of the draft: tokens are the answer rows of e, actions are added to those of y. Slots: see encode_slots.
+void Session::encode_draft() {
+    const Model& m = *model_;
+    const int D = m.spec.hidden_size;
+    float* rows = answer_rows_of(e_);  // for actions, free until encode_features
+    if (m.spec.answer == Answer::kTokens) {
+        for (int s = 0; s < answer_rows_; ++s)
+            std::copy_n(m.token_embedding.data() + area(choices_[s], D), D, rows + area(s, D));
+        add_learned_positions(rows, m.spec.registers, answer_rows_);
+    } else if (m.spec.answer == Answer::kActions) {
+        encode(m.draft, draft_, answer_rows_, rows);
+        add_to(answer_rows_of(y_), rows, area(answer_rows_, D));
     }
 }
 
@@ -145,10 +162,6 @@ void Session::encode_slots(const Call& call) {
     for (int s = 0; s < answer_rows_; ++s) {
         const float* key = choices_[s] < 0 ? m.key_none.data() : keys_ + area(choices_[s], D);
         add_to(answer_rows_of(y_) + area(s, D), key, static_cast<size_t>(D));
-        for (int i = 0; i < num_candidates_; ++i) {
-            mask_[area(s, num_candidates_) + static_cast<size_t>(i)] =
-                call.mask[area(s, num_candidates_) + static_cast<size_t>(i)] != 0;
-        }
     }
     encode(m.slots, call.slots, answer_rows_, answer_rows_of(e_));
     add_learned_positions(answer_rows_of(e_), m.spec.registers, answer_rows_);

@@ -21,12 +21,19 @@ void Session::recur() {
 // The same on a device, which runs as many steps at once as are expected; then they are handed out one by one.
 void Session::recur_on_device() {
     if (taken_ == ahead_) {
-        ahead_ = std::clamp(expected_, 1, DeviceSession::kMaxAhead);
+        ahead_ = device_->run(std::clamp(expected_, 1, DeviceSession::kMaxAhead), halt_);
         taken_ = 0;
-        device_->run(ahead_);
         expected_ -= ahead_;
     }
-    decoded_ = device_->y_after(taken_++);
+    decoded_ = device_->step(taken_++);
+}
+
+DeviceAnswer Session::refine_async(const Call& call, int steps, float halt, float* y, void* stream) {
+    begun_ = false;
+    in_flight_ = -1;
+    const DeviceAnswer answer = device_->refine_async(call, steps, halt, y, stream);
+    in_flight_ = steps;
+    return answer;
 }
 
 // states = net(states), by all threads of the session.

@@ -22,18 +22,18 @@ Arena Session::lay_out(std::byte* base) {
     const size_t staged = std::max({area(spec.max_context, spec.context_size), area(S, spec.feature_size),
                                     area(S, spec.dof), area(S, spec.slot_size), area(M, spec.candidate_size)});
     Arena arena(base);
-    e_ = device_ ? device_->e() : arena.take<float>(area(L, D));
-    y_ = device_ ? device_->y() : arena.take<float>(area(L, D));
-    z_ = device_ ? device_->z() : arena.take<float>(area(L, D));
-    decoded_ = y_;
-    scratch_ = device_ ? nullptr : arena.take<float>(m.kernels.scratch_floats(m.shape, L, team_.threads()));
-    staged_ = arena.take<float>(staged);
+    const auto own = [&](size_t count) { return device_ ? nullptr : arena.take<float>(count); };
+    e_ = own(area(L, D));
+    y_ = own(area(L, D));
+    z_ = own(area(L, D));
+    scratch_ = own(m.kernels.scratch_floats(m.shape, L, team_.threads()));
+    staged_ = own(staged);
     draft_ = arena.take<float>(area(S, spec.dof));
     actions_ = arena.take<float>(area(S, spec.dof));
     last_action_ = arena.take<float>(static_cast<size_t>(spec.dof));
-    keys_ = arena.take<float>(area(M, D));
-    packed_keys_ = arena.take<Word>(M ? m.kernels.linear_words(M, D) : 0);
-    queries_ = arena.take<float>(M ? area(S, D) : 0);
+    keys_ = own(area(M, D));
+    packed_keys_ = arena.take<Word>(M && !device_ ? m.kernels.linear_words(M, D) : 0);
+    queries_ = own(M ? area(S, D) : 0);
     logits_ = arena.take<float>(area(S, std::max(M, spec.vocab_size)));
     choices_ = arena.take<int32_t>(static_cast<size_t>(S));
     chosen_ = arena.take<int32_t>(static_cast<size_t>(S));
@@ -92,10 +92,6 @@ size_t Session::logits_bytes() const {
 
 float* Session::answer_rows_of(float* states) const {
     return states + static_cast<size_t>(model_->spec.registers) * static_cast<size_t>(model_->spec.hidden_size);
-}
-
-const float* Session::decoded_answer_rows() const {
-    return decoded_ + static_cast<size_t>(model_->spec.registers) * static_cast<size_t>(model_->spec.hidden_size);
 }
 
 float* Session::context_rows_of(float* states) const {

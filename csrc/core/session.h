@@ -5,28 +5,12 @@
 #include <cstdint>
 #include <memory>
 
+#include "core/call.h"
 #include "core/memory.h"
 #include "core/model.h"
 #include "core/team.h"
 
 namespace trm {
-
-// The inputs of one call, already validated. Pointers that the answer kind does not use are null.
-struct Call {
-    int answer_rows = 0;                 // T or S
-    int context_rows = 0;                // P
-    int num_candidates = 0;              // M
-    int puzzle_id = 0;                   // tokens
-    const float* x = nullptr;            // [P, Dx]
-    const int32_t* tokens = nullptr;     // tokens: x [S]
-    const float* y0 = nullptr;           // actions: [T, dof], null for the mean action
-    const int32_t* choices = nullptr;    // slots: y0 [S], null for all -1
-    const float* features = nullptr;     // actions: [T, Df]
-    const float* slots = nullptr;        // slots: [S, Ds]
-    const float* candidates = nullptr;   // slots: [M, Dc]
-    const uint8_t* mask = nullptr;       // slots: [S, M]
-    const float* last_action = nullptr;  // actions: [dof] or null
-};
 
 struct SessionOptions {
     int threads = 1;
@@ -44,8 +28,20 @@ class Session {
     // Encode a call: the rows injected at every latent update, and the first y and z.
     void begin(const Call& call);
 
-    // Say how many steps will be asked for without anything fresh between them, so that a device may run them at once.
-    void expect(int steps) { expected_ = steps; }
+    // Say how many steps will be asked for without anything fresh between them, or fewer where one's confidence reaches
+    // `halt` (negative: never), so that a device may run them at once.
+    void expect(int steps, float halt) {
+        expected_ = steps;
+        halt_ = halt;
+    }
+
+    // A whole call without waiting; see DeviceSession.
+    DeviceAnswer refine_async(const Call& call, int steps, float halt, float* y, void* stream);
+    // How many steps the last one was asked for, where no other call came after it; else -1.
+    int steps_in_flight() const { return in_flight_; }
+
+    // The device that the recursion runs on; null: the processor.
+    DeviceSession* device() const { return device_.get(); }
 
     // Run one refinement step. Nullable: x, features, last_action; where given they replace those of the step before.
     // False where a value was not finite: in an input (nothing has changed then), or inside.
@@ -76,13 +72,13 @@ class Session {
     Arena lay_out(std::byte* base);
     int rows() const { return model_->spec.registers + answer_rows_ + context_rows_; }
     float* answer_rows_of(float* states) const;
-    const float* decoded_answer_rows() const;
     float* context_rows_of(float* states) const;
 
     // encode.cc: e and the first y and z
+    void keep(const Call& call);
     void set_positions();
     void encode_registers(int puzzle_id);
-    void encode_draft(const Call& call);
+    void encode_draft();
     void encode_slots(const Call& call);
     void encode_features(const float* features);
     void encode_context(const float* x);
@@ -98,6 +94,7 @@ class Session {
 
     // decode.cc: false where a value is not finite
     bool decode();
+    float own_halt_logit() const;
     bool decode_answer();
     bool decode_actions();
     bool decode_tokens();
@@ -113,10 +110,12 @@ class Session {
     bool has_last_action_ = false;
     int answer_rows_ = 0, context_rows_ = 0, num_candidates_ = 0, steps_run_ = 0;
     int expected_ = 0, ahead_ = 0, taken_ = 0;  // steps to come; that a device ran last, and those used of them
+    int in_flight_ = -1;
+    float halt_ = -1;
     float halt_logit_ = 0;
+    DeviceStep decoded_{};  // what a device says of the last step
 
-    float *e_, *y_, *z_;          // [L, D]
-    const float* decoded_;        // y of the last step: y_, or where a device left it
+    float *e_, *y_, *z_;          // [L, D]; null where a device has them
     float* scratch_;              // the kernels' own
     float* staged_;               // one input, normalised
     float *draft_, *actions_;     // actions: y0 and the last step's answer [T, dof]

@@ -33,14 +33,17 @@ struct Params {
     float norm_eps, query_scale;
     const float2* rope;  // [positions, head / 2] cos and sin; null: no rotary positions
 
-    const float *host_e, *host_y, *host_z;
-    float* host_out;             // [steps, rows, D]
-    float *e, *y, *z, *ye, *ze;  // y + e and z + e, as y and z change
-    float *state, *middle;       // [kCopies, row_stride, D], before their norm
-    __nv_bfloat16* qkv;          // [kCopies] q and k [row_stride, D], v [row_stride / 16, D, 16]
-    __nv_bfloat16* inner;        // [kCopies, row_stride, I]
-    float* norms;                // [rows] inverse rms of the last rows normalised, for kernels of their own
-    unsigned* arrivals;          // counters of the grid barriers
+    const float *given_e, *given_y, *given_z;  // [rows, D], as a call brings them
+    float* out;                                // [steps, rows, D]: y after each step
+    float halt;                                // stop after the first step with this confidence; negative: never
+    const float *halt_weight, *halt_bias;      // [D], [1]
+    int* ran;                                  // becomes the number of steps that there were
+    float *e, *y, *z, *ye, *ze;                // y + e and z + e, as y and z change
+    float *state, *middle;                     // [kCopies, row_stride, D], before their norm
+    __nv_bfloat16* qkv;                        // [kCopies] q and k [row_stride, D], v [row_stride / 16, D, 16]
+    __nv_bfloat16* inner;                      // [kCopies, row_stride, I]
+    float* norms;        // [rows] inverse rms of the last rows normalised, for kernels of their own
+    unsigned* arrivals;  // counters of the grid barriers
     int operand_offset, partial_offset, inverse_offset, own_offset;  // in shared memory [16 bytes]; weights come first
 };
 
@@ -96,6 +99,8 @@ TRM_HD void advance(const Params& p, Moment& m) {
     ++m.step;
 }
 
+TRM_HD bool begins_step(const Moment& m) { return m.number > 0 && m.s == 0 && m.l == 0 && m.h == 0; }
+
 TRM_HD int sublayers(const Params& p) { return p.steps * p.h_cycles * (p.l_cycles + 1) * 2 * p.plan.layers; }
 
 // What a sublayer starts from. `z` gets the first l_cycles evaluations of a cycle, `y` the last.
@@ -109,7 +114,7 @@ TRM_HD Source source_of(const Params& p, const Moment& m) {
 TRM_HD Keep keep_of(const Params& p, const Moment& m) {
     if (m.s > 0 || m.number == 0) return {};
     const bool y = m.l == 0;
-    float* out = y && m.h == 0 ? p.host_out + static_cast<int64_t>(m.step - 1) * p.rows * p.plan.hidden : nullptr;
+    float* out = y && m.h == 0 ? p.out + static_cast<int64_t>(m.step - 1) * p.rows * p.plan.hidden : nullptr;
     return {y ? p.y : p.z, y ? p.ye : p.ze, out};
 }
 
@@ -117,6 +122,7 @@ TRM_HD Keep keep_of(const Params& p, const Moment& m) {
 struct Own {
     Range qkv, inner, hidden;  // tiles of columns
     int group, groups;         // tiles of rows group, group + groups, ... in narrow phases
+    bool halted;               // after the step before
 };
 
 // One CTA of a kernel for models with D = kHidden and heads of kHeadChunks * kChunk. The plan is a copy in which these
@@ -144,13 +150,16 @@ struct Cta {
           warp(static_cast<int>(threadIdx.x) / 32),
           lane(static_cast<int>(threadIdx.x) % 32) {
         if (thread == 0)
-            *reinterpret_cast<Own*>(shared + p.own_offset) = {plan.qkv_share(number), plan.inner_share(number),
-                                                              plan.hidden_share(number), plan.group_of(number),
-                                                              plan.groups()};
+            *reinterpret_cast<Own*>(shared + p.own_offset) = {plan.qkv_share(number),
+                                                              plan.inner_share(number),
+                                                              plan.hidden_share(number),
+                                                              plan.group_of(number),
+                                                              plan.groups(),
+                                                              false};
         __syncthreads();
     }
 
-    __device__ const Own& own() const { return *reinterpret_cast<const Own*>(shared + p.own_offset); }
+    __device__ Own& own() const { return *reinterpret_cast<Own*>(shared + p.own_offset); }
     __device__ int lane_number() const { return thread % 32; }
     __device__ uint4* operand() const { return shared + p.operand_offset; }
     __device__ float4* partial() const { return reinterpret_cast<float4*>(shared + p.partial_offset); }

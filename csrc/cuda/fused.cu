@@ -65,14 +65,16 @@ __global__ void __launch_bounds__(kThreads, 1) persistent(const __grid_constant_
     if (c.thread == 0) barriers.arrive(0);
     barriers.wait(0);
     // One loop over all sublayers: several copies of the code would not stay in the instruction cache.
+    Moment m{};
 #pragma unroll 1
-    for (Moment m{}; m.step < p.steps; advance(p, m)) {
+    for (; m.step < p.steps; advance(p, m)) {
+        if (p.halt >= 0 && begins_step(m) && has_halted(c, m)) break;
         if (p.plan.layers == 1 && m.s == 0 && m.number > 0) barriers.wait(m.number);  // rows kept two sublayers ago
         wide_phase(c, m);
         keep_house(c, barriers, m);
         narrow_phase<kHeadChunks>(c, m);
     }
-    finish_phase(c);
+    finish_phase(c, m);
     if (c.thread == 0) barriers.leave();
 #endif
 }
@@ -110,7 +112,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <int kHidden, int kHeadChunks>
 __global__ void __launch_bounds__(kThreads, 1) finish_kernel(const __grid_constant__ Params p) {
 #if TRM_HAS_BF16_MMA
-    finish_phase(Cta<kHidden, kHeadChunks, false>(p, shared_memory));
+    finish_phase(Cta<kHidden, kHeadChunks, false>(p, shared_memory), Moment{sublayers(p), p.steps, 0, 0, 0});
 #endif
 }
 
@@ -277,7 +279,7 @@ void FusedWeights::place(int working_bytes) {
 
 class FusedRunner : public Runner {
   public:
-    FusedRunner(std::shared_ptr<const FusedWeights> weights, bool persistent)
+    FusedRunner(std::shared_ptr<const FusedWeights> weights, bool persistent, const HaltHead& halt_head)
         : weights_(std::move(weights)),
           persistent_(persistent),
           rows_(static_cast<size_t>(plan().rows_size()) * (5 + 2 * kCopies)),
@@ -293,6 +295,8 @@ class FusedRunner : public Runner {
         params_.inner = params_.qkv + 3 * kCopies * one;
         params_.norms = norms_.get();
         params_.arrivals = arrivals_.get();
+        params_.halt_weight = halt_head.weight;
+        params_.halt_bias = halt_head.bias;
         if (!persistent_) forget_residence();
         const Kernels& k = weights_->kernels;
         allow_shared(reinterpret_cast<const void*>(k.persistent), weights_->shared_bytes);
@@ -310,10 +314,12 @@ class FusedRunner : public Runner {
         p.steps = run.steps;
         p.begin = run.begin;
         p.refresh = run.refresh;
-        p.host_e = run.e;
-        p.host_y = run.y;
-        p.host_z = run.z;
-        p.host_out = run.out;
+        p.given_e = run.e;
+        p.given_y = run.y;
+        p.given_z = run.z;
+        p.out = run.out;
+        p.halt = run.halt;
+        p.ran = run.ran;
         if (persistent_) {
             void* arguments[] = {&p};
             TRM_CUDA(cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(weights_->kernels.persistent),
@@ -323,6 +329,8 @@ class FusedRunner : public Runner {
         }
         graphs_.launch({p.rows, p.answer_end, p.steps, p.begin, p.refresh}, stream, [&] { enqueue_phases(p, stream); });
     }
+
+    bool stops_early() const override { return persistent_; }
 
   private:
     const Plan& plan() const { return weights_->params.plan; }
@@ -391,8 +399,9 @@ std::shared_ptr<const Weights> fused_weights(const Spec& spec, const NetShape& s
     return std::make_shared<const FusedWeights>(spec, shape, weights, device);
 }
 
-std::unique_ptr<Runner> fused_runner(std::shared_ptr<const Weights> weights, bool persistent) {
-    return std::make_unique<FusedRunner>(std::static_pointer_cast<const FusedWeights>(weights), persistent);
+std::unique_ptr<Runner> fused_runner(std::shared_ptr<const Weights> weights, bool persistent,
+                                     const HaltHead& halt_head) {
+    return std::make_unique<FusedRunner>(std::static_pointer_cast<const FusedWeights>(weights), persistent, halt_head);
 }
 
 }  // namespace trm::cuda

@@ -16,7 +16,8 @@ std::shared_ptr<const Weights> fused_weights(const Spec& spec, const NetShape& s
                                              const DeviceProperties& device);
 
 // `persistent`: all steps in one cooperative launch; else the graph of phases.
-std::unique_ptr<Runner> fused_runner(std::shared_ptr<const Weights> weights, bool persistent);
+std::unique_ptr<Runner> fused_runner(std::shared_ptr<const Weights> weights, bool persistent,
+                                     const HaltHead& halt_head);
 
 }  // namespace trm::cuda
 

@@ -26,7 +26,7 @@ __device__ __forceinline__ void clear_places(const C& c, int number, int thread,
         for (int part = 0; part < 3; ++part) clear(at.wide + part * plan.rows_size() + 8 * i);
 }
 
-// Fetch what the host has written, make the sums that the first evaluations add, and clear all places.
+// Fetch what a call brings, make the sums that the first evaluations add, and clear all places.
 template <class C>
 __device__ __forceinline__ void start_phase(const C& c) {
     const int count = c.p.rows * c.plan.hidden / 4, first = c.number * kThreads + c.thread;
@@ -34,8 +34,8 @@ __device__ __forceinline__ void start_phase(const C& c) {
     const auto at = [](const float* rows, int i) { return reinterpret_cast<const float4*>(rows)[i]; };
     const auto put = [](float* rows, int i, float4 value) { reinterpret_cast<float4*>(rows)[i] = value; };
     for (int i = first; i < count; i += stride) {
-        const float4 e = at(c.p.refresh ? c.p.host_e : c.p.e, i);
-        const float4 y = at(c.p.begin ? c.p.host_y : c.p.y, i), z = at(c.p.begin ? c.p.host_z : c.p.z, i);
+        const float4 e = at(c.p.refresh ? c.p.given_e : c.p.e, i);
+        const float4 y = at(c.p.begin ? c.p.given_y : c.p.y, i), z = at(c.p.begin ? c.p.given_z : c.p.z, i);
         if (c.p.refresh) put(c.p.e, i, e);
         if (c.p.begin) {
             put(c.p.y, i, y);
@@ -48,14 +48,48 @@ __device__ __forceinline__ void start_phase(const C& c) {
         for (int number = 0; number < 2 * kCopies; ++number) clear_places(c, number, first, stride);
 }
 
-// Leave y, normalised, for the host and for the next run.
+// Whether the step that has just been made, the one before `m`, is sure enough of its answer to be the last. Every CTA
+// works it out of the same values in the same order, so that all of them agree.
 template <class C>
-__device__ __forceinline__ void finish_phase(const C& c) {
-    const Source from{rows_before(c.p, sublayers(c.p)), false, nullptr};
+__device__ __forceinline__ bool has_halted(const C& c, const Moment& m) {
+    if (c.warp == 0) {
+        const float* row = rows_before(c.p, m.number);  // of registers, the first
+        float squares = 0, sum = 0;
+#pragma unroll 1
+        for (int first = 0; first < c.plan.hidden; first += 128) {
+            const int column = first + 4 * c.lane_number();
+            const bool inside = column < c.plan.hidden;
+            uint4 words;
+            do {
+                words = inside ? read_now(row + column) : make_uint4(0, 0, 0, 0);
+            } while (any_missing(largest(0, words)));
+            if (!inside) continue;
+            const float4 x = reinterpret_cast<const float4&>(words);
+            const float4 w = __ldg(reinterpret_cast<const float4*>(c.p.halt_weight + column));
+            squares += x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+            sum += x.x * w.x + x.y * w.y + x.z * w.z + x.w * w.w;
+        }
+#pragma unroll
+        for (int step = 16; step > 0; step /= 2) {
+            squares += __shfl_xor_sync(~0u, squares, step);
+            sum += __shfl_xor_sync(~0u, sum, step);
+        }
+        const float logit = sum * inverse_rms(squares, 1.0f / c.plan.hidden, c.p.norm_eps) + __ldg(c.p.halt_bias);
+        if (c.lane_number() == 0) c.own().halted = 1.0f / (1.0f + __expf(-logit)) >= c.p.halt;
+    }
+    __syncthreads();
+    return c.own().halted;
+}
+
+// Leave y, normalised, for the decoder and for the next run; `end` is the moment after the last one.
+template <class C>
+__device__ __forceinline__ void finish_phase(const C& c, const Moment& end) {
+    const Source from{rows_before(c.p, end.number), false, nullptr};
 #pragma unroll 1
     for (int first = 0; first < c.p.rows; first += kRowTile) stage_rows<1>(c, from, first, c.inverse(kAttention));
-    float* out = c.p.host_out + static_cast<size_t>(c.p.steps - 1) * c.p.rows * c.plan.hidden;
+    float* out = c.p.out + static_cast<size_t>(end.step - 1) * c.p.rows * c.plan.hidden;
     keep_rows(c, from, Keep{c.p.y, c.p.ye, out}, c.thread, kThreads);
+    if (c.number == 0 && c.thread == 0) *c.p.ran = end.step;
 }
 
 }  // namespace trm::cuda

@@ -17,11 +17,7 @@
 #ifndef TRM_EDGE_CUDA_PLAN_H
 #define TRM_EDGE_CUDA_PLAN_H
 
-#ifdef __CUDACC__
-#define TRM_HD __host__ __device__ inline
-#else
-#define TRM_HD inline
-#endif
+#include "core/host_device.h"
 
 namespace trm::cuda {
 

@@ -19,14 +19,21 @@ struct DeviceProperties {
     bool cooperative;
 };
 
-// One run: where the host's arrays are, and what is to be done.
+// One run: where the rows are on the device, and what is to be done.
 struct Run {
-    const float *e, *y, *z;  // [rows, D], pinned
-    float* out;              // [steps, rows, D], pinned: y after each step
+    const float *e, *y, *z;  // [rows, D]
+    float* out;              // [steps, rows, D]: y after each step
     int answer_rows, context_rows;
     int steps;
     bool begin;    // start from y and z; else go on
     bool refresh;  // e is new (also at the begin)
+    float halt;    // the persistent kernel stops after the first step with this confidence; negative: never
+    int* ran;      // where it says how many steps there were
+};
+
+// The halt head, for a way that stops early: weights [D] and bias [1].
+struct HaltHead {
+    const float *weight, *bias;
 };
 
 // Weights of one way on the device, shared by sessions.
@@ -39,6 +46,8 @@ class Runner {
   public:
     virtual ~Runner() = default;
     virtual void enqueue(const Run& run, cudaStream_t stream) = 0;
+    // Whether it looks at `halt` and writes `ran`; else all steps are run.
+    virtual bool stops_early() const { return false; }
 };
 
 // Memory on the device, zeroed.

@@ -9,7 +9,8 @@ namespace trm::cuda {
 constexpr int kWideSlots = kPassRows * kPassColumns;
 
 // What a warp has of the rows of kRowTiles tiles from `first` on: every kWarps-th row. In place of rows past the last
-// one that one is read again, and nobody looks at what becomes of it.
+// one its first is read again, and nobody looks at what becomes of it. (Not the last one: all warps of all CTAs would
+// read the same row again and again, and it would come later.)
 template <int kRowTiles, class C>
 struct Rows {
     static constexpr int kRows = kRowTiles * kRowTile / kWarps, kHidden = C::kChunks * kChunk;
@@ -26,7 +27,8 @@ struct Rows {
         uint32_t most = 0;
 #pragma unroll
         for (int j = 0; j < kRows; ++j) {
-            const int row = at_most(first + c.warp + j * kWarps, c.p.rows - 1);
+            const int own = first + c.warp + j * kWarps;
+            const int row = own < c.p.rows ? own : at_most(first + c.warp, c.p.rows - 1);
             const float* from = base + c.plan.row_at(row, 4 * c.lane_number());
 #pragma unroll
             for (int i = 0; i < kFloats4; ++i) {

@@ -1,6 +1,4 @@
-// Python bindings: buffers in, buffers out. Everything else is behind the C ABI or in trm_edge/*.py.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
+// Python bindings: buffers in (arrays.h), buffers out. Everything else is behind the C ABI or in trm_edge/*.py.
 
 #include <algorithm>
 #include <memory>
@@ -10,9 +8,11 @@
 #include <utility>
 #include <vector>
 
+#include "arrays.h"
 #include "trm_edge/trm_edge.h"
 
 namespace py = pybind11;
+using trm::python::Arrays;
 
 namespace {
 
@@ -29,40 +29,7 @@ trm_status checked(Call&& call) {
     throw py::error_already_set();
 }
 
-trm_dtype dtype_of(const py::array& array) {
-    const py::dtype dtype = array.dtype();
-    if (dtype.is(py::dtype::of<float>())) return TRM_F32;
-    if (dtype.is(py::dtype::of<int32_t>())) return TRM_I32;
-    return dtype.is(py::dtype::of<bool>()) ? TRM_BOOL : TRM_ABSENT;
-}
-
-// The arrays of one call, kept alive until it is over. A dense array of a known dtype is passed on as it is; anything
-// else goes through trm_edge.inputs.as_array, which converts it or says what is wrong.
-class Arrays {
-  public:
-    trm_tensor operator()(const char* name, const py::object& value, trm_dtype expected) {
-        if (value.is_none()) return trm_tensor{nullptr, TRM_ABSENT, 0, {0, 0}};
-        py::array array = dense(name, value, expected);
-        trm_tensor tensor{array.data(), dtype_of(array), static_cast<int32_t>(array.ndim()), {0, 0}};
-        for (int i = 0; i < std::min<int>(tensor.ndim, 2); ++i) tensor.shape[i] = array.shape(i);
-        kept_[count_++] = std::move(array);
-        return tensor;
-    }
-
-  private:
-    static py::array dense(const char* name, const py::object& value, trm_dtype expected) {
-        if (py::isinstance<py::array>(value)) {
-            py::array array = py::reinterpret_borrow<py::array>(value);
-            constexpr int kReady = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-            if ((array.flags() & kReady) == kReady && dtype_of(array) != TRM_ABSENT) return array;
-        }
-        const py::dtype dtype(expected == TRM_F32 ? "float32" : expected == TRM_I32 ? "int32" : "bool");
-        return py::module_::import("trm_edge.inputs").attr("as_array")(name, value, dtype);
-    }
-
-    py::array kept_[8];
-    int count_ = 0;
-};
+uintptr_t address(const void* at) { return reinterpret_cast<uintptr_t>(at); }
 
 struct Model {
     // From a file, or from `bytes` where `path` is null.
@@ -109,6 +76,29 @@ class Session {
                                     in("last_action", last_action, TRM_F32)};
         return run(begun_, 1, true,
                    [&](trm_outputs* out) { return trm_step(session_.get(), &fresh[0], &fresh[1], &fresh[2], out); });
+    }
+
+    // Returns the address of y on the GPU; y and stream 0: the session's own.
+    uintptr_t refine_async(const py::tuple& given, int32_t steps, float halt, uintptr_t y, uintptr_t stream) {
+        Arrays arrays(true);
+        const trm_inputs in = inputs(arrays, given, 0);
+        trm_device_answer out{};
+        checked([&] {
+            return trm_refine_async(session_.get(), &in, steps, halt, reinterpret_cast<float*>(y),
+                                    reinterpret_cast<void*>(stream), &out);
+        });
+        begun_ = sizes_of(in);
+        return address(out.y);
+    }
+
+    py::tuple wait(int32_t steps, bool trajectory) {
+        return run(begun_, steps, trajectory, [&](trm_outputs* out) { return trm_wait(session_.get(), out); });
+    }
+
+    uintptr_t stream() const { return address(trm_session_stream(session_.get())); }
+    void order(uintptr_t before, uintptr_t after) {
+        const auto handle = [](uintptr_t stream) { return reinterpret_cast<void*>(stream); };
+        checked([&] { return trm_order_streams(session_.get(), handle(before), handle(after)); });
     }
 
   private:
@@ -195,5 +185,9 @@ PYBIND11_MODULE(_core, m) {
         .def(py::init<const Model&, int32_t, bool, int64_t>())
         .def("refine", &Session::refine)
         .def("begin", &Session::begin)
-        .def("step", &Session::step);
+        .def("step", &Session::step)
+        .def("refine_async", &Session::refine_async)
+        .def("wait", &Session::wait)
+        .def("stream", &Session::stream)
+        .def("order", &Session::order);
 }

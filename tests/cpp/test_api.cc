@@ -362,6 +362,26 @@ TEST_CASE("a session outlives the handle of its model") {
     CHECK(trm_refine(session.get(), &in, 2, TRM_NEVER_HALT, &out) == TRM_OK);
 }
 
+TEST_CASE("calls without waiting are for a GPU, and say so") {
+    Fixture f("actions_attention");
+    trm_device_answer answer{};
+    const auto begin = [&](trm_session* session, trm_device_answer* to) {
+        return trm_refine_async(session, &f.in, 2, TRM_NEVER_HALT, nullptr, nullptr, to);
+    };
+    CHECK(begin(f.session.get(), &answer) == TRM_UNSUPPORTED);
+    CHECK(std::string(trm_last_message()).find("backend cuda") != std::string::npos);
+    CHECK(begin(nullptr, &answer) == TRM_INVALID_ARGUMENT);
+    CHECK(begin(f.session.get(), nullptr) == TRM_INVALID_ARGUMENT);
+    CHECK(std::string(trm_last_message()).find("answer: ") == 0);
+    CHECK(trm_wait(f.session.get(), &f.out) == TRM_NOT_BEGUN);
+    CHECK(trm_wait(nullptr, &f.out) == TRM_INVALID_ARGUMENT);
+    CHECK(trm_session_stream(f.session.get()) == nullptr);
+    CHECK(trm_session_stream(nullptr) == nullptr);
+    CHECK(trm_order_streams(f.session.get(), nullptr, nullptr) == TRM_UNSUPPORTED);
+    CHECK(trm_order_streams(nullptr, nullptr, nullptr) == TRM_INVALID_ARGUMENT);
+    CHECK(f.y[0] == -77);
+}
+
 TEST_CASE("options: a wrong one is named, and nothing is made") {
     const Model made = load("actions_attention");
     trm_model* model = nullptr;

@@ -165,8 +165,9 @@ def _lines(files: list[Path]) -> int:
 
 
 def bindings_are_short(root: Path) -> list[str]:
-    lines = _lines(sorted((root / "csrc/python").glob("*.cc")))
-    return [] if 0 < lines < 200 else [f"csrc/python has {lines} lines"]
+    files = [file for file in sorted((root / "csrc/python").iterdir()) if file.suffix in SOURCES]
+    long = [f"{file.relative_to(root)} has {_lines([file])} lines" for file in files if _lines([file]) >= 200]
+    return long if files else ["csrc/python has no sources"]
 
 
 def build_file_is_short(root: Path) -> list[str]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
+
 from .._native import PRECISIONS, core
-from ..errors import Status, TrmInputError
+from ..errors import Status, TrmInputError, TrmNotBegunError, TrmUnsupportedError
 from ..inputs import check_halt, check_puzzle_id, check_steps
+from ..on_device import DeviceArray, DeviceRefinement, out_address, place, stream_handle
 from ..refinement import Refinement
 from ..spec import TrmSpec
 from .host import Arrays
 
+_ARRAYS = ("x", "y0", "features", "slots", "candidates", "mask", "last_action")
+MAX_ASYNC_STEPS = 16
+"""Of a call that does not wait: TRM_MAX_ASYNC_STEPS of the C ABI."""
 _NEVER_HALT = -1.0
 _NEVER_PARK = -1
 _STATUSES = {int(status): status for status in Status}
@@ -78,10 +85,68 @@ class FusedBackend:
 
 
 class CudaBackend(FusedBackend):
-    """The recursion on the first GPU, a launch a call; encoders, decoders and limits as in ``fused``."""
+    """All of a call on the first GPU; arrays of the host go there and back, those of the GPU stay where they are."""
 
     name = "cuda"
     _device = 1
+    _calls = 0  # so far; an answer on the GPU is good until the next one
+    _held: object = None  # inputs that our own stream may not have read yet
+
+    def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
+        """Run up to ``steps`` steps from the start, and wait for them."""
+        self._calls += 1
+        return super().refine(arrays, puzzle_id, steps, halt, trajectory)
+
+    def begin(self, arrays: Arrays, puzzle_id: object) -> None:
+        """Start a recursion that :meth:`step` carries on."""
+        self._calls += 1
+        super().begin(arrays, puzzle_id)
+
+    def refine_on_device(
+        self, arrays: Arrays, steps: int, halt: float | None, trajectory: bool, out: object, stream: object
+    ) -> DeviceRefinement:
+        """Put a whole call on a stream (None: our own) and return at once."""
+        session, spec = self._session, self.spec
+        if spec.answer != "actions":
+            raise TrmUnsupportedError(f"refine_on_device: for action heads, this one is for {spec.answer}; call refine")
+        count, stop = check_steps(steps, spec.answer), check_halt(halt)
+        handle = session.stream() if stream is None else stream_handle(stream)
+        order = session.order if stream is None else None
+        if self._held is not None:
+            self._finish()
+        placed, kept = zip(
+            *(place(name, value, np.float32, handle, order) for name, value in zip(_ARRAYS, arrays, strict=True)),
+            strict=True,
+        )
+        shape = (spec.answer_rows, spec.dof)
+        y_address, keeps_y = out_address(out, shape, handle)
+        self._calls += 1
+        call = self._calls
+        address = session.refine_async(placed, count, _NEVER_HALT if stop is None else stop, y_address, handle)
+        if stream is None:
+            self._held = (kept, keeps_y)
+
+        def check() -> None:
+            if call != self._calls:
+                raise TrmInputError(
+                    "answer: this refiner has been called again since, and its memory holds something else; "
+                    "copy the answer or wait() before, or give an `out`"
+                )
+
+        def wait() -> Refinement:
+            check()
+            found = session.wait(count, trajectory)
+            self._held = None
+            return _refinement(found, found[1])
+
+        y = out if out is not None else DeviceArray(address, shape, handle, session.order, check)
+        return DeviceRefinement(y, wait)
+
+    def _finish(self) -> None:
+        """Wait until our own stream has read what it was given."""
+        self._held = None
+        with contextlib.suppress(TrmNotBegunError):  # another call has waited
+            self._session.wait(MAX_ASYNC_STEPS, False)
 
 
 def _whole(park_after_us: object) -> int:

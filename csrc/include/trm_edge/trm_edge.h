@@ -123,7 +123,7 @@ typedef enum trm_precision {
 /* What runs the recursion. Numbers are frozen. */
 typedef enum trm_backend {
     TRM_BACKEND_CPU = 0,
-    TRM_BACKEND_CUDA = 1 /* the first GPU; encoders and decoders stay on the CPU */
+    TRM_BACKEND_CUDA = 1 /* the first GPU; projection onto limits stays on the CPU, but for trm_refine_async */
 } trm_backend;
 
 /* Why TRM_BACKEND_CUDA cannot run here: no GPU, or a build without CUDA. Empty where it can. Never null. */
@@ -281,6 +281,39 @@ TRM_API trm_status trm_begin(trm_session* session, const trm_inputs* inputs);
  * Nullable: x, features, last_action; where given they replace those of the step before. x keeps its number of rows. */
 TRM_API trm_status trm_step(trm_session* session, const trm_tensor* x, const trm_tensor* features,
                             const trm_tensor* last_action, trm_outputs* outputs);
+
+/* ---- On a GPU, without waiting ----------------------------------------------------------------------------------- */
+
+#define TRM_MAX_ASYNC_STEPS 16
+
+/* Where trm_refine_async leaves its answer, in the memory of the GPU: written when the stream has got there. */
+typedef struct trm_device_answer {
+    float* y;           /* [T, dof]; actions inside the limits */
+    float* halt_logits; /* [steps] */
+    float* trajectory;  /* [steps, T, dof]: the answer of every step, before projection */
+} trm_device_answer;
+
+/* trm_refine for action heads of TRM_BACKEND_CUDA that returns at once: encoders, recursion, decoder, halting and limits
+ * are put on a stream.
+ * inputs: arrays in memory of the GPU are read where they are, and have to stay as they are until the stream has got
+ * there; those of the host are copied before the call returns. Values are not checked: what is not finite in y0 or
+ * last_action gives TRM_NONFINITE too, and the draft has the mean action in place of what is not finite there.
+ * steps: 0..TRM_MAX_ASYNC_STEPS. halt: as in trm_refine.
+ * y: [T, dof] in memory of the GPU; null: the session's own. What is the session's is overwritten by its next call.
+ * stream: a cudaStream_t; null: the session's own, of trm_session_stream.
+ * Ends a recursion that was begun. Calls of one session, waiting or not, are run one after the other. */
+TRM_API trm_status trm_refine_async(trm_session* session, const trm_inputs* inputs, int32_t steps, float halt, float* y,
+                                    void* stream, trm_device_answer* answer);
+
+/* Wait for the session's last trm_refine_async, copy its answer to buffers of the host as trm_refine does, and return
+ * its status. TRM_NOT_BEGUN where there was none, or another call came after it. */
+TRM_API trm_status trm_wait(trm_session* session, trm_outputs* outputs);
+
+/* The session's own stream, a cudaStream_t; null where the session runs on the processor. */
+TRM_API void* trm_session_stream(trm_session* session);
+
+/* Let what is put on stream `after` from now on wait for all that is on stream `before` now (cudaStream_t). */
+TRM_API trm_status trm_order_streams(trm_session* session, void* before, void* after);
 
 /* Project actions [T, dof] in place onto lower <= a <= upper and |a[t] - a[t-1]| <= velocity (per tick).
  * Nullable: lower, upper, velocity [dof]: no such limit; last_action [dof]: the first action is free to jump.

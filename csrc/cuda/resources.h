@@ -1,0 +1,74 @@
+// What a session holds of the CUDA runtime, freed when it goes.
+#ifndef TRM_EDGE_CUDA_RESOURCES_H
+#define TRM_EDGE_CUDA_RESOURCES_H
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+
+#include "cuda/check.h"
+
+namespace trm::cuda {
+
+constexpr int kDevice = 0;
+
+// Our device for as long as a call lasts; the caller may be using another one.
+class OnDevice {
+  public:
+    OnDevice() {
+        TRM_CUDA(cudaGetDevice(&before_));
+        if (before_ != kDevice) TRM_CUDA(cudaSetDevice(kDevice));
+    }
+    ~OnDevice() {
+        if (before_ != kDevice) cudaSetDevice(before_);
+    }
+    OnDevice(const OnDevice&) = delete;
+    OnDevice& operator=(const OnDevice&) = delete;
+
+  private:
+    int before_ = kDevice;
+};
+
+// Memory of the host that the device reads and writes where it is.
+template <typename T>
+class Pinned {
+  public:
+    explicit Pinned(size_t count) {
+        TRM_CUDA(cudaHostAlloc(&data_, std::max<size_t>(count, 1) * sizeof(T), cudaHostAllocPortable));
+    }
+    ~Pinned() { cudaFreeHost(data_); }
+    Pinned(const Pinned&) = delete;
+    Pinned& operator=(const Pinned&) = delete;
+    T* get() const { return static_cast<T*>(data_); }
+
+  private:
+    void* data_ = nullptr;
+};
+
+class Stream {
+  public:
+    Stream() { TRM_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+    ~Stream() { cudaStreamDestroy(stream_); }
+    Stream(const Stream&) = delete;
+    Stream& operator=(const Stream&) = delete;
+    cudaStream_t get() const { return stream_; }
+
+  private:
+    cudaStream_t stream_ = nullptr;
+};
+
+class Event {
+  public:
+    Event() { TRM_CUDA(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming)); }
+    ~Event() { cudaEventDestroy(event_); }
+    Event(const Event&) = delete;
+    Event& operator=(const Event&) = delete;
+    cudaEvent_t get() const { return event_; }
+
+  private:
+    cudaEvent_t event_ = nullptr;
+};
+
+}  // namespace trm::cuda
+
+#endif

@@ -1,0 +1,389 @@
+"""Arrays that stay on the GPU: DLPack and ``__cuda_array_interface__``, streams, and calls that do not wait."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import numpy as np
+import pytest
+from runners import plain_bundle
+
+import trm_edge
+from trm_edge import Status, dlpack
+from trm_edge._native import core
+from trm_edge.bundle import bundle_bytes
+from trm_edge.golden import random_inputs
+from trm_edge.on_device import place, stream_handle
+
+NO_GPU = core.cuda_missing()
+gpu = pytest.mark.skipif(bool(NO_GPU), reason=f"backend cuda: {NO_GPU}")
+BUNDLE = plain_bundle("actions", feature_size=2, hidden_size=64, num_heads=2, inner_size=64, draft="optional")
+WAYS = ["fused", "phases", "plain"]
+
+
+# ---- Capsules --------------------------------------------------------------------------------------------------------
+
+
+class Handed:
+    """A NumPy array that only says what DLPack asks for."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __dlpack__(self, **_: Any) -> object:
+        return dlpack.give(self.array.ctypes.data, self.array.shape, self.array.dtype, (dlpack.CPU, 0), self.array)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return dlpack.CPU, 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint8, np.float64])
+@pytest.mark.parametrize("shape", [(2, 3), (5,), (0, 4), ()])
+def test_a_capsule_says_what_the_array_is(dtype: type, shape: tuple[int, ...]) -> None:
+    array = np.arange(int(np.prod(shape))).reshape(shape).astype(dtype)
+    taken = dlpack.take(Handed(array).__dlpack__())
+    assert (taken.address, taken.shape, taken.dtype) == (array.ctypes.data, shape, array.dtype)
+    assert taken.device == (dlpack.CPU, 0) and taken.strides is None
+    assert np.array_equal(np.from_dlpack(Handed(array)), array)
+
+
+def test_a_capsule_keeps_its_array_alive_until_nobody_needs_it() -> None:
+    before = len(dlpack._given)
+    taken = np.from_dlpack(Handed(np.ones(3, np.float32)))
+    assert len(dlpack._given) == before + 1 and taken.sum() == 3
+    unused = Handed(taken).__dlpack__()
+    assert len(dlpack._given) == before + 2
+    del taken, unused
+    gc.collect()
+    assert len(dlpack._given) == before
+
+
+def test_strides_of_others_are_read() -> None:
+    torch = pytest.importorskip("torch")
+    tensor = torch.arange(12, dtype=torch.float32).reshape(3, 4)
+    for part, dense in ((tensor, True), (tensor[:, :2], False), (tensor.T, False), (tensor[1:], True)):
+        taken = dlpack.take(part.__dlpack__())
+        assert taken.shape == tuple(part.shape) and taken.address == part.data_ptr()
+        assert dlpack.is_dense(taken.shape, taken.strides) == dense
+
+
+def test_what_is_no_fresh_capsule_is_refused() -> None:
+    capsule = Handed(np.ones(3, np.float32)).__dlpack__()
+    dlpack.take(capsule)
+    for wrong in (capsule, 42, None, "dltensor"):
+        with pytest.raises(BufferError, match="fresh DLPack capsule"):
+            dlpack.take(wrong)
+
+
+@pytest.mark.parametrize(
+    ("strides", "dense"), [(None, True), ((3, 1), True), ((1, 2), False), ((6, 1), False), ((9, 1), False)]
+)
+def test_dense_is_row_major_without_gaps(strides: tuple[int, ...] | None, dense: bool) -> None:
+    assert dlpack.is_dense((2, 3), strides) == dense
+
+
+# ---- What is taken, without a GPU ------------------------------------------------------------------------------------
+
+
+class Described:
+    """What pycuda's arrays say of themselves; the memory is the host's, and nobody reads it."""
+
+    def __init__(self, array: np.ndarray, **changes: Any) -> None:
+        self.array = array
+        data = {"shape": array.shape, "typestr": array.dtype.str, "data": (array.ctypes.data, False), "version": 3}
+        self.__cuda_array_interface__ = data | {"strides": array.strides} | changes
+
+
+def test_arrays_are_taken_where_they_are() -> None:
+    array, waits = np.ones((2, 3), np.float32), []
+    placed, owner = place("x", Described(array), np.float32, 7, lambda *streams: waits.append(streams))
+    assert placed == (array.ctypes.data, 1, 2, 2, 3) and owner is not None
+    place("x", Described(array, stream=5), np.float32, 7, lambda *streams: waits.append(streams))
+    assert waits == [(1, 7), (5, 7)]  # the default stream where none is named
+    assert place("x", None, np.float32, 7, None) == (None, None)
+    host, nothing = place("x", [[1.0, 2.0]], np.float32, 7, None)
+    assert isinstance(host, np.ndarray) and host.dtype == np.float32 and nothing is None
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (Described(np.ones((2, 3))), "x: expected dtype float32, got float64"),
+        (Described(np.ones((2, 6), np.float32)[:, ::2]), "x: expected a dense"),
+        (Described(np.ones((1, 2, 3), np.float32)), "x: expected one or two dimensions"),
+        (Described(np.ones(3, np.float32), data=None), "x: its __cuda_array_interface__ cannot be read"),
+        (Described(np.ones(3, np.float32), typestr="what"), "x: its __cuda_array_interface__ cannot be read"),
+    ],
+)
+def test_what_cannot_be_taken_is_named(value: object, match: str) -> None:
+    with pytest.raises(trm_edge.TrmInputError, match=match):
+        place("x", value, np.float32, 7, None)
+
+
+class OfTorch:
+    cuda_stream = 0
+
+
+class OfCupy:
+    ptr = 12
+
+
+class OfPycuda:
+    handle = 13
+
+
+class OfNumba:
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, 14
+
+
+def test_streams_of_every_library_are_addresses() -> None:
+    assert [stream_handle(s) for s in (OfTorch(), OfCupy(), OfPycuda(), OfNumba(), 15, 0)] == [1, 12, 13, 14, 15, 1]
+    for wrong in ("fast", -1, None, object()):
+        with pytest.raises(trm_edge.TrmInputError, match="stream: expected a CUDA stream"):
+            stream_handle(wrong)
+
+
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+def test_other_backends_say_whose_it_is(backend: str) -> None:
+    refiner = trm_edge.load(bundle_bytes(BUNDLE), backend=backend)
+    with pytest.raises(trm_edge.TrmUnsupportedError, match=f"for backend cuda, this is {backend}"):
+        refiner.refine_on_device(**random_inputs(BUNDLE.spec, np.random.default_rng(0)))
+
+
+# ---- On the GPU ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=WAYS)
+def refiner(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> trm_edge.Refiner:
+    monkeypatch.setenv("TRM_EDGE_CUDA", request.param)
+    precision = "fp32" if request.param == "plain" else "bf16"
+    return trm_edge.load(bundle_bytes(BUNDLE), backend="cuda", precision=precision)
+
+
+def call_of(seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    call = random_inputs(BUNDLE.spec, rng)
+    return call | {
+        "last_action": np.clip(call["y0"][0] + 0.1 * rng.standard_normal(BUNDLE.spec.dof), -1, 1).astype("f4")
+    }
+
+
+def on_gpu(call: dict[str, Any]) -> dict[str, Any]:
+    torch = pytest.importorskip("torch")
+    return {name: torch.tensor(value, device="cuda") for name, value in call.items()}
+
+
+def same(got: trm_edge.Refinement, expected: trm_edge.Refinement) -> None:
+    assert (got.status, got.steps_run) == (expected.status, expected.steps_run)
+    np.testing.assert_allclose(got.y, expected.y, atol=2e-6)
+    np.testing.assert_allclose(got.halt_logits, expected.halt_logits, atol=1e-6)
+    np.testing.assert_allclose(got.confidence, expected.confidence, atol=1e-6)
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("steps", [0, 1, 4, 16])
+def test_the_answer_is_that_of_refine(refiner: trm_edge.Refiner, steps: int) -> None:
+    for seed in range(3):
+        call = call_of(seed)
+        expected = refiner.refine(**call, steps=steps, trajectory=True)
+        answer = refiner.refine_on_device(**on_gpu(call), steps=steps, trajectory=True)
+        same(answer.wait(), expected)
+        np.testing.assert_allclose(answer.wait().trajectory, expected.trajectory, atol=2e-6)
+        host = refiner.refine_on_device(**call, steps=steps)  # arrays of the host, and without waiting
+        same(host.wait(), expected)
+        mixed = on_gpu(call) | {"last_action": call["last_action"], "y0": call["y0"]}
+        same(refiner.refine_on_device(**mixed, steps=steps).wait(), expected)
+
+
+@gpu
+@pytest.mark.gpu
+def test_without_a_draft_it_is_the_mean_action(refiner: trm_edge.Refiner) -> None:
+    call = call_of(3)
+    del call["y0"]
+    same(refiner.refine_on_device(**on_gpu(call)).wait(), refiner.refine(**call))
+
+
+@gpu
+@pytest.mark.gpu
+def test_halting_is_that_of_refine(refiner: trm_edge.Refiner) -> None:
+    seen = set()
+    for seed in range(4):
+        call = call_of(seed)
+        logits = refiner.refine(**call, steps=8).halt_logits.astype(np.float64)
+        confidences = np.sort(1 / (1 + np.exp(-logits)))
+        between = [0.0, *((confidences[1:] + confidences[:-1]) / 2)[np.diff(confidences) > 1e-4], 1.0]
+        for halt in between:
+            expected = refiner.refine(**call, steps=8, halt=halt)
+            assert expected.steps_run == next((k + 1 for k in range(8) if 1 / (1 + np.exp(-logits[k])) >= halt), 8)
+            same(refiner.refine_on_device(**on_gpu(call), steps=8, halt=halt).wait(), expected)
+            seen.add(expected.steps_run)
+    assert len(seen) > 2
+
+
+@gpu
+@pytest.mark.gpu
+def test_what_is_not_finite_gives_the_draft_inside_the_limits(refiner: trm_edge.Refiner) -> None:
+    call = call_of(0)
+    good = refiner.refine(**call)
+    for name in ("x", "features"):
+        bad = call | {name: np.where(np.arange(call[name].size).reshape(call[name].shape) == 1, np.nan, call[name])}
+        bad[name] = bad[name].astype(np.float32)
+        same(refiner.refine_on_device(**on_gpu(bad)).wait(), refiner.refine(**bad))
+    draft = call["y0"].copy()
+    draft[2, 1] = np.inf
+    broken = refiner.refine_on_device(**on_gpu(call | {"y0": draft})).wait()
+    draft[2, 1] = BUNDLE.tensors["normalization.y0.mean"][1]
+    patched = refiner.refine(**call | {"y0": draft}, steps=0)
+    assert broken.status == Status.NONFINITE and broken.steps_run == 0 and np.isnan(broken.confidence)
+    np.testing.assert_allclose(broken.y, patched.y, atol=1e-6)
+    lost = refiner.refine_on_device(**on_gpu(call | {"last_action": call["last_action"] * np.float32(np.nan)})).wait()
+    assert lost.status == Status.NONFINITE and np.isfinite(lost.y).all()
+    huge = call | {"x": np.full_like(call["x"], 3e38)}
+    same(refiner.refine_on_device(**on_gpu(huge)).wait(), refiner.refine(**huge))
+    same(refiner.refine_on_device(**on_gpu(call)).wait(), good)
+
+
+@gpu
+@pytest.mark.gpu
+def test_limits_hold_on_the_gpu(refiner: trm_edge.Refiner) -> None:
+    call = call_of(1)
+    far = call | {"last_action": np.full(BUNDLE.spec.dof, 50, np.float32)}
+    expected = refiner.refine(**far)
+    assert expected.status == Status.OUTSIDE_LIMITS
+    same(refiner.refine_on_device(**on_gpu(far)).wait(), expected)
+
+
+@gpu
+@pytest.mark.gpu
+def test_the_answer_stays_on_the_gpu(refiner: trm_edge.Refiner) -> None:
+    torch = pytest.importorskip("torch")
+    call = call_of(2)
+    expected = torch.tensor(refiner.refine(**call).y)
+    answer = refiner.refine_on_device(**on_gpu(call))
+    for taken in (torch.from_dlpack(answer.y), torch.as_tensor(answer.y, device="cuda")):
+        assert taken.is_cuda and taken.dtype == torch.float32
+        torch.testing.assert_close(taken.cpu(), expected, atol=2e-6, rtol=0)
+    out = torch.full(expected.shape, torch.nan, device="cuda")
+    assert refiner.refine_on_device(**on_gpu(call), out=out).y is out
+    refiner.refine_on_device(**on_gpu(call_of(3))).wait()
+    torch.testing.assert_close(out.cpu(), expected, atol=2e-6, rtol=0)
+
+
+@gpu
+@pytest.mark.gpu
+def test_a_stream_of_the_callers_orders_everything(refiner: trm_edge.Refiner) -> None:
+    torch = pytest.importorskip("torch")
+    stream = torch.cuda.Stream()
+    expected = [refiner.refine(**call_of(seed)).y for seed in range(6)]
+    answers = []
+    with torch.cuda.stream(stream):
+        for seed in range(6):
+            call = on_gpu(call_of(seed))
+            late = {name: torch.zeros_like(value) for name, value in call.items()}
+            torch.cuda._sleep(200_000)
+            for name, value in call.items():
+                late[name].copy_(value)  # after the sleep: who reads too early reads zeros
+            answers.append(torch.empty(expected[0].shape, device="cuda"))
+            refiner.refine_on_device(**late, out=answers[-1], stream=stream)
+    stream.synchronize()
+    for got, want in zip(answers, expected, strict=True):
+        np.testing.assert_allclose(got.cpu().numpy(), want, atol=2e-6)
+
+
+@gpu
+@pytest.mark.gpu
+def test_our_own_stream_waits_for_its_inputs(refiner: trm_edge.Refiner) -> None:
+    torch = pytest.importorskip("torch")
+    expected = refiner.refine(**call_of(4)).y
+
+    class OnlyDescribed:
+        def __init__(self, tensor: Any) -> None:
+            self.__cuda_array_interface__, self.tensor = tensor.__cuda_array_interface__, tensor
+
+    for wrap in (lambda tensor: tensor, OnlyDescribed):
+        call = on_gpu(call_of(4))
+        late = {name: torch.zeros_like(value) for name, value in call.items()}
+        torch.cuda.synchronize()
+        torch.cuda._sleep(2_000_000)
+        for name, value in call.items():
+            late[name].copy_(value)
+        answer = refiner.refine_on_device(**{name: wrap(value) for name, value in late.items()})
+        np.testing.assert_allclose(torch.from_dlpack(answer.y).cpu().numpy(), expected, atol=2e-6)
+
+
+@gpu
+@pytest.mark.gpu
+def test_pycuda_and_cupy_arrays_are_taken(refiner: trm_edge.Refiner) -> None:
+    gpuarray = pytest.importorskip("pycuda.gpuarray")
+    pytest.importorskip("pycuda.autoprimaryctx")
+    call = call_of(5)
+    expected = refiner.refine(**call)
+    given = {name: gpuarray.to_gpu(value) for name, value in call.items()}
+    out = gpuarray.empty(expected.y.shape, np.float32)
+    same(refiner.refine_on_device(**given, out=out).wait(), expected)
+    np.testing.assert_allclose(out.get(), expected.y, atol=2e-6)
+
+
+@gpu
+@pytest.mark.gpu
+def test_an_answer_that_was_written_over_is_refused(refiner: trm_edge.Refiner) -> None:
+    torch = pytest.importorskip("torch")
+    first = refiner.refine_on_device(**on_gpu(call_of(0)))
+    kept = first.wait()
+    lost = refiner.refine_on_device(**on_gpu(call_of(1)))
+    refiner.refine(**call_of(2))
+    for use in (lost.wait, lambda: torch.from_dlpack(lost.y), lambda: lost.status, lambda: torch.from_dlpack(first.y)):
+        with pytest.raises(trm_edge.TrmInputError, match="called again since"):
+            use()
+    assert first.wait() is kept
+
+
+@gpu
+@pytest.mark.gpu
+def test_wrong_arrays_are_named(refiner: trm_edge.Refiner) -> None:
+    torch = pytest.importorskip("torch")
+    call = on_gpu(call_of(0))
+    wrong = [
+        ({"x": call["x"].double()}, "x: expected dtype float32, got float64"),
+        ({"x": call["x"].T}, "x: expected"),
+        ({"y0": call["y0"][:-1]}, r"y0: expected shape \["),
+        ({"out": torch.empty(2, 2, device="cuda")}, "out: expected shape"),
+        ({"out": np.empty(call["y0"].shape, np.float32)}, "out: expected an array on the GPU"),
+        ({"out": call["y0"].int()}, "out: expected dtype float32"),
+        ({"steps": 17}, r"steps: expected 0\.\.16"),
+        ({"stream": "fast"}, "stream: expected"),
+    ]
+    for change, match in wrong:
+        with pytest.raises(trm_edge.TrmInputError, match=match):
+            refiner.refine_on_device(**call | change)
+    with pytest.raises(trm_edge.TrmInputError, match=r"x: .*refine_on_device"):
+        refiner.refine(**call)
+    refiner.begin(**call_of(0))
+    refiner.step()
+    refiner.refine_on_device(**call).wait()
+    with pytest.raises(trm_edge.TrmNotBegunError):
+        refiner.step()
+
+
+@gpu
+@pytest.mark.gpu
+def test_a_stream_under_capture_is_refused(refiner: trm_edge.Refiner) -> None:
+    torch = pytest.importorskip("torch")
+    call, out = on_gpu(call_of(0)), torch.empty(call_of(0)["y0"].shape, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph), pytest.raises(trm_edge.TrmUnsupportedError, match="stream: is being captured"):
+        refiner.refine_on_device(**call, out=out, stream=torch.cuda.current_stream())
+    same(refiner.refine_on_device(**call).wait(), refiner.refine(**call_of(0)))
+
+
+@gpu
+@pytest.mark.gpu
+def test_heads_without_actions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = plain_bundle("tokens")
+    refiner = trm_edge.load(bundle_bytes(bundle), backend="cuda")
+    call = random_inputs(bundle.spec, np.random.default_rng(0))
+    with pytest.raises(trm_edge.TrmUnsupportedError, match="for action heads, this one is for tokens"):
+        refiner.refine_on_device(call["x"])
