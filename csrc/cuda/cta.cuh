@@ -9,7 +9,6 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#include "core/kernels.h"
 #include "cuda/handoff.cuh"
 #include "cuda/plan.h"
 
@@ -124,8 +123,6 @@ struct Own {
 // ---- What operands are rounded to; a word holds two neighbours, the first one low ----
 
 struct Bf16 {
-    static constexpr Precision kPrecision = Precision::kBf16;
-
     static uint16_t bits(float value) {
         const __nv_bfloat16 rounded = __float2bfloat16_rn(value);
         return reinterpret_cast<const uint16_t&>(rounded);
@@ -147,8 +144,6 @@ struct Bf16 {
 };
 
 struct Fp16 {
-    static constexpr Precision kPrecision = Precision::kFp16;
-
     static uint16_t bits(float value) {
         const __half rounded = __float2half_rn(value);
         return reinterpret_cast<const uint16_t&>(rounded);

@@ -1,5 +1,3 @@
-#include <cuda_pipeline.h>
-
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -8,150 +6,16 @@
 #include "cuda/check.h"
 #include "cuda/fused.h"
 #include "cuda/graph.h"
+#include "cuda/instances.h"
 #include "cuda/phases.cuh"
 #include "cuda/rope.h"
 
 namespace trm::cuda {
 namespace {
 
-extern __shared__ uint4 shared_memory[];
-
-// Products need tensor cores for bfloat16, which are also those that take float16 in these shapes; for what is older,
-// kernels are empty, and why_not_fused keeps them away.
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-#define TRM_HAS_BF16_MMA 1
-#else
-#define TRM_HAS_BF16_MMA 0
-#endif
-
-// ---- The persistent kernel ----
-
-template <class C>
-__device__ void fetch_weights(const C& c, const Matrix& m, Range tiles, int chunks) {
-    if (m.resident < 0) return;
-    const uint4* from = m.packed + static_cast<size_t>(tiles.begin) * chunks * 32;
-    for (int i = c.thread; i < tiles.size() * chunks * 32; i += kThreads)
-        __pipeline_memcpy_async(c.shared + m.resident + i, from + i, sizeof(uint4));
-}
-
-// Between the wide phase of a sublayer and the narrow one, while values are on their way, three warps of a CTA do what
-// nobody waits for: tell the others that this CTA has read what the sublayer starts from; clear places that all CTAs
-// have read for good; and keep rows for later evaluations.
-template <class C>
-__device__ __forceinline__ void keep_house(const C& c, const GridBarriers& barriers, const Moment& m) {
-    if (c.warp == kWarps - 1 && c.lane_number() == 0) barriers.arrive(m.number + 1);
-    if (c.warp == kWarps - 2 && m.number >= kReadBefore) {
-        barriers.wait(m.number);
-        clear_places(c, m.number - kReadBefore, c.number * 32 + c.lane_number(), c.plan.ctas * 32);
-    }
-    if (c.warp == kWarps - 3) keep_rows(c, source_of(c.p, m), keep_of(c.p, m), c.lane_number(), 32);
-}
-
-template <class Element, int kHidden, int kHeadChunks>
-__global__ void __launch_bounds__(kThreads, 1) persistent(const __grid_constant__ Params p) {
-#if TRM_HAS_BF16_MMA
-    const Cta<Element, kHidden, kHeadChunks, true> c(p, shared_memory);
-    for (int i = 0; i < p.plan.layers; ++i) {
-        const int wide = p.plan.hidden / kChunk, deep = p.plan.inner / kChunk;
-        fetch_weights(c, p.layer[i].qkv, c.own().qkv, wide);
-        fetch_weights(c, p.layer[i].out, c.own().hidden, wide);
-        fetch_weights(c, p.layer[i].gate_up, c.own().inner, wide);
-        fetch_weights(c, p.layer[i].down, c.own().hidden, deep);
-    }
-    __pipeline_commit();
-    start_phase(c);
-    __pipeline_wait_prior(0);
-    const GridBarriers barriers(p.arrivals, p.plan.ctas);
-    __syncthreads();
-    if (c.thread == 0) barriers.arrive(0);
-    barriers.wait(0);
-    // One loop over all sublayers: several copies of the code would not stay in the instruction cache.
-#pragma unroll 1
-    for (Moment m{}; m.step < p.steps; advance(p, m)) {
-        if (p.plan.layers == 1 && m.s == 0 && m.number > 0) barriers.wait(m.number);  // rows kept two sublayers ago
-        wide_phase(c, m);
-        keep_house(c, barriers, m);
-        narrow_phase<kHeadChunks>(c, m);
-    }
-    finish_phase(c);
-    if (c.thread == 0) barriers.leave();
-#endif
-}
-
-// ---- The same phases as kernels of their own ----
-
-template <class Element, int kHidden, int kHeadChunks>
-__global__ void __launch_bounds__(kThreads) start_kernel(const __grid_constant__ Params p) {
-#if TRM_HAS_BF16_MMA
-    start_phase(Cta<Element, kHidden, kHeadChunks, false>(p, shared_memory));
-#endif
-}
-
-template <class Element, int kHidden, int kHeadChunks>
-__global__ void __launch_bounds__(kThreads, 1)
-    wide_kernel(const __grid_constant__ Params p, const __grid_constant__ Moment m) {
-#if TRM_HAS_BF16_MMA
-    wide_phase(Cta<Element, kHidden, kHeadChunks, false>(p, shared_memory), m);
-#endif
-}
-
-template <class Element, int kHidden, int kHeadChunks>
-__global__ void __launch_bounds__(kThreads, 1)
-    narrow_kernel(const __grid_constant__ Params p, const __grid_constant__ Moment m) {
-#if TRM_HAS_BF16_MMA
-    const Cta<Element, kHidden, kHeadChunks, false> c(p, shared_memory);
-    float* inverse = c.inverse(sublayer_of(m));
-    for (int row = c.thread; row < p.rows; row += kThreads) inverse[row] = p.norms[row];  // of the wide phase
-    __syncthreads();
-    keep_rows(c, source_of(p, m), keep_of(p, m), c.thread, kThreads);
-    narrow_phase<kHeadChunks>(c, m);
-#endif
-}
-
-template <class Element, int kHidden, int kHeadChunks>
-__global__ void __launch_bounds__(kThreads, 1) finish_kernel(const __grid_constant__ Params p) {
-#if TRM_HAS_BF16_MMA
-    finish_phase(Cta<Element, kHidden, kHeadChunks, false>(p, shared_memory));
-#endif
-}
-
-// ---- Choice of the instance ----
-
-struct Kernels {
-    Precision precision;
-    int hidden, head;  // the sizes that these are for
-    uint16_t (*bits)(float);
-    void (*persistent)(Params);
-    void (*start)(Params);
-    void (*wide)(Params, Moment);
-    void (*narrow)(Params, Moment);
-    void (*finish)(Params);
-};
-
-template <class Element, int kHidden, int kHeadChunks>
-constexpr Kernels kKernels = {Element::kPrecision,
-                              kHidden,
-                              kHeadChunks * kChunk,
-                              Element::bits,
-                              persistent<Element, kHidden, kHeadChunks>,
-                              start_kernel<Element, kHidden, kHeadChunks>,
-                              wide_kernel<Element, kHidden, kHeadChunks>,
-                              narrow_kernel<Element, kHidden, kHeadChunks>,
-                              finish_kernel<Element, kHidden, kHeadChunks>};
-
-// What there are kernels for.
-const Kernels* const kInstances[] = {
-    &kKernels<Bf16, 64, 1>,  &kKernels<Bf16, 128, 1>, &kKernels<Bf16, 256, 1>, &kKernels<Bf16, 256, 2>,
-    &kKernels<Bf16, 512, 2>, &kKernels<Fp16, 64, 1>,  &kKernels<Fp16, 128, 1>, &kKernels<Fp16, 256, 1>,
-    &kKernels<Fp16, 256, 2>, &kKernels<Fp16, 512, 2>,
-};
-
 const Kernels* kernels_for(const Spec& spec, Precision precision) {
     const int head = spec.hidden_size / spec.num_heads;
-    for (const Kernels* kernels : kInstances)
-        if (kernels->precision == precision && kernels->hidden == spec.hidden_size && kernels->head == head)
-            return kernels;
-    return nullptr;
+    return precision == Precision::kFp16 ? fp16_kernels(spec.hidden_size, head) : bf16_kernels(spec.hidden_size, head);
 }
 
 // ---- Weights in fragments ----
