@@ -3,9 +3,10 @@
     nvcc -std=c++17 -O3 -arch=native -Icsrc benchmarks/gpu_floor.cu -o gpu_floor && ./gpu_floor > floor.json
     python benchmarks/gpu.py --floor floor.json [--rows 16,32] [--json FILE] [--peers eager,graph,compiled]
 
-Every way is checked against the float64 oracle before it is timed. Official sizes (D=512, H=8, I=1536), bf16, batch 1.
-*device* is the time from the first kernel of a call to the end of its last one, as CUPTI records it, *call* the wall
-clock around a call from host memory to host memory; medians over the calls of one process, ways interleaved in rounds.
+Every way is checked against the float64 oracle before it is timed. Official sizes (D=512, H=8, I=1536), bf16 (backend
+``cuda`` also in fp16: ``--precision bf16,fp16``), batch 1. *device* is the time from the first kernel of a call to the
+end of its last one, as CUPTI records it, *call* the wall clock around a call from host memory to host memory; medians
+over the calls of one process, ways interleaved in rounds.
 PyTorch's ways hold everything in bfloat16 on the device: a CUDA graph of the whole recursion of eager kernels, or of
 ``torch.compile(mode="max-autotune-no-cudagraphs")``; their *call* has no copies from and to the host in it.
 
@@ -62,15 +63,18 @@ def problem(rows: int, l_cycles: int, h_cycles: int) -> Bundle:
     return Bundle(spec, random_weights(spec))
 
 
-def own_way(name: str, bundle: Bundle, call: dict[str, Any], steps: int, truth: list[np.ndarray]) -> Way:
-    """Open ``bundle`` in one of backend ``cuda``'s ways."""
+def own_way(
+    name: str, precision: str, bundle: Bundle, call: dict[str, Any], steps: int, truth: list[np.ndarray]
+) -> Way:
+    """Open ``bundle`` in one of backend ``cuda``'s ways; one that is not in bf16 says so in its name."""
     os.environ["TRM_EDGE_CUDA"] = name
-    refiner = trm_edge.load(bundle_bytes(bundle), backend="cuda", precision="bf16")
+    refiner = trm_edge.load(bundle_bytes(bundle), backend="cuda", precision=precision)
     del os.environ["TRM_EDGE_CUDA"]
     out = refiner.refine(**call, steps=steps, trajectory=True)
     assert out.trajectory is not None
     error = max(relative_error(a, b) for a, b in zip(out.trajectory, truth, strict=True))
-    return Way(name, lambda: refiner.refine(**call, steps=steps), error)
+    shown = name if precision == "bf16" else f"{name} {precision}"
+    return Way(shown, lambda: refiner.refine(**call, steps=steps), error)
 
 
 def torch_ways(
@@ -221,6 +225,7 @@ def main() -> int:
     parser.add_argument("--rows", default="16,32")
     parser.add_argument("--cycles", default="2x1x4", help="l_cycles x h_cycles x steps; several: a,b")
     parser.add_argument("--own", default="fused,phases,plain", help="ways of backend cuda")
+    parser.add_argument("--precision", default="bf16", help="of those ways: bf16, fp16; several: a,b")
     parser.add_argument("--peers", default="eager,graph,compiled", help="of eager, graph, compiled; empty: none")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=100)
@@ -235,7 +240,11 @@ def main() -> int:
             call = random_inputs(bundle.spec, np.random.default_rng(rows))
             oracle, inputs = ReferenceModel(bundle.spec, bundle.tensors), check_inputs(bundle.spec, **call)
             truth = [out.y for out in run_reference(oracle, inputs, steps)]
-            ways = [own_way(name, bundle, call, steps, truth) for name in arguments.own.split(",")]
+            ways = [
+                own_way(name, precision, bundle, call, steps, truth)
+                for precision in arguments.precision.split(",")
+                for name in arguments.own.split(",")
+            ]
             if arguments.peers:
                 ways += torch_ways(bundle, call, steps, truth, arguments.peers.split(","))
             wrong = [way for way in ways if not way.error <= TOLERANCE]

@@ -199,7 +199,8 @@ def build_report(nvcc: str, targets: Sequence[str]) -> Report:
             if good:
                 kernels = parse(output, source.name, target)
                 report.kernels += kernels
-                if not kernels and "__global__" in source.read_text():
+                text = source.read_text()
+                if not kernels and ("__global__" in text or "kernels.cuh" in text):
                     good, output = False, f"no kernels in the output of ptxas:\n{output}"
             print(f": {time.monotonic() - start:.1f} s{'' if good else ', failed'}", file=sys.stderr)
             if not good:

@@ -1,9 +1,10 @@
 """Lower precisions of the block matrices: the definitions, and the fake-quantised oracle that backends are tested by.
 
 Every matrix product of a block is ``out = a @ w.T``; encoders, decoders, halt head, norms, SwiGLU and residuals
-stay as they are. Attention's own products do too, but on processors that multiply bfloat16 (``bf16_attention``): where
-``qkv`` is int8 or bf16 they round queries (scaled), keys, values and softmax weights (before the division by their sum)
-to bfloat16. A token mixer multiplies transposed rows, so its rows of ``a`` are channels.
+stay as they are. Attention's own products do too, but on GPUs and on processors that multiply bfloat16
+(``bf16_attention``): where ``qkv`` is int8 or bf16 they round queries (scaled), keys, values and softmax weights
+(before the division by their sum) to bfloat16. A token mixer multiplies transposed rows, so its rows of ``a`` are
+channels.
 
 ``int8``
     ``w`` per output channel, symmetric: ``scale[n] = float32(max|w[n]| / 127)``, ``q = rint(w / scale)`` clipped to
@@ -16,27 +17,35 @@ to bfloat16. A token mixer multiplies transposed rows, so its rows of ``a`` are 
     Products are exact integers, ``out = (qa @ qw.T) * (scale_a[r] * scale_w[n])``.
 ``bf16``
     ``w`` and ``a`` are rounded to bfloat16.
+``fp16``
+    ``w`` and ``a`` are rounded to float16, and where ``qkv`` is fp16 what attention multiplies too. A weight beyond
+    float16 is refused; any other value beyond it becomes NaN, so that the call ends as NONFINITE.
 ``fp32``
     Nothing is rounded.
 
-``rint`` rounds half to even. Weight scales follow from the weights, so only input scales are stored.
+``rint`` rounds half to even. Weight scales follow from the weights, so only input scales are stored. A bundle never
+names ``fp16`` (:data:`STORED`): of the engines that read bundles only ``cuda`` multiplies it, all matrices alike, where
+the caller asks for it, and a bundle is to run everywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .errors import TrmBundleError, TrmInputError
+from .errors import TrmBundleError, TrmInputError, TrmUnsupportedError
 from .inputs import Array
 from .reference import ReferenceModel, softmax_weights
 from .spec import MAX_STEPS, TrmSpec
 
 SCHEMES = ("dynamic", "static", "static-per-step")
-PRECISIONS = ("int8", "bf16", "fp32")
+PRECISIONS = ("int8", "bf16", "fp16", "fp32")
+"""The coarsest first."""
+STORED = ("int8", "bf16", "fp32")
+"""Those that a bundle may name."""
 LEVELS = 127
 """Largest magnitude of an int8 value; -128 is not used, so that the grid is symmetric."""
 
@@ -45,7 +54,7 @@ LEVELS = 127
 class Quantization:
     """How the block matrices of one model are rounded.
 
-    ``precision`` names ``int8``, ``bf16`` or ``fp32`` for every matrix of the spec. ``input_scale`` holds float32
+    ``precision`` names one of :data:`PRECISIONS` for every matrix of the spec. ``input_scale`` holds float32
     ``[steps]`` for every int8 matrix, and nothing where the scheme is ``dynamic``.
     """
 
@@ -62,7 +71,7 @@ class Quantization:
 
     @property
     def summary(self) -> str:
-        """The one word for it: ``int8`` where any matrix is int8, else ``bf16`` where any is, else ``fp32``."""
+        """The one word for it: the coarsest of its precisions."""
         return next(precision for precision in PRECISIONS if precision in {*self.precision.values(), "fp32"})
 
     def matrices(self, precision: str) -> list[str]:
@@ -75,14 +84,14 @@ class Quantization:
         value: np.float32 = scales[min(k, len(scales)) - 1]
         return value
 
-    def check(self, spec: TrmSpec) -> None:
-        """Raise :class:`TrmBundleError` unless this fits ``spec``."""
+    def check(self, spec: TrmSpec, precisions: Sequence[str] = STORED) -> None:
+        """Raise :class:`TrmBundleError` unless this fits ``spec``, with each matrix in one of ``precisions``."""
         if self.scheme not in SCHEMES:
             raise TrmBundleError(f"quantization.scheme: expected one of {', '.join(SCHEMES)}, got {self.scheme!r}")
         _same_names("quantization.precision", self.precision, matrix_names(spec))
         for name, precision in self.precision.items():
-            if precision not in PRECISIONS:
-                expected = ", ".join(PRECISIONS)
+            if precision not in precisions:
+                expected = ", ".join(precisions)
                 raise TrmBundleError(f"quantization.precision.{name}: expected one of {expected}, got {precision!r}")
         scaled = [] if self.scheme == "dynamic" else self.matrices("int8")
         _same_names("quantization.input_scale", self.input_scale, scaled)
@@ -107,7 +116,8 @@ class QuantizedModel(ReferenceModel):
     dtype
         Arithmetic of everything that is not rounded. Integer products are exact in either.
     bf16_attention
-        Whether attention's products are rounded to bfloat16 too, as the fused engine does on ``avx512bf16``.
+        Whether attention's products are rounded to bfloat16 too, as the fused engine does on ``avx512bf16``, and a GPU.
+        Those after an fp16 ``qkv`` are rounded to float16 in any case.
     """
 
     def __init__(
@@ -120,7 +130,7 @@ class QuantizedModel(ReferenceModel):
         bf16_attention: bool = False,
     ) -> None:
         super().__init__(spec, tensors, dtype)
-        quantization.check(spec)
+        quantization.check(spec, PRECISIONS)
         self.quantization = quantization
         self._bf16_attention = bf16_attention
         int8 = {name: quantize_weight(tensors[name + ".weight"]) for name in quantization.matrices("int8")}
@@ -128,12 +138,14 @@ class QuantizedModel(ReferenceModel):
         self._int8 = {name: (q.astype(np.float64), scale.astype(self.dtype)) for name, (q, scale) in int8.items()}
         for name in quantization.matrices("bf16"):
             self.w[name + ".weight"] = round_bf16(self.w[name + ".weight"])
+        for name in quantization.matrices("fp16"):
+            self.w[name + ".weight"] = _round_fp16_weight(name + ".weight", self.w[name + ".weight"])
 
     def product(self, name: str, a: Array, k: int) -> Array:
         """Return ``a @ w.T`` in the precision of matrix ``name``."""
         precision = self.quantization.precision[name]
         if precision != "int8":
-            return super().product(name, round_bf16(a) if precision == "bf16" else a, k)
+            return super().product(name, _ROUND[precision](a), k)
         weight, weight_scale = self._int8[name]
         if self.quantization.scheme == "dynamic":
             q, scale = quantize_rows(a)
@@ -145,10 +157,12 @@ class QuantizedModel(ReferenceModel):
 
     def attend(self, name: str, query: Array, key: Array, value: Array) -> Array:
         """Return ``softmax(query key.T) value`` for every head."""
-        if not self._bf16_attention or self.quantization.precision[name + "qkv"] == "fp32":
+        precision = self.quantization.precision[name + "qkv"]
+        if precision == "fp32" or not (precision == "fp16" or self._bf16_attention):
             return super().attend(name, query, key, value)
-        weights = round_bf16(softmax_weights(round_bf16(query) @ round_bf16(key).transpose(0, 2, 1)))
-        out: Array = weights @ round_bf16(value) / weights.sum(axis=-1, keepdims=True)
+        rounded = round_fp16 if precision == "fp16" else round_bf16
+        weights = rounded(softmax_weights(rounded(query) @ rounded(key).transpose(0, 2, 1)))
+        out: Array = weights @ rounded(value) / weights.sum(axis=-1, keepdims=True)
         return out
 
 
@@ -191,7 +205,7 @@ def round_bf16(values: Array) -> Array:
     """Round to bfloat16, half to even, and return it in the dtype of ``values``; float64 goes through float32.
 
     >>> round_bf16(np.float32([1.00390625, 1.01171875]))  # both halfway
-    array([1.     , 1.015625], dtype=float32)
+    array([1.      , 1.015625], dtype=float32)
     """
     with np.errstate(over="ignore", invalid="ignore"):
         single = np.ascontiguousarray(values, np.float32)
@@ -199,6 +213,29 @@ def round_bf16(values: Array) -> Array:
     rounded = (bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))) & np.uint32(0xFFFF0000)
     out: Array = np.where(np.isnan(single), single, rounded.view(np.float32)).astype(values.dtype)
     return out
+
+
+def round_fp16(values: Array) -> Array:
+    """Round to float16, half to even, and return it in the dtype of ``values``; what is beyond it becomes NaN.
+
+    >>> round_fp16(np.float32([1.00048828125, 2**-25, 65519, -65520]))  # the first two halfway
+    array([1.0000e+00, 0.0000e+00, 6.5504e+04,        nan], dtype=float32)
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        half = np.asarray(values, np.float16)
+    out: Array = np.where(np.isinf(half), np.nan, half).astype(values.dtype)
+    return out
+
+
+_ROUND: Mapping[str, Callable[[Array], Array]] = {"bf16": round_bf16, "fp16": round_fp16, "fp32": lambda values: values}
+
+
+def _round_fp16_weight(name: str, weight: Array) -> Array:
+    rounded = round_fp16(weight)
+    if np.isnan(rounded).any():
+        most = np.abs(weight).max()
+        raise TrmUnsupportedError(f"precision fp16: {name} holds {most:g}, beyond float16; use bf16")
+    return rounded
 
 
 def _same_names(what: str, given: Mapping[str, object], expected: list[str]) -> None:

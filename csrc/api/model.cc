@@ -59,11 +59,14 @@ MakeDevice device_of(const trm_load_options* options) {
 #endif
 }
 
+// TRM_PRECISION_FP32, BF16 and INT8, which the kernels of a processor have.
+constexpr Precision kOfKernels[] = {Precision::kFp32, Precision::kBf16, Precision::kInt8};
+
 PrecisionChoice precision_of(const trm_load_options* options) {
     if (options == nullptr) return PrecisionChoice::kAuto;
     if (options->struct_size != sizeof(trm_load_options))
         fail_argument("options: expected a trm_load_options started with TRM_LOAD_OPTIONS_INIT");
-    if (options->precision < TRM_PRECISION_AUTO || options->precision > TRM_PRECISION_INT8)
+    if (options->precision < TRM_PRECISION_AUTO || options->precision > TRM_PRECISION_FP16)
         fail_argument("precision: expected a trm_precision, got " + std::to_string(options->precision));
     return static_cast<PrecisionChoice>(options->precision);
 }
@@ -179,7 +182,7 @@ trm_status trm_register_loop(int32_t precision, int64_t iterations, double* oper
         using Clock = std::chrono::steady_clock;
         const trm::Kernels& kernels = trm::api::kernels_for_this_machine();
         const Clock::time_point start = Clock::now();
-        *operations = kernels.register_loop(static_cast<trm::Precision>(precision - TRM_PRECISION_FP32), iterations);
+        *operations = kernels.register_loop(trm::api::kOfKernels[precision - TRM_PRECISION_FP32], iterations);
         *seconds = std::chrono::duration<double>(Clock::now() - start).count();
         return TRM_OK;
     });

@@ -1,6 +1,8 @@
 #include "core/model.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdio>
 #include <utility>
 
 #include "core/status.h"
@@ -31,6 +33,7 @@ class Weights {
     std::map<std::string, std::vector<float>>& tensors_;
 };
 
+constexpr float kFp16End = 65520;         // from here on a value rounds to infinity
 constexpr int kMaxInt8Columns = 1 << 17;  // products of bytes, and their sums of this length, fit into 32 bits
 
 Quantization uniform(const Spec& spec, Precision precision) {
@@ -49,6 +52,8 @@ Quantization chosen(const Spec& spec, const Quantization& calibrated, PrecisionC
             return is_calibrated ? calibrated : uniform(spec, Precision::kInt8);
         case PrecisionChoice::kBf16:
             return uniform(spec, Precision::kBf16);
+        case PrecisionChoice::kFp16:
+            return uniform(spec, Precision::kFp16);
         case PrecisionChoice::kFp32:
             break;
     }
@@ -69,6 +74,19 @@ void check_int8_sizes(const Spec& spec) {
     throw Error(Status::kUnsupported, "precision: int8 takes matrices of at most " + std::to_string(kMaxInt8Columns) +
                                           " columns, this model has " + std::to_string(longest) +
                                           "; load it as bf16 or fp32");
+}
+
+void check_fp16_weights(const Tensors& weights) {
+    for (const auto& [name, values] : weights) {
+        if (name.rfind("blocks.", 0) != 0) continue;
+        float most = 0;
+        for (const float value : values) most = std::max(most, std::fabs(value));
+        if (most < kFp16End) continue;
+        char number[32];
+        std::snprintf(number, sizeof number, "%g", static_cast<double>(most));
+        throw Error(Status::kUnsupported,
+                    "precision fp16: " + name + " holds " + number + ", beyond float16; use bf16");
+    }
 }
 
 NetShape net_shape(const Spec& spec, const Quantization& quantization) {
@@ -117,6 +135,9 @@ Model::Model(Bundle bundle, const Kernels& table, PrecisionChoice choice, MakeDe
       shape(net_shape(spec, quantization)) {
     precision = lowest(quantization);
     if (precision == Precision::kInt8) check_int8_sizes(spec);
+    if (precision == Precision::kFp16 && !make_device)
+        throw Error(Status::kUnsupported, "precision: fp16 is for backend cuda; this one has fp32, bf16 and int8");
+    if (precision == Precision::kFp16) check_fp16_weights(bundle.weights);
     const int D = spec.hidden_size;
     if (make_device) device = make_device(spec, shape, quantization, bundle.weights);
     Weights weights(bundle.weights);
@@ -162,7 +183,7 @@ Model::Model(Bundle bundle, const Kernels& table, PrecisionChoice choice, MakeDe
 }
 
 const char* Model::precision_name() const {
-    static const char* const names[] = {"fp32", "bf16", "int8"};
+    static const char* const names[] = {"fp32", "fp16", "bf16", "int8"};
     return names[static_cast<size_t>(precision)];
 }
 

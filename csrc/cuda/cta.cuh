@@ -6,6 +6,7 @@
 #define TRM_EDGE_CUDA_CTA_CUH
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include "cuda/handoff.cuh"
@@ -40,8 +41,8 @@ struct Params {
     int* ran;                                  // becomes the number of steps that there were
     float *e, *y, *z, *ye, *ze;                // y + e and z + e, as y and z change
     float *state, *middle;                     // [kCopies, row_stride, D], before their norm
-    __nv_bfloat16* qkv;                        // [kCopies] q and k [row_stride, D], v [row_stride / 16, D, 16]
-    __nv_bfloat16* inner;                      // [kCopies, row_stride, I]
+    uint16_t* qkv;                             // [kCopies] q and k [row_stride, D], v [row_stride / 16, D, 16]
+    uint16_t* inner;                           // [kCopies, row_stride, I]
     float* norms;        // [rows] inverse rms of the last rows normalised, for kernels of their own
     unsigned* arrivals;  // counters of the grid barriers
     int operand_offset, partial_offset, inverse_offset, own_offset;  // in shared memory [16 bytes]; weights come first
@@ -58,7 +59,7 @@ struct Source {
 // Where sublayer `number` finds the rows that it is handed, its wide phase leaves values, and its narrow phase rows.
 struct Places {
     float* from;
-    __nv_bfloat16* wide;
+    uint16_t* wide;
     float* to;
 };
 
@@ -67,7 +68,7 @@ TRM_HD float* rows_before(const Params& p, int number) {
 }
 
 TRM_HD Places places_of(const Params& p, int number) {
-    __nv_bfloat16* const wide =
+    uint16_t* const wide =
         number % 2 ? p.inner + copy_of(number) * p.plan.inner_size() : p.qkv + copy_of(number) * 3 * p.plan.rows_size();
     return {rows_before(p, number), wide, rows_before(p, number + 1)};
 }
@@ -125,10 +126,57 @@ struct Own {
     bool halted;               // after the step before
 };
 
-// One CTA of a kernel for models with D = kHidden and heads of kHeadChunks * kChunk. The plan is a copy in which these
-// are constants, so that the compiler folds what follows from them.
-template <int kHidden, int kHeadChunks, bool kIsPersistent>
-struct Cta {
+// ---- What operands are rounded to; a word holds two neighbours, the first one low ----
+
+struct Bf16 {
+    static uint16_t bits(float value) {
+        const __nv_bfloat16 rounded = __float2bfloat16_rn(value);
+        return reinterpret_cast<const uint16_t&>(rounded);
+    }
+    __device__ static uint32_t pack(float low, float high) {
+        const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+        return reinterpret_cast<const uint32_t&>(pair);
+    }
+    __device__ static float2 unpack(uint32_t word) {
+        return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(word));
+    }
+    __device__ static uint32_t infinite_to_nan(uint32_t word) { return word; }  // where float32 ends too
+    __device__ static void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                               uint32_t b1) {
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+    }
+};
+
+struct Fp16 {
+    static uint16_t bits(float value) {
+        const __half rounded = __float2half_rn(value);
+        return reinterpret_cast<const uint16_t&>(rounded);
+    }
+    __device__ static uint32_t pack(float low, float high) {
+        const __half2 pair = __floats2half2_rn(low, high);
+        return reinterpret_cast<const uint32_t&>(pair);
+    }
+    __device__ static float2 unpack(uint32_t word) { return __half22float2(reinterpret_cast<const __half2&>(word)); }
+    // x + 0 x. An infinite operand makes a product that is not finite, but for a key, whose score may be -infinity.
+    __device__ static uint32_t infinite_to_nan(uint32_t word) {
+        const __half2 x = reinterpret_cast<const __half2&>(word);
+        const __half2 made = __hfma2(x, __floats2half2_rn(0, 0), x);
+        return reinterpret_cast<const uint32_t&>(made);
+    }
+    __device__ static void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                               uint32_t b1) {
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+    }
+};
+
+// One CTA of a kernel for models with D = kHidden and heads of kHeadChunks * kChunk, which multiplies in Element. The
+// plan is a copy in which these are constants, so that the compiler folds what follows from them.
+template <class Element, int kHidden, int kHeadChunks, bool kIsPersistent>
+struct Cta : Element {
     static constexpr bool kPersistent = kIsPersistent;
     static constexpr int kChunks = kHidden / kChunk;
     static constexpr int kHeadSize = kHeadChunks * kChunk;
@@ -168,6 +216,11 @@ struct Cta {
     __device__ float* inverse(Sublayer of) const {
         return reinterpret_cast<float*>(shared + p.inverse_offset) + of * plan.row_stride();
     }
+    // c += a b over one chunk of k; `low` and `high` hold rows `group` and `group + 8` of a.
+    __device__ static void mma_chunk(float (&c)[4], uint4 low, uint4 high, uint4 b) {
+        Element::mma(c, low.x, high.x, low.y, high.y, b.x, b.y);
+        Element::mma(c, low.z, high.z, low.w, high.w, b.z, b.w);
+    }
     // The weights from tile `first` on, of those that start at `own`.
     __device__ const uint4* weights(const Matrix& m, int own, int first, int chunks) const {
         const uint4* begin = m.resident < 0 ? m.packed + static_cast<size_t>(own) * chunks * 32 : shared + m.resident;
@@ -176,24 +229,6 @@ struct Cta {
 };
 
 // ---- Pieces ----
-
-__device__ inline uint32_t pack(float low, float high) {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return reinterpret_cast<const uint32_t&>(pair);
-}
-
-__device__ inline void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                           uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
-// c += a b over one chunk of k; `low` and `high` hold rows `group` and `group + 8` of a.
-__device__ inline void mma_chunk(float (&c)[4], uint4 low, uint4 high, uint4 b) {
-    mma(c, low.x, high.x, low.y, high.y, b.x, b.y);
-    mma(c, low.z, high.z, low.w, high.w, b.z, b.w);
-}
 
 // 1 / rms; NaN where the squares are beyond float32, as rows of zeros would look like an answer.
 __device__ inline float inverse_rms(float squares, float one_by_n, float eps) {

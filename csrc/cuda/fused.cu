@@ -1,5 +1,3 @@
-#include <cuda_pipeline.h>
-
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -8,160 +6,29 @@
 #include "cuda/check.h"
 #include "cuda/fused.h"
 #include "cuda/graph.h"
+#include "cuda/instances.h"
 #include "cuda/phases.cuh"
 #include "cuda/rope.h"
 
 namespace trm::cuda {
 namespace {
 
-extern __shared__ uint4 shared_memory[];
-
-// Products need tensor cores for bfloat16; for what is older, kernels are empty, and why_not_fused keeps them away.
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-#define TRM_HAS_BF16_MMA 1
-#else
-#define TRM_HAS_BF16_MMA 0
-#endif
-
-// ---- The persistent kernel ----
-
-template <class C>
-__device__ void fetch_weights(const C& c, const Matrix& m, Range tiles, int chunks) {
-    if (m.resident < 0) return;
-    const uint4* from = m.packed + static_cast<size_t>(tiles.begin) * chunks * 32;
-    for (int i = c.thread; i < tiles.size() * chunks * 32; i += kThreads)
-        __pipeline_memcpy_async(c.shared + m.resident + i, from + i, sizeof(uint4));
-}
-
-// Between the wide phase of a sublayer and the narrow one, while values are on their way, three warps of a CTA do what
-// nobody waits for: tell the others that this CTA has read what the sublayer starts from; clear places that all CTAs
-// have read for good; and keep rows for later evaluations.
-template <class C>
-__device__ __forceinline__ void keep_house(const C& c, const GridBarriers& barriers, const Moment& m) {
-    if (c.warp == kWarps - 1 && c.lane_number() == 0) barriers.arrive(m.number + 1);
-    if (c.warp == kWarps - 2 && m.number >= kReadBefore) {
-        barriers.wait(m.number);
-        clear_places(c, m.number - kReadBefore, c.number * 32 + c.lane_number(), c.plan.ctas * 32);
-    }
-    if (c.warp == kWarps - 3) keep_rows(c, source_of(c.p, m), keep_of(c.p, m), c.lane_number(), 32);
-}
-
-template <int kHidden, int kHeadChunks>
-__global__ void __launch_bounds__(kThreads, 1) persistent(const __grid_constant__ Params p) {
-#if TRM_HAS_BF16_MMA
-    const Cta<kHidden, kHeadChunks, true> c(p, shared_memory);
-    for (int i = 0; i < p.plan.layers; ++i) {
-        const int wide = p.plan.hidden / kChunk, deep = p.plan.inner / kChunk;
-        fetch_weights(c, p.layer[i].qkv, c.own().qkv, wide);
-        fetch_weights(c, p.layer[i].out, c.own().hidden, wide);
-        fetch_weights(c, p.layer[i].gate_up, c.own().inner, wide);
-        fetch_weights(c, p.layer[i].down, c.own().hidden, deep);
-    }
-    __pipeline_commit();
-    start_phase(c);
-    __pipeline_wait_prior(0);
-    const GridBarriers barriers(p.arrivals, p.plan.ctas);
-    __syncthreads();
-    if (c.thread == 0) barriers.arrive(0);
-    barriers.wait(0);
-    // One loop over all sublayers: several copies of the code would not stay in the instruction cache.
-    Moment m{};
-#pragma unroll 1
-    for (; m.step < p.steps; advance(p, m)) {
-        if (p.halt >= 0 && begins_step(m) && has_halted(c, m)) break;
-        if (p.plan.layers == 1 && m.s == 0 && m.number > 0) barriers.wait(m.number);  // rows kept two sublayers ago
-        wide_phase(c, m);
-        keep_house(c, barriers, m);
-        narrow_phase<kHeadChunks>(c, m);
-    }
-    finish_phase(c, m);
-    if (c.thread == 0) barriers.leave();
-#endif
-}
-
-// ---- The same phases as kernels of their own ----
-
-template <int kHidden, int kHeadChunks>
-__global__ void __launch_bounds__(kThreads) start_kernel(const __grid_constant__ Params p) {
-#if TRM_HAS_BF16_MMA
-    start_phase(Cta<kHidden, kHeadChunks, false>(p, shared_memory));
-#endif
-}
-
-template <int kHidden, int kHeadChunks>
-__global__ void __launch_bounds__(kThreads, 1)
-    wide_kernel(const __grid_constant__ Params p, const __grid_constant__ Moment m) {
-#if TRM_HAS_BF16_MMA
-    wide_phase(Cta<kHidden, kHeadChunks, false>(p, shared_memory), m);
-#endif
-}
-
-template <int kHidden, int kHeadChunks>
-__global__ void __launch_bounds__(kThreads, 1)
-    narrow_kernel(const __grid_constant__ Params p, const __grid_constant__ Moment m) {
-#if TRM_HAS_BF16_MMA
-    const Cta<kHidden, kHeadChunks, false> c(p, shared_memory);
-    float* inverse = c.inverse(sublayer_of(m));
-    for (int row = c.thread; row < p.rows; row += kThreads) inverse[row] = p.norms[row];  // of the wide phase
-    __syncthreads();
-    keep_rows(c, source_of(p, m), keep_of(p, m), c.thread, kThreads);
-    narrow_phase<kHeadChunks>(c, m);
-#endif
-}
-
-template <int kHidden, int kHeadChunks>
-__global__ void __launch_bounds__(kThreads, 1) finish_kernel(const __grid_constant__ Params p) {
-#if TRM_HAS_BF16_MMA
-    finish_phase(Cta<kHidden, kHeadChunks, false>(p, shared_memory), Moment{sublayers(p), p.steps, 0, 0, 0});
-#endif
-}
-
-// ---- Choice of the instance ----
-
-struct Kernels {
-    int hidden, head;  // the sizes that these are for
-    void (*persistent)(Params);
-    void (*start)(Params);
-    void (*wide)(Params, Moment);
-    void (*narrow)(Params, Moment);
-    void (*finish)(Params);
-};
-
-template <int kHidden, int kHeadChunks>
-constexpr Kernels kKernels = {kHidden,
-                              kHeadChunks * kChunk,
-                              persistent<kHidden, kHeadChunks>,
-                              start_kernel<kHidden, kHeadChunks>,
-                              wide_kernel<kHidden, kHeadChunks>,
-                              narrow_kernel<kHidden, kHeadChunks>,
-                              finish_kernel<kHidden, kHeadChunks>};
-
-// What there are kernels for.
-const Kernels* const kInstances[] = {&kKernels<64, 1>, &kKernels<128, 1>, &kKernels<256, 1>, &kKernels<256, 2>,
-                                     &kKernels<512, 2>};
-
-const Kernels* kernels_for(int hidden, int head) {
-    for (const Kernels* kernels : kInstances)
-        if (kernels->hidden == hidden && kernels->head == head) return kernels;
-    return nullptr;
+const Kernels* kernels_for(const Spec& spec, Precision precision) {
+    const int head = spec.hidden_size / spec.num_heads;
+    return precision == Precision::kFp16 ? fp16_kernels(spec.hidden_size, head) : bf16_kernels(spec.hidden_size, head);
 }
 
 // ---- Weights in fragments ----
 
-uint16_t bf16_bits(float value) {
-    const __nv_bfloat16 rounded = __float2bfloat16_rn(value);
-    return reinterpret_cast<const uint16_t&>(rounded);
-}
-
 // [tiles][columns / kChunk][32 lanes][8], where row_of(tile, column) is the row of w [.., columns] to take.
 template <typename RowOf>
-void pack(const float* w, int columns, int tiles, RowOf&& row_of, uint16_t* out) {
+void pack(const Kernels& kernels, const float* w, int columns, int tiles, RowOf&& row_of, uint16_t* out) {
     for (int tile = 0; tile < tiles; ++tile) {
         for (int first = 0; first < columns; first += kChunk) {
             for (int number = 0; number < 32; ++number) {
                 const Lane lane(number);
                 const float* from = w + static_cast<size_t>(row_of(tile, lane.group)) * static_cast<size_t>(columns);
-                for (int i = 0; i < 8; ++i) *out++ = bf16_bits(from[first + lane.k(i)]);
+                for (int i = 0; i < 8; ++i) *out++ = kernels.bits(from[first + lane.k(i)]);
             }
         }
     }
@@ -202,7 +69,7 @@ FusedWeights::FusedWeights(const Spec& s, const NetShape& net, const Tensors& we
                            const DeviceProperties& properties)
     : spec(s),
       device(properties),
-      kernels(*kernels_for(s.hidden_size, s.hidden_size / s.num_heads)),
+      kernels(*kernels_for(s, net.precision[0].of[0])),
       packed(words_of(plan_of(s, properties)) * static_cast<size_t>(s.num_layers)),
       rope(net.rope ? static_cast<size_t>(s.max_rows() * (s.hidden_size / s.num_heads / 2)) : 0) {
     const Plan plan = plan_of(spec, device);
@@ -212,7 +79,7 @@ FusedWeights::FusedWeights(const Spec& s, const NetShape& net, const Tensors& we
     for (int i = 0; i < plan.layers; ++i) {
         const std::string name = "blocks." + std::to_string(i) + ".";
         const auto add = [&](const char* tensor, int columns, int tiles, auto&& row_of) {
-            pack(weights.at(name + tensor).data(), columns, tiles, row_of, host.data() + used);
+            pack(kernels, weights.at(name + tensor).data(), columns, tiles, row_of, host.data() + used);
             const Matrix matrix{reinterpret_cast<const uint4*>(packed.get() + used), -1};
             used += static_cast<size_t>(tiles) * kColumnTile * static_cast<size_t>(columns);
             return matrix;
@@ -369,7 +236,7 @@ class FusedRunner : public Runner {
     std::shared_ptr<const FusedWeights> weights_;
     bool persistent_;
     DeviceBuffer<float> rows_, norms_;
-    DeviceBuffer<__nv_bfloat16> halves_;
+    DeviceBuffer<uint16_t> halves_;
     DeviceBuffer<unsigned> arrivals_;
     Params params_{};
     GraphCache graphs_;
@@ -382,10 +249,12 @@ std::string why_not_fused(const Spec& spec, const NetShape& shape, const DeviceP
     if (device.major < 8)
         return "it needs compute capability 8.0, this device has " + number(device.major) + "." + number(device.minor);
     if (shape.token_mixing) return "it mixes tokens by attention, not by a SwiGLU";
+    const Precision first = shape.precision[0].of[0];
+    bool sixteen_bits = first == Precision::kBf16 || first == Precision::kFp16;
     for (int i = 0; i < shape.num_layers; ++i)
-        for (const Precision precision : shape.precision[i].of)
-            if (precision != Precision::kBf16) return "it multiplies in bf16";
-    if (kernels_for(spec.hidden_size, spec.hidden_size / spec.num_heads) == nullptr)
+        for (const Precision precision : shape.precision[i].of) sixteen_bits = sixteen_bits && precision == first;
+    if (!sixteen_bits) return "it multiplies all matrices in bf16, or all in fp16";
+    if (kernels_for(spec, first) == nullptr)
         return "there are kernels for hidden_size 64, 128, 256 and 512 with heads of 32, and 256 and 512 with heads of "
                "64";
     if (spec.inner_size % kChunk != 0) return "inner_size has to be a multiple of " + number(kChunk);

@@ -34,7 +34,7 @@ struct Query {
 
     // Returns the largest word, as the one below.
     template <class C>
-    __device__ __forceinline__ uint32_t read(const C& c, const __nv_bfloat16* qkv, int first_column, int row_tile) {
+    __device__ __forceinline__ uint32_t read(const C& c, const uint16_t* qkv, int first_column, int row_tile) {
         uint32_t most = 0;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
@@ -57,9 +57,8 @@ struct Keys {
     static constexpr bool kBothAtOnce = kTiles == 2;  // more do not fit into the registers
 
     template <class C>
-    __device__ __forceinline__ uint32_t read_keys(const C& c, const __nv_bfloat16* qkv, int first_column,
-                                                  int first_key) {
-        const __nv_bfloat16* k = qkv + c.plan.rows_size();
+    __device__ __forceinline__ uint32_t read_keys(const C& c, const uint16_t* qkv, int first_column, int first_key) {
+        const uint16_t* k = qkv + c.plan.rows_size();
         uint32_t most = 0;
 #pragma unroll
         for (int j = 0; j < kTiles; ++j) {
@@ -75,10 +74,9 @@ struct Keys {
 
     // Those of keys past the last one are there too, and zero.
     template <class C>
-    __device__ __forceinline__ uint32_t read_values(const C& c, const __nv_bfloat16* qkv, int first_column,
-                                                    int first_key) {
+    __device__ __forceinline__ uint32_t read_values(const C& c, const uint16_t* qkv, int first_column, int first_key) {
         const int first_own = first_key + 2 * kTiles * c.lane.quad;
-        const __nv_bfloat16* v = qkv + 2 * c.plan.rows_size();
+        const uint16_t* v = qkv + 2 * c.plan.rows_size();
         uint32_t most = 0;
 #pragma unroll
         for (int i = 0; i < kHeadChunks; ++i) {
@@ -108,8 +106,8 @@ struct Attended {
     // Add 8 * kTiles keys, with a running maximum (Milakov and Gimelshein, arXiv 1805.02867). Queries are read before
     // the first of them.
     template <int kTiles, class C>
-    __device__ __forceinline__ void add(const C& c, const __nv_bfloat16* qkv, int first_column, int row_tile,
-                                        int first_key, Query<kHeadChunks>& query) {
+    __device__ __forceinline__ void add(const C& c, const uint16_t* qkv, int first_column, int row_tile, int first_key,
+                                        Query<kHeadChunks>& query) {
         const int L = c.p.rows, first_own = first_key + 2 * kTiles * c.lane.quad;
         Keys<kHeadChunks, kTiles> keys;
         uint32_t largest_word;
@@ -122,7 +120,7 @@ struct Attended {
 #pragma unroll
         for (int i = 0; i < kHeadChunks; ++i) {
 #pragma unroll
-            for (int j = 0; j < kTiles; ++j) mma_chunk(score[j], query.of[0][i], query.of[1][i], keys.key[j][i]);
+            for (int j = 0; j < kTiles; ++j) c.mma_chunk(score[j], query.of[0][i], query.of[1][i], keys.key[j][i]);
         }
         if (first_key + 8 * kTiles > L) {
 #pragma unroll
@@ -144,8 +142,8 @@ struct Attended {
             most[half] = now;
 #pragma unroll
             for (int j = 0; j < kTiles; ++j) {
-                weight[half][j] = pack(__expf(score[j][2 * half] - now), __expf(score[j][2 * half + 1] - now));
-                const float2 rounded = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(weight[half][j]));
+                weight[half][j] = c.pack(__expf(score[j][2 * half] - now), __expf(score[j][2 * half + 1] - now));
+                const float2 rounded = c.unpack(weight[half][j]);
                 sum[half] += rounded.x + rounded.y;
             }
         }
@@ -156,10 +154,10 @@ struct Attended {
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 const uint4& value = keys.value[i][j];
-                mma(out[i][j], weight[0][0], weight[1][0], weight[0][1], weight[1][1], value.x, value.y);
+                c.mma(out[i][j], weight[0][0], weight[1][0], weight[0][1], weight[1][1], value.x, value.y);
                 if (kTiles == 4)
-                    mma(out[i][j], weight[0][kTiles - 2], weight[1][kTiles - 2], weight[0][kTiles - 1],
-                        weight[1][kTiles - 1], value.z, value.w);
+                    c.mma(out[i][j], weight[0][kTiles - 2], weight[1][kTiles - 2], weight[0][kTiles - 1],
+                          weight[1][kTiles - 1], value.z, value.w);
             }
         }
     }
@@ -177,20 +175,23 @@ struct Attended {
     }
 
     // Divided by the sums and rounded, rows `group` (half 0) or `group + 8`, as an operand.
-    __device__ __forceinline__ void finish(int half, uint4 (&rows)[kHeadChunks]) {
+    template <class C>
+    __device__ __forceinline__ void finish(const C& c, int half, uint4 (&rows)[kHeadChunks]) {
         sum[half] += __shfl_xor_sync(~0u, sum[half], 1);
         sum[half] += __shfl_xor_sync(~0u, sum[half], 2);
         const float scale = __fdividef(1.0f, sum[half]);
 #pragma unroll
         for (int i = 0; i < kHeadChunks; ++i) {
-            const auto word = [&](int j) { return pack(out[i][j][2 * half] * scale, out[i][j][2 * half + 1] * scale); };
+            const auto word = [&](int j) {
+                return c.pack(out[i][j][2 * half] * scale, out[i][j][2 * half + 1] * scale);
+            };
             rows[i] = make_uint4(word(0), word(1), word(2), word(3));
         }
     }
 };
 
 template <int kHeadChunks, class C>
-__device__ __forceinline__ void attend(const C& c, const __nv_bfloat16* qkv, int head, int row_tile,
+__device__ __forceinline__ void attend(const C& c, const uint16_t* qkv, int head, int row_tile,
                                        uint4 (&low)[kHeadChunks], uint4 (&high)[kHeadChunks]) {
     const int first_column = head * C::kHeadSize;
     Query<kHeadChunks> query;
@@ -200,13 +201,12 @@ __device__ __forceinline__ void attend(const C& c, const __nv_bfloat16* qkv, int
     for (; c.p.rows - key > kKeyTile / 2; key += kKeyTile)
         attended.template add<4>(c, qkv, first_column, row_tile, key, query);
     if (key < c.p.rows) attended.template add<2>(c, qkv, first_column, row_tile, key, query);
-    attended.finish(0, low);
-    attended.finish(1, high);
+    attended.finish(c, 0, low);
+    attended.finish(c, 1, high);
 }
 
 template <int kHeadChunks, int kTiles, class C>
-__device__ __forceinline__ void multiply_attended(const C& c, const __nv_bfloat16* qkv, const uint4* weights,
-                                                  int row_tile) {
+__device__ __forceinline__ void multiply_attended(const C& c, const uint16_t* qkv, const uint4* weights, int row_tile) {
     Sums<1, kTiles> sums = {};
 #pragma unroll 1
     for (int head = c.warp; head < c.plan.heads; head += kWarps) {
@@ -216,21 +216,20 @@ __device__ __forceinline__ void multiply_attended(const C& c, const __nv_bfloat1
         for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
             for (int i = 0; i < kHeadChunks; ++i)
-                mma_chunk(sums[0][n], low[i], high[i],
-                          weights[(n * C::kChunks + head * kHeadChunks + i) * 32 + c.lane_number()]);
+                c.mma_chunk(sums[0][n], low[i], high[i],
+                            weights[(n * C::kChunks + head * kHeadChunks + i) * 32 + c.lane_number()]);
         }
     }
     share_sums<kNarrowSlots>(c, c.narrow_partial(), sums);
 }
 
 template <int kTiles, class C>
-__device__ __forceinline__ void multiply_inner(const C& c, const __nv_bfloat16* inner, const uint4* weights,
-                                               int row_tile) {
+__device__ __forceinline__ void multiply_inner(const C& c, const uint16_t* inner, const uint4* weights, int row_tile) {
     constexpr int kAhead = 6;  // chunks whose rows are on their way at once
     const int chunks = c.plan.inner / kChunk;
     const int row = row_tile * kRowTile + c.lane.group, last = c.p.rows - 1;
-    const __nv_bfloat16* low_row = inner + c.plan.inner_at(at_most(row, last), 8 * c.lane.quad);
-    const __nv_bfloat16* high_row = inner + c.plan.inner_at(at_most(row + 8, last), 8 * c.lane.quad);
+    const uint16_t* low_row = inner + c.plan.inner_at(at_most(row, last), 8 * c.lane.quad);
+    const uint16_t* high_row = inner + c.plan.inner_at(at_most(row + 8, last), 8 * c.lane.quad);
     Sums<2, kTiles> sums = {};  // of even and odd chunks: two chains, as each product waits for the one before
 #pragma unroll 1
     for (int first = c.warp; first < chunks; first += kAhead * kWarps) {
@@ -253,7 +252,7 @@ __device__ __forceinline__ void multiply_inner(const C& c, const __nv_bfloat16* 
             if (chunk >= chunks) continue;
 #pragma unroll
             for (int n = 0; n < kTiles; ++n)
-                mma_chunk(sums[i % 2][n], low[i], high[i], weights[(n * chunks + chunk) * 32 + c.lane_number()]);
+                c.mma_chunk(sums[i % 2][n], low[i], high[i], weights[(n * chunks + chunk) * 32 + c.lane_number()]);
         }
     }
     Sums<1, kTiles> total;
@@ -274,7 +273,7 @@ __device__ __forceinline__ void narrow_tiles(const C& c, const Moment& m, const 
     const int column = (tile + n) * kColumnTile + c.lane.column(0);
     const bool mine = n < kTiles && row < c.p.rows, attention = sublayer_of(m) == kAttention;
     const Residual residual(c, source_of(c.p, m), row, column, mine);
-    const __nv_bfloat16* wide = places_of(c.p, m.number).wide;
+    const uint16_t* wide = places_of(c.p, m.number).wide;
     const uint4* weights =
         c.weights(matrix, c.own().hidden.begin, tile, attention ? C::kChunks : c.plan.inner / kChunk);
     if (attention) {

@@ -1,6 +1,6 @@
 // The four phases of a block of the network (plan.h), and what happens before the first and after the last: device code
 // of one CTA. The persistent kernel runs them one after another, and values are handed over as they come; the graph of
-// phases runs each as a kernel. Products are mma.sync on bfloat16 with float32 sums (sm_80 and up).
+// phases runs each as a kernel. Products are mma.sync on bfloat16 or float16 with float32 sums (sm_80 and up).
 #ifndef TRM_EDGE_CUDA_PHASES_CUH
 #define TRM_EDGE_CUDA_PHASES_CUH
 

@@ -1,4 +1,5 @@
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -22,7 +23,13 @@ dim3 blocks_for(size_t items) { return dim3(static_cast<unsigned>((items + kThre
 
 // ---- Kernels ----
 
-__device__ float to_bf16(float x) { return __bfloat162float(__float2bfloat16_rn(x)); }
+// To bf16 or fp16; fp32 rounds nothing. Beyond float16 is NaN, as an infinite key could have a weight of 0.
+__host__ __device__ float rounded(float x, Precision precision) {
+    if (precision == Precision::kBf16) return __bfloat162float(__float2bfloat16_rn(x));
+    if (precision != Precision::kFp16) return x;
+    const float half = __half2float(__float2half_rn(x));
+    return half + (half - half);
+}
 
 __device__ float sum_of_block(float value, float* shared) {
     for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(~0u, value, step);
@@ -60,8 +67,8 @@ __global__ void transpose(const float* in, int rows, int columns, float* out) {
     out[column * static_cast<size_t>(rows) + row] = in[i];
 }
 
-// out [rows, n] = in [rows, k] w [n, k]^T, a warp per column. `round`: of the input, to bfloat16; w is rounded already.
-__global__ void linear(const float* in, const float* w, int rows, int n, int k, bool round, float* out) {
+// out [rows, n] = in [rows, k] w [n, k]^T, a warp per column. The input is rounded, w is already.
+__global__ void linear(const float* in, const float* w, int rows, int n, int k, Precision precision, float* out) {
     const int column = static_cast<int>(blockIdx.x * (kThreads / 32) + threadIdx.x / 32);
     const int lane = static_cast<int>(threadIdx.x % 32);
     if (column >= n) return;
@@ -72,7 +79,7 @@ __global__ void linear(const float* in, const float* w, int rows, int n, int k, 
         for (int i = lane; i < k; i += 32) {
             for (int r = 0; r < count; ++r) {
                 const float a = in[static_cast<size_t>(first + r) * static_cast<size_t>(k) + static_cast<size_t>(i)];
-                sum[r] += (round ? to_bf16(a) : a) * weights[i];
+                sum[r] += rounded(a, precision) * weights[i];
             }
         }
         for (int r = 0; r < count; ++r) {
@@ -131,8 +138,8 @@ struct AttentionCall {
     const float* qkv;
     const float2* rope;  // [positions, head / 2] or null
     int rows, hidden, head, answer_end, position_shift;
-    bool round;  // operands of both products, to bfloat16
-    float* out;  // [rows, D]
+    Precision precision;  // of the operands of both products
+    float* out;           // [rows, D]
 };
 
 __device__ float rotated(const AttentionCall& c, const float* head, int row, int i) {
@@ -150,27 +157,27 @@ __global__ void attention(AttentionCall c) {
     const auto part = [&](int of_row, int which) {
         return c.qkv + static_cast<size_t>(of_row) * static_cast<size_t>(3 * c.hidden) + which * c.hidden + first;
     };
-    const auto rounded = [&](float x) { return c.round ? to_bf16(x) : x; };
+    const auto operand = [&](float x) { return rounded(x, c.precision); };
     for (int i = static_cast<int>(threadIdx.x); i < c.head; i += kThreads)
-        query[i] = rounded(rotated(c, part(row, 0), row, i) / sqrtf(static_cast<float>(c.head)));
+        query[i] = operand(rotated(c, part(row, 0), row, i) / sqrtf(static_cast<float>(c.head)));
     __syncthreads();
     float most = -INFINITY;
     for (int key = static_cast<int>(threadIdx.x); key < c.rows; key += kThreads) {
         float score = 0;
-        for (int i = 0; i < c.head; ++i) score += query[i] * rounded(rotated(c, part(key, 1), key, i));
+        for (int i = 0; i < c.head; ++i) score += query[i] * operand(rotated(c, part(key, 1), key, i));
         weight[key] = score;
         most = fmaxf(most, score);
     }
     most = most_of_block(most, shared);
     float sum = 0;
     for (int key = static_cast<int>(threadIdx.x); key < c.rows; key += kThreads) {
-        weight[key] = rounded(expf(weight[key] - most));
+        weight[key] = operand(expf(weight[key] - most));
         sum += weight[key];
     }
     sum = sum_of_block(sum, shared);
     for (int i = static_cast<int>(threadIdx.x); i < c.head; i += kThreads) {
         float mixed = 0;
-        for (int key = 0; key < c.rows; ++key) mixed += weight[key] * rounded(part(key, 2)[i]);
+        for (int key = 0; key < c.rows; ++key) mixed += weight[key] * operand(part(key, 2)[i]);
         c.out[static_cast<size_t>(row) * static_cast<size_t>(c.hidden) + static_cast<size_t>(first + i)] = mixed / sum;
     }
 }
@@ -201,7 +208,7 @@ __global__ void add_norm(float* h, const float* delta, int n, float eps) {
 
 // ---- Weights ----
 
-// One matrix [n, k]: floats (rounded where bf16), or bytes and a scale a row.
+// One matrix [n, k]: floats (rounded where bf16 or fp16), or bytes and a scale a row.
 struct PlainMatrix {
     int n = 0, k = 0, words = 0;
     Precision precision = Precision::kFp32;
@@ -213,8 +220,7 @@ PlainMatrix upload(const std::vector<float>& w, int n, int k, Precision precisio
     PlainMatrix m{n, k, (k + 3) / 4, precision, DeviceBuffer<float>(0), DeviceBuffer<int8_t>(0)};
     const size_t columns = static_cast<size_t>(k);
     std::vector<float> floats = w;
-    if (precision == Precision::kBf16)
-        for (float& x : floats) x = __bfloat162float(__float2bfloat16_rn(x));
+    for (float& x : floats) x = rounded(x, precision);
     if (precision == Precision::kInt8) {  // the definition is in trm_edge/quantization.py
         std::vector<int8_t> bytes(area(n, m.words * 4));
         floats.assign(static_cast<size_t>(n), 0.0f);
@@ -354,10 +360,11 @@ class PlainRunner : public Runner {
                 transpose<<<blocks_for(area(L, D)), kThreads, 0, stream>>>(turned_.get(), D, L, h);
             } else {
                 product(h, L, layer, kMixIn, step, wide_.get(), stream);
-                const bool round = weights_->shape.precision[layer].of[kMixIn] != Precision::kFp32;
+                const Precision own = weights_->shape.precision[layer].of[kMixIn];
+                const Precision inside = own == Precision::kInt8 ? Precision::kBf16 : own;
                 const int head = D / spec.num_heads;
-                const AttentionCall call{wide_.get(),     weights_->rope.get(), L,     D,           head,
-                                         rows.answer_end, rows.position_shift,  round, inner_.get()};
+                const AttentionCall call{wide_.get(),     weights_->rope.get(), L,      D,           head,
+                                         rows.answer_end, rows.position_shift,  inside, inner_.get()};
                 const dim3 grid(static_cast<unsigned>(L), static_cast<unsigned>(spec.num_heads));
                 attention<<<grid, kThreads, attention_bytes(head, L), stream>>>(call);
                 product(inner_.get(), L, layer, kMixOut, step, delta_.get(), stream);
@@ -384,8 +391,7 @@ class PlainRunner : public Runner {
         const PlainMatrix& m = weights_->matrix(layer, kind);
         const dim3 grid(static_cast<unsigned>((m.n + kThreads / 32 - 1) / (kThreads / 32)));
         if (m.precision != Precision::kInt8) {
-            const bool round = m.precision == Precision::kBf16;
-            linear<<<grid, kThreads, 0, stream>>>(in, m.floats.get(), rows, m.n, m.k, round, out);
+            linear<<<grid, kThreads, 0, stream>>>(in, m.floats.get(), rows, m.n, m.k, m.precision, out);
             return;
         }
         const Quantization& q = weights_->quantization;

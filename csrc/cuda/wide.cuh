@@ -109,7 +109,7 @@ __device__ __forceinline__ void stage_rows(const C& c, const Source& from, int f
         for (int i = 0; i < kFloats4; ++i) {
             const float4& x = rows.of[j][i];
             if (rows.inside(c))
-                to[j * kWarps * C::kOperandStride * 2 + 32 * i] = make_uint2(pack(x.x, x.y), pack(x.z, x.w));
+                to[j * kWarps * C::kOperandStride * 2 + 32 * i] = make_uint2(c.pack(x.x, x.y), c.pack(x.z, x.w));
         }
     }
     __syncthreads();
@@ -151,7 +151,7 @@ __device__ __forceinline__ void multiply_staged(const C& c, const uint4* weights
             const uint4 low = operand[m * kRowTile * C::kOperandStride + 4 * chunk];
             const uint4 high = operand[(m * kRowTile + 8) * C::kOperandStride + 4 * chunk];
 #pragma unroll
-            for (int n = 0; n < kTiles; ++n) mma_chunk(sums[m][n], low, high, w[n]);
+            for (int n = 0; n < kTiles; ++n) c.mma_chunk(sums[m][n], low, high, w[n]);
         }
     }
     share_sums<kWideSlots>(c, c.partial(), sums);
@@ -169,29 +169,29 @@ __device__ __forceinline__ float2 turn_of(const C& c, int tile, int row) {
 // Of values, the lanes of two neighbouring rows trade, so that each has both rows of one column, which lie in one word.
 // Rows of values past the last one become zero: attention gives them a weight of 0, which a NaN would survive.
 template <class C>
-__device__ __forceinline__ void store_qkv(const C& c, __nv_bfloat16* to, int tile, int row, float2 turn, float2 sum) {
+__device__ __forceinline__ void store_qkv(const C& c, uint16_t* to, int tile, int row, float2 turn, float2 sum) {
     const int part = c.plan.qkv_part(tile), column = c.plan.stored_column(tile, c.lane.column(0));
     const bool there = row < c.p.rows;
     if (part == 2) {
         if (!there) sum = make_float2(0, 0);
         const bool odd = row % 2;
         const float other = __shfl_xor_sync(~0u, odd ? sum.x : sum.y, 4);
-        const uint32_t word = odd ? pack(other, sum.y) : pack(sum.x, other);
+        const uint32_t word = odd ? c.pack(other, sum.y) : c.pack(sum.x, other);
         hand_over(to + 2 * c.plan.rows_size() + c.plan.value_at(row - odd, column + odd), word);
         return;
     }
     if (!there) return;
     const float scale = part == 0 ? c.p.query_scale : 1.0f;
     hand_over(to + part * c.plan.rows_size() + c.plan.row_at(row, column),
-              pack((sum.x * turn.x - sum.y * turn.y) * scale, (sum.y * turn.x + sum.x * turn.y) * scale));
+              c.infinite_to_nan(
+                  c.pack((sum.x * turn.x - sum.y * turn.y) * scale, (sum.y * turn.x + sum.x * turn.y) * scale)));
 }
 
 template <class C>
-__device__ __forceinline__ void store_inner(const C& c, __nv_bfloat16* to, int pair, int row, float first,
-                                            float second) {
+__device__ __forceinline__ void store_inner(const C& c, uint16_t* to, int pair, int row, float first, float second) {
     if (row >= c.p.rows) return;
     const int column = pair * kColumnTile + c.lane.column(0);
-    hand_over(to + c.plan.inner_at(row, column), pack(first, second));
+    hand_over(to + c.plan.inner_at(row, column), c.pack(first, second));
 }
 
 // The rows of kRowTiles tiles from `first` on.
@@ -201,7 +201,7 @@ __device__ __forceinline__ void wide_block(const C& c, const Moment& at, const M
     const bool attention = sublayer_of(at) == kAttention;
     const Source from = source_of(c.p, at);
     stage_rows<kRowTiles>(c, from, first, c.inverse(sublayer_of(at)));
-    __nv_bfloat16* const to = places_of(c.p, at.number).wide;
+    uint16_t* const to = places_of(c.p, at.number).wide;
     const Range own = attention ? c.own().qkv : c.own().inner;
     // A warp finishes half of tile n, or of pair n % 2 of them.
     const int half = c.warp % 2, n = c.warp / 2;

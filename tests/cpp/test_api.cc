@@ -8,6 +8,9 @@
 #include <memory>
 #include <thread>
 
+#include "core/model.h"
+#include "core/status.h"
+#include "cpu/dispatch.h"
 #include "golden_case.h"
 
 namespace {
@@ -389,9 +392,12 @@ TEST_CASE("options: a wrong one is named, and nothing is made") {
     const auto loaded = [&] {
         return trm_model_load_file(path_of("actions_attention").c_str(), &load_options, &model);
     };
-    load_options.precision = 4;
+    load_options.precision = 5;
     CHECK(loaded() == TRM_INVALID_ARGUMENT);
     CHECK(std::string(trm_last_message()).find("precision") != std::string::npos);
+    load_options.precision = TRM_PRECISION_FP16;
+    CHECK(loaded() == TRM_UNSUPPORTED);
+    CHECK(message_has("precision: fp16 is for backend cuda; this one has fp32, bf16 and int8"));
     load_options = TRM_LOAD_OPTIONS_INIT;
     load_options.backend = 2;
     CHECK(loaded() == TRM_INVALID_ARGUMENT);
@@ -416,4 +422,50 @@ TEST_CASE("options: a wrong one is named, and nothing is made") {
     refused({sizeof(trm_session_options), TRM_MAX_THREADS + 1, 0, TRM_NEVER_PARK}, "threads");
     refused({sizeof(trm_session_options), 1, 0, -2}, "park_after_us");
     refused({0, 1, 0, TRM_NEVER_PARK}, "TRM_SESSION_OPTIONS_INIT");
+}
+
+TEST_CASE("precisions: numbers are frozen, and the processor's have a register loop") {
+    CHECK(TRM_PRECISION_AUTO == 0);
+    CHECK(TRM_PRECISION_FP32 == 1);
+    CHECK(TRM_PRECISION_BF16 == 2);
+    CHECK(TRM_PRECISION_INT8 == 3);
+    CHECK(TRM_PRECISION_FP16 == 4);
+    double operations = 0, seconds = 0;
+    for (const int32_t precision : {TRM_PRECISION_FP32, TRM_PRECISION_BF16, TRM_PRECISION_INT8}) {
+        CHECK(trm_register_loop(precision, 10, &operations, &seconds) == TRM_OK);
+        CHECK(operations > 0);
+    }
+    for (const int32_t precision : {0, int32_t{TRM_PRECISION_FP16}, 5}) {
+        CHECK(trm_register_loop(precision, 10, &operations, &seconds) == TRM_INVALID_ARGUMENT);
+        CHECK(message_has("precision: expected fp32, bf16 or int8"));
+    }
+}
+
+namespace {
+
+// A device that takes every model and runs none.
+class NoDevice : public trm::DeviceModel {
+    std::unique_ptr<trm::DeviceSession> make_session() const override { return nullptr; }
+    const char* name() const override { return "none"; }
+};
+
+std::shared_ptr<const trm::DeviceModel> make_none(const trm::Spec&, const trm::NetShape&, const trm::Quantization&,
+                                                  const trm::Tensors&) {
+    return std::make_shared<const NoDevice>();
+}
+
+}  // namespace
+
+TEST_CASE("fp16 on a device takes weights up to the end of float16, and names one beyond") {
+    std::string error;
+    const trm::Kernels& kernels = *trm::select_kernels(nullptr, &error);
+    const auto name_with = [&](float value, trm::PrecisionChoice choice) {
+        trm::Bundle bundle = trm::read_bundle_file(path_of("actions_attention").c_str());
+        bundle.weights.at("blocks.1.mlp.down.weight")[3] = value;
+        return std::string(trm::Model(std::move(bundle), kernels, choice, make_none).precision_name());
+    };
+    CHECK(name_with(-65519, trm::PrecisionChoice::kFp16) == "fp16");
+    CHECK(name_with(-65520, trm::PrecisionChoice::kBf16) == "bf16");
+    CHECK_THROWS_WITH_AS(name_with(-65520, trm::PrecisionChoice::kFp16),
+                         "precision fp16: blocks.1.mlp.down.weight holds 65520, beyond float16; use bf16", trm::Error);
 }

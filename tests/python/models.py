@@ -73,6 +73,14 @@ def make_bundle(kind: str, mixer: str = "rope", *, seed: int = 0, steps: int = 4
     return Bundle(spec, tensors, record_golden(spec, tensors, calls, steps), {"source": "tests/python/models.py"})
 
 
+def with_huge_keys(bundle: Bundle) -> Bundle:
+    """Return ``bundle`` with keys beyond float16 in its first block, whose weights are inside it."""
+    name, D = "blocks.0.attention.qkv.weight", bundle.spec.hidden_size
+    weight = bundle.tensors[name].copy()
+    weight[D : 2 * D] *= np.float32(60000) / np.abs(weight[D : 2 * D]).max()
+    return replace(bundle, tensors={**bundle.tensors, name: weight})
+
+
 class _Ranges(ReferenceModel):
     """Notes the largest magnitude of every matrix input, by step."""
 

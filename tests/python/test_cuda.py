@@ -6,11 +6,12 @@ their own, with models of the sizes that the fused kernels take.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from models import calibrated, make_bundle
+from models import calibrated, make_bundle, with_huge_keys
 from runners import plain_bundle
 from test_precision import errors_of, oracle_values, own_error
 
@@ -23,6 +24,8 @@ from trm_edge.quantization import Quantization, uniform
 BF16 = "avx512bf16"  # the instruction set whose oracle rounds attention's operands too, as the GPU does
 SAME = 0.8  # of the oracle's own error; another rounding would part the two by 1.4 times it
 NO_GPU = core.cuda_missing()
+WAYS = ["fused", "phases", "plain"]
+HALVES = ["bf16", "fp16"]  # what all ways multiply
 gpu = pytest.mark.skipif(bool(NO_GPU), reason=f"backend cuda: {NO_GPU}")
 
 # name: (kind, mixer, changed fields): every instance of the fused kernels, and what sizes alone do not show
@@ -78,26 +81,34 @@ def test_threads_are_for_the_processor() -> None:
 
 @gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("way", ["fused", "phases", "plain"])
+@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", FUSED)
-def test_the_first_evaluations_are_those_of_the_oracle(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # One step of two evaluations: further on, values that round to another bfloat16 part the two.
-    bundle = model(name, l_cycles=1, h_cycles=1)
-    refiner = load(way, bundle, monkeypatch, "bf16")
-    how = uniform(bundle.spec, "bf16")
+def test_the_first_evaluations_are_those_of_the_oracle(
+    name: str, way: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One step of two evaluations: further on, values that round to another neighbour part the two. Float16's neighbours
+    # are so close that sums in float32 and float64 part at them within four blocks: one layer.
+    bundle = model(name, l_cycles=1, h_cycles=1, **({"num_layers": 1} if precision == "fp16" else {}))
+    refiner = load(way, bundle, monkeypatch, precision)
+    assert refiner.precision == precision
+    how = uniform(bundle.spec, precision)
     parted = np.median(errors_of(refiner, bundle, oracle_values(bundle, how, 1, BF16)))
     assert parted <= SAME * np.median(own_error(bundle, how, 1))
 
 
 @gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("way", ["fused", "phases", "plain"])
+@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", FUSED)
-def test_the_error_at_every_step_is_that_of_the_oracle(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_at_every_step_is_that_of_the_oracle(
+    name: str, way: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = model(name)
-    refiner = load(way, bundle, monkeypatch, "bf16")
+    refiner = load(way, bundle, monkeypatch, precision)
     engine = errors_of(refiner, bundle, oracle_values(bundle, None, 4))
-    own = own_error(bundle, uniform(bundle.spec, "bf16"), 4, BF16)
+    own = own_error(bundle, uniform(bundle.spec, precision), 4, BF16)
     assert np.median(engine) <= 1.2 * np.median(own)
     assert (np.median(engine, axis=0) <= 1.5 * np.median(own, axis=0)).all()
 
@@ -120,10 +131,11 @@ def test_int8_is_that_of_the_oracle(kind: str, mixer: str, scheme: str, monkeypa
 
 @gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("way", ["fused", "phases", "plain"])
-def test_all_steps_at_once_are_the_steps_one_by_one(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("way", WAYS)
+def test_all_steps_at_once_are_the_steps_one_by_one(way: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = model("256/32")
-    refiner = load(way, bundle, monkeypatch, "bf16")
+    refiner = load(way, bundle, monkeypatch, precision)
     rng = np.random.default_rng(5)
     for _ in range(4):
         call = random_inputs(bundle.spec, rng)
@@ -138,10 +150,11 @@ def test_all_steps_at_once_are_the_steps_one_by_one(way: str, monkeypatch: pytes
 
 @gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("way", ["fused", "phases", "plain"])
-def test_fresh_context_between_steps(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("way", WAYS)
+def test_fresh_context_between_steps(way: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = model("256/32")
-    refiner, plain = load(way, bundle, monkeypatch, "bf16"), load("plain", bundle, monkeypatch, "bf16")
+    refiner, plain = load(way, bundle, monkeypatch, precision), load("plain", bundle, monkeypatch, precision)
     rng = np.random.default_rng(6)
     call, fresh = random_inputs(bundle.spec, rng), random_inputs(bundle.spec, rng)
     rows = len(call["x"])
@@ -156,10 +169,11 @@ def test_fresh_context_between_steps(way: str, monkeypatch: pytest.MonkeyPatch) 
 
 @gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("way", ["fused", "phases", "plain"])
-def test_a_nan_stays_in_its_own_call(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_nan_stays_in_its_own_call(way: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = model("128/32")
-    refiner = load(way, bundle, monkeypatch, "bf16")
+    refiner = load(way, bundle, monkeypatch, precision)
     rng = np.random.default_rng(7)
     calls = [random_inputs(bundle.spec, rng, context_rows=rows) for rows in (20, 3)]
     before = [refiner.refine(**call, trajectory=True) for call in calls]
@@ -169,6 +183,46 @@ def test_a_nan_stays_in_its_own_call(way: str, monkeypatch: pytest.MonkeyPatch) 
         again = refiner.refine(**call, trajectory=True)
         assert again.status == first.status
         assert np.array_equal(again.logits, first.logits)  # type: ignore[arg-type]
+
+
+# ---- Where float16 ends ----------------------------------------------------------------------------------------------
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("part", ["keys", "rows"])
+def test_what_is_beyond_float16_ends_a_call(part: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = model("256/32")
+    call = random_inputs(bundle.spec, np.random.default_rng(9), context_rows=20)
+    if part == "keys":  # whose scores may be minus infinity, and so their weights 0
+        bundle = with_huge_keys(bundle)
+    else:
+        call["x"] = call["x"] * np.float32(1e5)
+    out = load(way, bundle, monkeypatch, "fp16").refine(**call)
+    assert out.status == trm_edge.Status.NONFINITE and out.steps_run == 0
+    assert load(way, bundle, monkeypatch, "bf16").refine(**call).steps_run == 4
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", WAYS)
+def test_a_weight_beyond_float16_is_named(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, name = model("64/32"), "blocks.1.mlp.down.weight"
+    weight = bundle.tensors[name].copy()
+    weight[0, 0] = -70000
+    with pytest.raises(trm_edge.TrmUnsupportedError, match=f"fp16: {name} holds 70000, beyond float16; use bf16"):
+        load(way, replace(bundle, tensors={**bundle.tensors, name: weight}), monkeypatch, "fp16")
+
+
+@gpu
+@pytest.mark.gpu
+def test_fused_says_what_it_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(trm_edge.TrmUnsupportedError, match="all matrices in bf16, or all in fp16"):
+        load("fused", model("64/32"), monkeypatch, "fp32")
+
+
+# ---- Many calls ------------------------------------------------------------------------------------------------------
 
 
 @gpu

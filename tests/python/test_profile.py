@@ -294,6 +294,7 @@ def test_the_engine_has_a_register_loop_for_every_precision() -> None:
         assert loop is not None
         (few, _), (many, seconds) = loop(10), loop(1000)
         assert many == 100 * few > 0 and seconds > 0
+    assert roofline.register_loop("fp16") is None
 
 
 def test_bandwidth_is_positive() -> None:

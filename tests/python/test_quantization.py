@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from models import CASES, calibrated
+from models import CASES, calibrated, with_huge_keys
 from runners import plain_bundle
 
-from trm_edge.errors import TrmBundleError, TrmInputError
+import trm_edge
+from trm_edge.bundle import bundle_bytes
+from trm_edge.errors import TrmBundleError, TrmInputError, TrmUnsupportedError
 from trm_edge.golden import random_inputs, relative_error, run_reference
 from trm_edge.inputs import check_inputs
 from trm_edge.quantization import (
+    PRECISIONS,
     SCHEMES,
     Quantization,
     QuantizedModel,
@@ -21,6 +25,7 @@ from trm_edge.quantization import (
     quantize_static,
     quantize_weight,
     round_bf16,
+    round_fp16,
     uniform,
 )
 from trm_edge.reference import ReferenceModel
@@ -66,6 +71,51 @@ def test_bf16_agrees_with_torch() -> None:
     assert round_bf16(exact).dtype == np.float64
 
 
+def test_fp16_rounds_as_numpy_does_and_has_an_end() -> None:
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)]
+    np.testing.assert_array_equal(round_fp16(finite.astype(np.float32)), finite.astype(np.float32))
+    values = np.float64([1 + 2**-11, 1 + 3 * 2**-11, 2**-24, 2**-25, 65519.9, -65519.9])  # the first two halfway
+    np.testing.assert_array_equal(round_fp16(values), [1, 1 + 2**-9, 2**-24, 0, 65504, -65504])
+    assert np.isnan(round_fp16(np.float32([65520, -65520, np.inf, -np.inf, np.nan]))).all()
+    assert round_fp16(values).dtype == np.float64 and round_fp16(values.astype(np.float32)).dtype == np.float32
+
+
+def test_fp16_rounds_what_attention_multiplies() -> None:
+    bundle = plain_bundle("actions", "rope")
+    model = QuantizedModel(bundle.spec, bundle.tensors, uniform(bundle.spec, "fp16"))
+    rng = np.random.default_rng(4)
+    query, key, value = rng.normal(size=(3, bundle.spec.num_heads, 5, 8))
+    half = [np.float16(part).astype(np.float64) for part in (query, key, value)]
+    scores = half[0] @ half[1].transpose(0, 2, 1)
+    weights = np.float16(np.exp(scores - scores.max(axis=-1, keepdims=True))).astype(np.float64)
+    expected = weights @ half[2] / weights.sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(model.attend("blocks.0.attention.", query, key, value), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("part", ["keys", "rows"])
+def test_what_is_beyond_float16_ends_a_call(part: str) -> None:
+    bundle = plain_bundle("actions", "rope")
+    call = random_inputs(bundle.spec, np.random.default_rng(5), context_rows=3)
+    if part == "keys":  # whose scores may be minus infinity, and so their weights 0
+        bundle = with_huge_keys(bundle)
+    else:
+        call["x"] = call["x"] * np.float32(1e5)
+    out = trm_edge.load(bundle_bytes(bundle), backend="reference", precision="fp16").refine(**call)
+    assert out.status == trm_edge.Status.NONFINITE and out.steps_run == 0
+    assert trm_edge.load(bundle_bytes(bundle), backend="reference", precision="bf16").refine(**call).steps_run == 4
+
+
+def test_a_weight_beyond_float16_is_named() -> None:
+    bundle = plain_bundle("actions")
+    weights = dict(bundle.tensors)
+    name = "blocks.1.mlp.down.weight"
+    weights[name] = weights[name].copy()
+    weights[name][0, 0] = -70000
+    with pytest.raises(TrmUnsupportedError, match=f"precision fp16: {name} holds 70000, beyond float16; use bf16"):
+        trm_edge.load(bundle_bytes(replace(bundle, tensors=weights)), backend="reference", precision="fp16")
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("mixer", ["rope", "mlp_t"])
 def test_a_product_is_what_its_definition_says(mixer: str, scheme: str) -> None:
@@ -94,14 +144,14 @@ def test_a_product_is_what_its_definition_says(mixer: str, scheme: str) -> None:
             np.testing.assert_array_equal(model.product(name, a, k), truth)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
 @pytest.mark.parametrize(("kind", "mixer"), CASES)
 def test_coarser_grids_err_more(kind: str, mixer: str, precision: str) -> None:
     bundle = plain_bundle(kind, mixer)
     inputs = check_inputs(bundle.spec, **random_inputs(bundle.spec, np.random.default_rng(2)))
     exact = run_reference(ReferenceModel(bundle.spec, bundle.tensors), inputs, 3)
     model = QuantizedModel(bundle.spec, bundle.tensors, uniform(bundle.spec, precision))
-    low, high = {"fp32": (0, 0), "bf16": (1e-6, 0.05), "int8": (1e-5, 0.3)}[precision]
+    low, high = {"fp32": (0, 0), "fp16": (1e-7, 0.006), "bf16": (1e-6, 0.05), "int8": (1e-5, 0.3)}[precision]
     for step, truth in zip(run_reference(model, inputs, 3), exact, strict=True):
         values, true = (step.y, truth.y) if step.logits is None else (step.logits, truth.logits)
         assert true is not None and low <= relative_error(values, true) <= high
@@ -170,6 +220,12 @@ def test_one_word_for_a_mixture() -> None:
     spec = plain_bundle("actions").spec
     mixed = {**dict.fromkeys(matrix_names(spec), "bf16"), FIRST: "int8"}
     assert Quantization("dynamic", mixed).summary == "int8"
-    assert [uniform(spec, precision).summary for precision in ("int8", "bf16", "fp32")] == ["int8", "bf16", "fp32"]
-    with pytest.raises(TrmInputError, match="precision: expected one of int8, bf16, fp32, got 'fp16'"):
-        uniform(spec, "fp16")
+    assert [uniform(spec, precision).summary for precision in PRECISIONS] == ["int8", "bf16", "fp16", "fp32"]
+    with pytest.raises(TrmInputError, match="precision: expected one of int8, bf16, fp16, fp32, got 'fp8'"):
+        uniform(spec, "fp8")
+
+
+def test_a_bundle_names_no_fp16() -> None:
+    bundle = plain_bundle("actions")
+    with pytest.raises(TrmBundleError, match=rf"{FIRST}: expected one of int8, bf16, fp32, got 'fp16'"):
+        bundle_bytes(replace(bundle, quantization=uniform(bundle.spec, "fp16")))

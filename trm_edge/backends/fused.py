@@ -43,7 +43,7 @@ class FusedBackend:
     ) -> None:
         """Load ``source``; a model that is loaded already keeps its precision."""
         if precision not in PRECISIONS:
-            raise TrmInputError(f"precision: expected None, 'fp32', 'bf16' or 'int8', got {precision!r}")
+            raise TrmInputError(f"precision: expected None, 'fp32', 'bf16', 'int8' or 'fp16', got {precision!r}")
         if isinstance(source, core.Model):
             self._model = source
         elif isinstance(source, bytes):

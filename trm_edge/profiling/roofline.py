@@ -77,8 +77,9 @@ class Work:
 
 def register_loop(precision: str) -> Callable[[int], tuple[float, float]] | None:
     """Return ``loop(iterations) -> (operations, seconds)`` of the engine; None for a precision that it has not."""
-    number = PRECISIONS.get(precision)
-    return None if number is None else lambda iterations: core.register_loop(number, iterations)
+    if precision not in ("fp32", "bf16", "int8"):
+        return None
+    return lambda iterations: core.register_loop(PRECISIONS[precision], iterations)
 
 
 def tuned_iterations(loop: Callable[[int], tuple[float, float]], seconds: float) -> int:
