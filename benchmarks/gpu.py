@@ -8,7 +8,9 @@ Every way is checked against the float64 oracle before it is timed. Official siz
 end of its last one, as CUPTI records it, *call* the wall clock around a call from host memory to host memory; medians
 over the calls of one process, ways interleaved in rounds.
 PyTorch's ways hold everything in bfloat16 on the device: a CUDA graph of the whole recursion of eager kernels, or of
-``torch.compile(mode="max-autotune-no-cudagraphs")``; their *call* has no copies from and to the host in it.
+``torch.compile(mode="max-autotune-no-cudagraphs")``; their *call* has no copies from and to the host in it, and that of
+*on device*, backend ``cuda`` on arrays of PyTorch's, has none either. It is encoders and decoders as well, which
+PyTorch's ways are not.
 
 *floor* is what the fused kernel's schedule costs if nothing else does: a grid barrier a phase, its weights once from
 DRAM or L2, the rows that every CTA reads in every phase from L2, at the latency and bandwidth that ``gpu_floor``
@@ -75,6 +77,23 @@ def own_way(
     error = max(relative_error(a, b) for a, b in zip(out.trajectory, truth, strict=True))
     shown = name if precision == "bf16" else f"{name} {precision}"
     return Way(shown, lambda: refiner.refine(**call, steps=steps), error)
+
+
+def on_device_way(bundle: Bundle, call: dict[str, Any], steps: int, truth: list[np.ndarray]) -> Way:
+    """Open ``bundle`` for arrays that are PyTorch's, on the device, and stay there, on a stream of PyTorch's."""
+    import torch
+
+    refiner = trm_edge.load(bundle_bytes(bundle), backend="cuda", precision="bf16")
+    arrays = {name: torch.tensor(value, device="cuda") for name, value in call.items()}
+    out, stream = torch.empty(call["y0"].shape, device="cuda"), torch.cuda.Stream()
+
+    def call_once() -> None:
+        refiner.refine_on_device(**arrays, steps=steps, out=out, stream=stream)
+        stream.synchronize()
+
+    found = refiner.refine_on_device(**arrays, steps=steps, trajectory=True).wait().trajectory
+    assert found is not None
+    return Way("on device", call_once, max(relative_error(a, b) for a, b in zip(found, truth, strict=True)))
 
 
 def torch_ways(
@@ -245,6 +264,7 @@ def main() -> int:
                 for precision in arguments.precision.split(",")
                 for name in arguments.own.split(",")
             ]
+            ways += [on_device_way(bundle, call, steps, truth)]
             if arguments.peers:
                 ways += torch_ways(bundle, call, steps, truth, arguments.peers.split(","))
             wrong = [way for way in ways if not way.error <= TOLERANCE]

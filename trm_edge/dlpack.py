@@ -7,8 +7,7 @@ make where nothing newer is asked for).
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,8 +69,7 @@ class _Owner:
             self._managed.contents.deleter(ctypes.addressof(self._managed.contents))
 
 
-@dataclass(frozen=True)
-class Borrowed:
+class Borrowed(NamedTuple):
     """An array that somebody else owns: it lives as long as ``owner``."""
 
     address: int

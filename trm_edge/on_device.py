@@ -20,6 +20,10 @@ _REACHED = (dlpack.CUDA, dlpack.CUDA_HOST, dlpack.CUDA_MANAGED)
 _LEGACY = 1  # the stream that work goes to where nobody names one; 0 stands for it in CUDA, and for nothing elsewhere
 _DTYPES = {np.dtype(np.float32): 1, np.dtype(np.int32): 2, np.dtype(np.bool_): 3}  # enum trm_dtype of the C ABI
 
+WRITTEN_OVER = (
+    "answer: this refiner has been called again since, and its memory holds something else; "
+    "copy the answer or wait() before, or give an `out`"
+)
 Order = Callable[[int, int], None]
 """Lets what follows on a stream (the second) wait for what is on another one (the first)."""
 Placed = tuple[int, int, int, int, int]
@@ -109,11 +113,15 @@ class DeviceArray:
     dtype = np.dtype(np.float32)
 
     def __init__(
-        self, address: int, shape: tuple[int, ...], stream: int, order: Order, check: Callable[[], object]
+        self, address: int, shape: tuple[int, ...], stream: int, order: Order, is_current: Callable[[], bool]
     ) -> None:
-        """``check`` raises where the memory holds something else by now."""
+        """``is_current`` says whether the memory still holds the array."""
         self.shape = shape
-        self._address, self._stream, self._order, self._check = address, stream, order, check
+        self._address, self._stream, self._order, self._is_current = address, stream, order, is_current
+
+    def _check(self) -> None:
+        if not self._is_current():
+            raise TrmInputError(WRITTEN_OVER)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -159,8 +167,8 @@ class DeviceRefinement:
         The actions ``[T, dof]``, inside the limits: a :class:`DeviceArray`, or the ``out`` that was given.
     """
 
-    def __init__(self, y: object, wait: Callable[[], Refinement]) -> None:
-        """``wait`` gives the answer on the host, or raises where the refiner has been called again since."""
+    def __init__(self, y: object, wait: Callable[[], Refinement | None]) -> None:
+        """``wait`` gives the answer on the host, or None where the refiner has been called again since."""
         self.y: Any = y
         self._wait = wait
         self._found: Refinement | None = None
@@ -168,27 +176,30 @@ class DeviceRefinement:
     def wait(self) -> Refinement:
         """Wait for the GPU and return the answer as :meth:`trm_edge.Refiner.refine` does, in arrays of the host.
 
-        ``duration_us`` is the time of the wait. Raises :class:`~trm_edge.TrmInputError` where the refiner has been
-        called again since, and :class:`~trm_edge.TrmDeviceError` where the GPU failed.
+        ``duration_us`` is the time of the wait. Of a call that was captured into a graph this is what the last replay
+        left. Once the refiner has been called again it returns what was found before; where nothing was it raises
+        :class:`~trm_edge.TrmInputError`. :class:`~trm_edge.TrmDeviceError`: the GPU failed.
         """
-        if self._found is None:
-            self._found = self._wait()
-        return self._found
+        found = self._wait() or self._found
+        if found is None:
+            raise TrmInputError(WRITTEN_OVER)
+        self._found = found
+        return found
 
     @property
     def status(self) -> Status:
-        """As :attr:`Refinement.status`."""
-        return self.wait().status
+        """As :attr:`Refinement.status`, of the last :meth:`wait`."""
+        return (self._found or self.wait()).status
 
     @property
     def steps_run(self) -> int:
-        """As :attr:`Refinement.steps_run`."""
-        return self.wait().steps_run
+        """As :attr:`Refinement.steps_run`, of the last :meth:`wait`."""
+        return (self._found or self.wait()).steps_run
 
     @property
     def confidence(self) -> float:
-        """As :attr:`Refinement.confidence`."""
-        return self.wait().confidence
+        """As :attr:`Refinement.confidence`, of the last :meth:`wait`."""
+        return (self._found or self.wait()).confidence
 
     def __repr__(self) -> str:
         return f"<trm_edge.DeviceRefinement {'done' if self._found is not None else 'under way'}, y {self.y!r}>"

@@ -144,8 +144,10 @@ class Refiner:
             ``[T, dof]`` float32 on the GPU, to be written; None: memory of this refiner, good until its next call.
         stream
             The CUDA stream to put the call on: one of torch, CuPy, pycuda or Numba, or a ``cudaStream_t`` as an int.
-            Inputs have to be ready there, and must not be overwritten before the stream has got there. None: a stream
-            of this refiner, which waits for its inputs; one call at a time is under way on it.
+            Inputs have to be ready there, and must not be overwritten before the stream has got there. It may be in the
+            middle of a capture into a CUDA graph (``isa`` says ``fused``, all arrays on the GPU, ``out`` given): every
+            replay is the call again; synchronise before :meth:`DeviceRefinement.wait`. None: a stream of this refiner,
+            which waits for its inputs; one call at a time is under way on it. Costs a few times the time to launch.
 
         Returns
         -------

@@ -160,13 +160,18 @@ class CudaSession : public DeviceSession {
     DeviceAnswer refine_async(const Call& call, int steps, float halt, float* y, void* stream_or_null) override {
         const OnDevice on_device;
         const cudaStream_t stream = stream_or_null ? static_cast<cudaStream_t>(stream_or_null) : stream_.get();
-        refuse_capture(stream);
+        const bool captured = is_captured(stream);
+        if (captured) check_capture();
         if (y != nullptr && !is_reached("y", y))
             throw Error(Status::kInvalidArgument, "y: expected memory that the GPU writes, got the host's");
         take(stream);
         bool opened = false;
         call_ = placed(spec(), call, [&](const char* name, auto* array, size_t count) {
             if (is_reached(name, array)) return array;
+            if (captured)
+                throw Error(Status::kInvalidArgument, std::string(name) +
+                                                          ": expected memory of the GPU in a call that " +
+                                                          "is captured into a graph, got the host's");
             if (!std::exchange(opened, true)) {
                 settle();
                 inbox_.open();
@@ -203,7 +208,7 @@ class CudaSession : public DeviceSession {
         end.y = y ? y : answers_.get() + kMaxAhead * values_of_step();
         end.outcome = &found_.get()->outcome;
         conclude(end, stream);
-        mark(stream);
+        if (!captured) mark(stream);
         return answer_ = {end.y, halt_logits_.get(), answers_.get()};
     }
 
@@ -308,11 +313,18 @@ class CudaSession : public DeviceSession {
         if (std::exchange(pending_, false)) TRM_CUDA(cudaEventSynchronize(done_.get()));
     }
 
-    static void refuse_capture(cudaStream_t stream) {
+    static bool is_captured(cudaStream_t stream) {
         cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
         TRM_CUDA(cudaStreamIsCapturing(stream, &status));
-        if (status != cudaStreamCaptureStatusNone)
-            throw Error(Status::kUnsupported, "stream: is being captured into a graph; call outside of the capture");
+        return status != cudaStreamCaptureStatusNone;
+    }
+    // Nothing may be waited for in a capture, and a graph be launched by none.
+    void check_capture() const {
+        if (shared_->way != Way::kFused)
+            throw Error(Status::kUnsupported, "stream: is being captured into a graph, which is for the way 'fused'");
+        if (pending_)
+            throw Error(Status::kUnsupported,
+                        "stream: is being captured into a graph; wait for the session's call before, then capture");
     }
 
     std::shared_ptr<const Shared> shared_;

@@ -370,11 +370,41 @@ def test_wrong_arrays_are_named(refiner: trm_edge.Refiner) -> None:
 
 @gpu
 @pytest.mark.gpu
-def test_a_stream_under_capture_is_refused(refiner: trm_edge.Refiner) -> None:
+def test_a_call_in_a_graph_is_made_again_by_every_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setenv("TRM_EDGE_CUDA", "fused")
+    refiner = trm_edge.load(bundle_bytes(BUNDLE), backend="cuda", precision="bf16")
+    calls = [call_of(seed) for seed in range(4)]
+    rows = min(len(call["x"]) for call in calls)
+    calls = [call | {"x": call["x"][:rows]} for call in calls]
+    expected = [refiner.refine(**call, halt=0.5, steps=6) for call in calls]
+    given, out = on_gpu(calls[0]), torch.zeros(expected[0].y.shape, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        stream = torch.cuda.current_stream()
+        with pytest.raises(trm_edge.TrmInputError, match="y0: expected memory of the GPU"):
+            refiner.refine_on_device(**given | {"y0": calls[0]["y0"]}, out=out, stream=stream)
+        answer = refiner.refine_on_device(**given, steps=6, halt=0.5, out=out, stream=stream)
+    for call, want in zip(calls, expected, strict=True):
+        for name, value in call.items():
+            given[name].copy_(torch.tensor(value))
+        graph.replay()
+        torch.cuda.synchronize()
+        np.testing.assert_allclose(out.cpu().numpy(), want.y, atol=2e-6)
+        same(answer.wait(), want)
+
+
+@gpu
+@pytest.mark.gpu
+def test_what_cannot_be_captured_says_why(refiner: trm_edge.Refiner) -> None:
     torch = pytest.importorskip("torch")
     call, out = on_gpu(call_of(0)), torch.empty(call_of(0)["y0"].shape, device="cuda")
+    fused = (refiner.isa or "").endswith("fused")
+    if fused:
+        refiner.refine_on_device(**call, out=out)  # under way
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph), pytest.raises(trm_edge.TrmUnsupportedError, match="stream: is being captured"):
+    match = "wait for the session's call" if fused else "for the way 'fused'"
+    with torch.cuda.graph(graph), pytest.raises(trm_edge.TrmUnsupportedError, match=match):
         refiner.refine_on_device(**call, out=out, stream=torch.cuda.current_stream())
     same(refiner.refine_on_device(**call).wait(), refiner.refine(**call_of(0)))
 

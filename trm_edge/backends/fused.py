@@ -94,13 +94,14 @@ class CudaBackend(FusedBackend):
 
     def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
         """Run up to ``steps`` steps from the start, and wait for them."""
+        out = super().refine(arrays, puzzle_id, steps, halt, trajectory)
         self._calls += 1
-        return super().refine(arrays, puzzle_id, steps, halt, trajectory)
+        return out
 
     def begin(self, arrays: Arrays, puzzle_id: object) -> None:
         """Start a recursion that :meth:`step` carries on."""
-        self._calls += 1
         super().begin(arrays, puzzle_id)
+        self._calls += 1
 
     def refine_on_device(
         self, arrays: Arrays, steps: int, halt: float | None, trajectory: bool, out: object, stream: object
@@ -120,26 +121,23 @@ class CudaBackend(FusedBackend):
         )
         shape = (spec.answer_rows, spec.dof)
         y_address, keeps_y = out_address(out, shape, handle)
+        address = session.refine_async(placed, count, _NEVER_HALT if stop is None else stop, y_address, handle)
         self._calls += 1
         call = self._calls
-        address = session.refine_async(placed, count, _NEVER_HALT if stop is None else stop, y_address, handle)
         if stream is None:
             self._held = (kept, keeps_y)
 
-        def check() -> None:
-            if call != self._calls:
-                raise TrmInputError(
-                    "answer: this refiner has been called again since, and its memory holds something else; "
-                    "copy the answer or wait() before, or give an `out`"
-                )
+        def is_current() -> bool:
+            return call == self._calls
 
-        def wait() -> Refinement:
-            check()
+        def wait() -> Refinement | None:
+            if not is_current():
+                return None
             found = session.wait(count, trajectory)
             self._held = None
             return _refinement(found, found[1])
 
-        y = out if out is not None else DeviceArray(address, shape, handle, session.order, check)
+        y = out if out is not None else DeviceArray(address, shape, handle, session.order, is_current)
         return DeviceRefinement(y, wait)
 
     def _finish(self) -> None:

@@ -302,7 +302,10 @@ typedef struct trm_device_answer {
  * last_action gives TRM_NONFINITE too, and the draft has the mean action in place of what is not finite there.
  * steps: 0..TRM_MAX_ASYNC_STEPS. halt: as in trm_refine.
  * y: [T, dof] in memory of the GPU; null: the session's own. What is the session's is overwritten by its next call.
- * stream: a cudaStream_t; null: the session's own, of trm_session_stream.
+ * stream: a cudaStream_t; null: the session's own, of trm_session_stream. It may be in the middle of a capture into a
+ * graph, with the way "fused" and all arrays in memory of the GPU: then every launch of the graph is this call again. The
+ * session's memory is part of the graph: the session has to outlive it, and serves nothing else while the graph runs.
+ * trm_wait then waits for nothing: it copies what the last launch left, once the caller has waited for that.
  * Ends a recursion that was begun. Calls of one session, waiting or not, are run one after the other. */
 TRM_API trm_status trm_refine_async(trm_session* session, const trm_inputs* inputs, int32_t steps, float halt, float* y,
                                     void* stream, trm_device_answer* answer);
