@@ -29,9 +29,8 @@ void Session::recur_on_device() {
 }
 
 DeviceAnswer Session::refine_async(const Call& call, int steps, float halt, float* y, void* stream) {
-    begun_ = false;
-    in_flight_ = -1;
     const DeviceAnswer answer = device_->refine_async(call, steps, halt, y, stream);
+    begun_ = false;  // where the arguments were wrong, what was under way still is
     in_flight_ = steps;
     return answer;
 }

@@ -12,6 +12,7 @@ namespace trm::cuda {
 
 inline void check(cudaError_t error, const char* what) {
     if (error == cudaSuccess) return;
+    cudaGetLastError();  // it is told here, and not to the next call
     const Status status = error == cudaErrorMemoryAllocation ? Status::kOutOfMemory : Status::kDeviceError;
     throw Error(status,
                 std::string("cuda: ") + what + ": " + cudaGetErrorName(error) + ", " + cudaGetErrorString(error));

@@ -113,7 +113,7 @@ class CudaBackend(FusedBackend):
         count, stop = check_steps(steps, spec.answer), check_halt(halt)
         handle = session.stream() if stream is None else stream_handle(stream)
         order = session.order if stream is None else None
-        if self._held is not None:
+        if stream is None and self._held is not None:
             self._finish()
         placed, kept = zip(
             *(place(name, value, np.float32, handle, order) for name, value in zip(_ARRAYS, arrays, strict=True)),
