@@ -3,7 +3,7 @@
 #ifndef TRM_EDGE_CUDA_INSTANCES_H
 #define TRM_EDGE_CUDA_INSTANCES_H
 
-#include "cuda/cta.cuh"
+#include "cuda/params.cuh"
 
 namespace trm::cuda {
 

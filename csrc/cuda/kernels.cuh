@@ -5,6 +5,7 @@
 #include <cuda_pipeline.h>
 
 #include "cuda/barrier.cuh"
+#include "cuda/element.cuh"
 #include "cuda/instances.h"
 #include "cuda/phases.cuh"
 
