@@ -21,6 +21,7 @@ import numpy as np
 from . import demo, demo_slots
 from .backends import NAMES
 from .bundle import Bundle, read_bundle
+from .engine import read_engine
 from .errors import TrmError, TrmInputError
 from .files import read_npz, write_atomically
 from .golden import golden_arguments, verify
@@ -97,14 +98,17 @@ def _add_inspect(commands: Any) -> None:
         commands,
         "inspect",
         _inspect,
-        "say what a bundle holds",
-        "Print a bundle's model, inputs, limits, calibration and provenance, after checking the whole file.\n\n"
-        "  trm-edge inspect push.trm\n  trm-edge inspect push.trm --json | jq .spec",
+        "say what a bundle or a TensorRT engine holds",
+        "Print a bundle's model, inputs, limits, calibration and provenance, after checking the whole file.\n"
+        "Of an .engine print what the manifest beside it says, after checking that it is of that engine.\n\n"
+        "  trm-edge inspect push.trm\n  trm-edge inspect push.trm --json | jq .spec\n  trm-edge inspect push.engine",
     )
     _add_bundle(parser)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
+    if arguments.bundle.suffix == ".engine":
+        return _inspect_engine(arguments)
     bundle = read_bundle(arguments.bundle)
     facts = {
         "file": str(arguments.bundle),
@@ -135,6 +139,39 @@ def _inspect(arguments: argparse.Namespace) -> int:
     for name, text in bundle.provenance.items():
         print(f"  provenance.{name}: {text}")
     print(f"  golden cases {len(bundle.golden)}, sha256 {bundle.sha256}")
+    return 0
+
+
+def _inspect_engine(arguments: argparse.Namespace) -> int:
+    manifest, _ = read_engine(arguments.bundle)
+    graph = manifest.graph
+    facts = {
+        "file": str(arguments.bundle),
+        "bytes": manifest.engine_bytes,
+        "sha256": manifest.engine_sha256,
+        "library": manifest.library,
+        "library_version": manifest.library_version,
+        "gpus": list(manifest.gpus),
+        "precision": manifest.precision,
+        "weights": manifest.weights,
+        "loop": graph.loop,
+        "steps": graph.steps if graph.loop == "unrolled" else None,
+        "profiles": [{name: list(sizes) for name, sizes in profile.items()} for profile in manifest.profiles],
+        "bundle_sha256": graph.bundle_sha256,
+        "spec": graph.spec.to_dict(),
+    }
+    if arguments.json:
+        print(json.dumps(_plain(facts), indent=2))
+        return 0
+    steps = f"{graph.steps} steps, unrolled" if graph.loop == "unrolled" else f"any number of steps, {graph.loop}"
+    print(f"{facts['file']}: {graph.spec.answer} head, {manifest.precision}, {steps}, {manifest.engine_bytes:,} bytes")
+    print(f"  built by    {manifest.library} {manifest.library_version}, for {', '.join(manifest.gpus)}")
+    print(f"  weights     {manifest.weights}")
+    for number, profile in enumerate(manifest.profiles):
+        sizes = ", ".join(f"{name} {least}..{most} (best {best})" for name, (least, best, most) in profile.items())
+        print(f"  profile {number}   {sizes or 'no size varies'}")
+    print(f"  of bundle   sha256 {graph.bundle_sha256}")
+    print(f"  engine      sha256 {manifest.engine_sha256}")
     return 0
 
 

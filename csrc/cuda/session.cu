@@ -217,12 +217,14 @@ class CudaSession : public DeviceSession {
         settle();
         const DeviceOutcome& outcome = found_.get()->outcome;
         const size_t steps = static_cast<size_t>(outcome.steps_run), count = area(call_.answer_rows, spec().dof);
-        const auto copy = [](float* into, const float* from, size_t values) {
-            if (into && values) TRM_CUDA(cudaMemcpy(into, from, values * sizeof(float), cudaMemcpyDeviceToHost));
+        const auto copy = [&](float* into, const float* from, size_t values) {
+            if (into == nullptr || values == 0) return;  // by our own stream: the default one waits for others' work
+            TRM_CUDA(cudaMemcpyAsync(into, from, values * sizeof(float), cudaMemcpyDeviceToHost, stream_.get()));
         };
         copy(to.y, answer_.y, count);
         copy(to.halt_logits, answer_.halt_logits, steps);
         copy(to.trajectory, answer_.trajectory, steps * count);
+        TRM_CUDA(cudaStreamSynchronize(stream_.get()));
         return outcome;
     }
 

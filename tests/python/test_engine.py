@@ -20,6 +20,7 @@ import trm_edge
 from trm_edge import engine as contract
 from trm_edge.backends import tensorrt as backend
 from trm_edge.bundle import bundle_bytes, read_bundle
+from trm_edge.cli import main
 from trm_edge.engine import (
     EngineManifest,
     call_sizes,
@@ -73,6 +74,36 @@ def engine(tmp_path: Path) -> Path:
     (tmp_path / "head.engine").write_bytes(ENGINE)
     manifest_path(tmp_path / "head.engine").write_bytes(write_manifest(manifest_of()))
     return tmp_path / "head.engine"
+
+
+# ---- inspect ---------------------------------------------------------------------------------------------------------
+
+
+def test_inspect_says_what_an_engine_is(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = manifest_of()
+    assert main(["inspect", str(engine), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["sha256"], facts["bytes"]) == (manifest.engine_sha256, len(ENGINE))
+    assert (facts["gpus"], facts["loop"], facts["steps"]) == (["sm86", "sm89"], "unrolled", 3)
+    assert facts["bundle_sha256"] == BUNDLE.sha256 and facts["spec"] == BUNDLE.spec.to_dict()
+    assert main(["inspect", str(engine)]) == 0
+    out = capsys.readouterr().out
+    for word in (
+        "fp16, 3 steps, unrolled",
+        "tensorrt_rtx 1.7.1.116, for sm86, sm89",
+        "profile 0   P 0..2",
+        BUNDLE.sha256,
+    ):
+        assert word in out
+
+
+def test_inspect_refuses_an_engine_that_is_not_the_manifests(engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine.write_bytes(ENGINE + b"!")
+    assert main(["inspect", str(engine)]) == 2
+    assert "TensorRT was not given it" in capsys.readouterr().err
+    manifest_path(engine).unlink()
+    assert main(["inspect", str(engine)]) == 2
+    assert "manifest" in capsys.readouterr().err
 
 
 # ---- Manifests -------------------------------------------------------------------------------------------------------
