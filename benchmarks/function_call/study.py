@@ -187,7 +187,7 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
     }
     for arm in ("grammar + rules", *DRAFTED):
         found["paired"][arm] = {
-            "harm": _mean([not row[arm] for row in both if row["grammar"]]),
+            "harm": _harm([row[arm] for row in both], both),
             "repair": _mean([row[arm] for row in both if not row["grammar"]]),
         }
     found["by step"] = {
@@ -202,12 +202,17 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
     return found
 
 
+def _harm(right: Sequence[bool], rows: Sequence[Row]) -> float:
+    """Return the share of right drafts that an arm, ``right`` or not in every row, makes wrong."""
+    return _mean([not hit for hit, row in zip(right, rows, strict=True) if row["grammar"]])
+
+
 def _abstaining(rows: Sequence[Row], arm: str, least: float) -> dict[str, float]:
     """Return what becomes of drafts where the head changes only those that it is sure enough of."""
     taken = [row[arm] if row[f"{arm} confidence"] >= least else row["grammar"] for row in rows]
     return {
         "right": _mean(taken),
-        "harm": _mean([not now for now, row in zip(taken, rows, strict=True) if row["grammar"]]),
+        "harm": _harm(taken, rows),
         "changed": _mean([row[f"{arm} confidence"] >= least for row in rows]),
     }
 
@@ -219,7 +224,7 @@ def _by_bonus(rows: Sequence[Row], arm: str) -> dict[str, dict[str, float]]:
         hits = [row[f"{arm} by bonus"][i] for row in rows]
         found[str(bonus)] = {
             "right": _mean(hits),
-            "harm": _mean([not hit for hit, row in zip(hits, rows, strict=True) if row["grammar"]]),
+            "harm": _harm(hits, rows),
             "p": mcnemar(hits, [row["grammar + rules"] for row in rows]),
         }
     return found
