@@ -16,8 +16,8 @@ from .errors import Status, TrmInputError
 from .inputs import as_array
 from .refinement import Refinement
 
-_REACHED = (dlpack.CUDA, dlpack.CUDA_HOST, dlpack.CUDA_MANAGED)
-_LEGACY = 1  # the stream that work goes to where nobody names one; 0 stands for it in CUDA, and for nothing elsewhere
+_REACHED = (dlpack.CUDA, dlpack.CUDA_MANAGED)  # pinned memory is the host's, which may write it again at any time
+LEGACY = 1  # the stream that work goes to where nobody names one; 0 stands for it in CUDA, and for nothing elsewhere
 _DTYPES = {np.dtype(np.float32): 1, np.dtype(np.int32): 2, np.dtype(np.bool_): 3}  # enum trm_dtype of the C ABI
 
 WRITTEN_OVER = (
@@ -32,41 +32,53 @@ Placed = tuple[int, int, int, int, int]
 
 def stream_handle(stream: object) -> int:
     """Return a stream of torch, CuPy, pycuda, Numba or cuda.core, or a ``cudaStream_t`` as an int, as that int."""
-    for attribute in ("cuda_stream", "ptr", "handle"):
-        stream = getattr(stream, attribute, stream)
+    handle: Any = stream
     protocol = getattr(stream, "__cuda_stream__", None)
     if protocol is not None:
-        stream = protocol()[1]
+        handle = protocol()[1]
+    else:
+        for attribute in ("cuda_stream", "ptr", "handle"):
+            if hasattr(stream, attribute):
+                handle = getattr(stream, attribute)
+                break
+    handle = getattr(handle, "value", handle)  # of ctypes
+    if handle is None and handle is not stream:
+        return LEGACY  # a null pointer of ctypes
     try:
-        handle = int(stream)  # type: ignore[call-overload]
+        handle = int(handle)
     except (TypeError, ValueError):
         raise TrmInputError(f"stream: expected a CUDA stream or its address, got {stream!r}") from None
     if handle < 0:
         raise TrmInputError(f"stream: expected a CUDA stream or its address, got {handle}")
-    return handle or _LEGACY
+    return handle or LEGACY
 
 
-def place(name: str, value: object, dtype: type, stream: int, order: Order | None) -> tuple[object, object]:
+def place(
+    name: str, value: object, dtype: type, stream: int, order: Order, handshake: bool, write: bool = False
+) -> tuple[object, object]:
     """Return what the bindings take for ``value``, and what has to be kept until the GPU has read it.
 
-    Arrays of the host come back as NumPy has them; None as it is. ``stream`` is where the array will be read. DLPack's
-    producers see to it that what they have begun is over by then; for the others ``order`` lets it wait for the default
-    stream or the one that they name (None: the caller has seen to it).
+    Arrays of the host come back as NumPy has them; None as it is. ``stream`` is where the array will be read, or
+    written (``write``). With a ``handshake`` DLPack's producers see to it that what they have begun is over by then;
+    without one the caller has seen to it, but where an array says itself which stream it comes from.
     """
     if getattr(value, "requires_grad", False):
+        if write:
+            raise TrmInputError(f"{name}: requires a gradient; give an array that is not part of a graph of gradients")
         value = value.detach()  # type: ignore[attr-defined]
     speaks_dlpack = hasattr(value, "__dlpack_device__")
-    described = None  # costs less than a capsule, but nobody sees to the order of streams
-    if order is None or not speaks_dlpack:
+    described = None  # costs less than a capsule
+    if not handshake or not speaks_dlpack:
         described = getattr(value, "__cuda_array_interface__", None)
     if described is not None:
-        borrowed = _described(name, described, value)
-        if order is not None:
-            order(described.get("stream") or _LEGACY, stream)
-    elif speaks_dlpack and int(value.__dlpack_device__()[0]) in _REACHED:  # type: ignore[attr-defined]
+        borrowed = _described(name, described, value, write)
+        produced = described.get("stream")
+        if produced is not None and produced != stream:
+            order(produced, stream)
+    elif speaks_dlpack and _is_reached(name, value):
         try:
             borrowed = dlpack.take(value.__dlpack__(stream=stream))  # type: ignore[attr-defined]
-        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        except (AssertionError, BufferError, RuntimeError, TypeError, ValueError) as error:
             raise TrmInputError(f"{name}: cannot be taken by DLPack ({error})") from None
     else:
         return None if value is None else as_array(name, value, dtype), None
@@ -81,21 +93,36 @@ def place(name: str, value: object, dtype: type, stream: int, order: Order | Non
     return (borrowed.address, _DTYPES[want], len(borrowed.shape), rows, columns), borrowed.owner
 
 
-def _described(name: str, described: dict[str, Any], owner: object) -> dlpack.Borrowed:
+def _is_reached(name: str, value: Any) -> bool:
+    try:
+        return int(value.__dlpack_device__()[0]) in _REACHED
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TrmInputError(f"{name}: cannot be taken by DLPack ({error})") from None
+
+
+def _described(name: str, described: dict[str, Any], owner: object, write: bool) -> dlpack.Borrowed:
     try:
         dtype, shape = np.dtype(described["typestr"]), tuple(int(size) for size in described["shape"])
-        address, given = int(described["data"][0] or 0), described.get("strides")
-        strides = None if given is None else tuple(int(stride) // dtype.itemsize for stride in given)
+        (address, read_only), given = described["data"], described.get("strides")
+        bytes_apart = None if given is None else tuple(int(stride) for stride in given)
+        address = int(address or 0)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise TrmInputError(f"{name}: its __cuda_array_interface__ cannot be read ({error!r})") from None
+    if described.get("mask") is not None:
+        raise TrmInputError(f"{name}: is masked; give an array without a mask")
+    if write and read_only:
+        raise TrmInputError(f"{name}: is read-only; give an array that may be written")
+    strides = bytes_apart
+    if bytes_apart is not None and dtype.itemsize:
+        strides = tuple(stride // dtype.itemsize if stride % dtype.itemsize == 0 else -1 for stride in bytes_apart)
     return dlpack.Borrowed(address, shape, strides, dtype, (dlpack.CUDA, 0), owner)
 
 
-def out_address(out: object, shape: tuple[int, int], stream: int) -> tuple[int, object]:
+def out_address(out: object, shape: tuple[int, int], stream: int, order: Order, handshake: bool) -> tuple[int, object]:
     """Return the address of the caller's ``out`` (0: None), float32 of that shape on the GPU, and what keeps it."""
     if out is None:
         return 0, None
-    placed, owner = place("out", out, np.float32, stream, None)
+    placed, owner = place("out", out, np.float32, stream, order, handshake, write=True)
     if not isinstance(placed, tuple):
         raise TrmInputError(f"out: expected an array on the GPU, got {type(out).__name__}")
     if placed[2:] != (2, *shape):
@@ -127,8 +154,8 @@ class DeviceArray:
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """Version 3. Work on the default stream that follows waits for the array; others have to ask ``stream``."""
         self._check()
-        if self._stream != _LEGACY:
-            self._order(self._stream, _LEGACY)
+        if self._stream != LEGACY:
+            self._order(self._stream, LEGACY)
         interface = {"shape": self.shape, "typestr": self.dtype.str, "data": (self._address, False), "strides": None}
         return interface | {"version": 3, "stream": self._stream}
 
@@ -148,8 +175,8 @@ class DeviceArray:
         if copy or (dl_device is not None and tuple(map(int, dl_device)) != self.__dlpack_device__()):
             raise BufferError("a DeviceArray is handed on where it is; copy it afterwards")
         self._check()
-        if stream != -1 and (stream or _LEGACY) != self._stream:
-            self._order(self._stream, stream or _LEGACY)
+        if stream != -1 and (stream or LEGACY) != self._stream:
+            self._order(self._stream, stream or LEGACY)
         return dlpack.give(self._address, self.shape, self.dtype, self.__dlpack_device__(), self)
 
     def __repr__(self) -> str:
@@ -167,10 +194,13 @@ class DeviceRefinement:
         The actions ``[T, dof]``, inside the limits: a :class:`DeviceArray`, or the ``out`` that was given.
     """
 
-    def __init__(self, y: object, wait: Callable[[], Refinement | None]) -> None:
-        """``wait`` gives the answer on the host, or None where the refiner has been called again since."""
+    def __init__(self, y: object, wait: Callable[[], Refinement | None], keeps: object) -> None:
+        """``wait`` gives the answer on the host, or None where the refiner has been called again since.
+
+        ``keeps`` are the inputs.
+        """
         self.y: Any = y
-        self._wait = wait
+        self._wait, self._keeps = wait, keeps
         self._found: Refinement | None = None
 
     def wait(self) -> Refinement:

@@ -132,22 +132,25 @@ class Refiner:
         """Refine on the GPU without waiting, with arrays that stay there: for action heads of backend ``cuda``.
 
         Parameters are those of :meth:`refine`, but that arrays may lie in the memory of the GPU, with DLPack (torch,
-        CuPy, JAX) or ``__cuda_array_interface__`` (CuPy, Numba, pycuda); arrays of the host are copied. Values are not
-        checked beforehand: where one of ``y0`` or ``last_action`` is not finite the status is NONFINITE, and the answer
-        the draft, with the mean action in place of what is not finite there.
+        CuPy, JAX) or ``__cuda_array_interface__`` (CuPy, Numba, pycuda); arrays of the host are copied, once this
+        refiner's call before is over. Values are not checked beforehand: where one of ``y0`` or ``last_action`` is not
+        finite the status is NONFINITE, and the answer the draft, with the mean action in place of what is not finite
+        there.
 
         Parameters
         ----------
         steps
             0 to 16.
         out
-            ``[T, dof]`` float32 on the GPU, to be written; None: memory of this refiner, good until its next call.
+            ``[T, dof]`` float32 on the GPU, to be written; None: memory of this refiner, good until its next call. It
+            may be ``y0`` itself, and ``last_action`` a part of it, but no other input may overlap it.
         stream
             The CUDA stream to put the call on: one of torch, CuPy, pycuda or Numba, or a ``cudaStream_t`` as an int.
-            Inputs have to be ready there, and must not be overwritten before the stream has got there. It may be in the
-            middle of a capture into a CUDA graph (``isa`` says ``fused``, all arrays on the GPU, ``out`` given): every
-            replay is the call again; synchronise before :meth:`DeviceRefinement.wait`. None: a stream of this refiner,
-            which waits for its inputs; one call at a time is under way on it. Costs a few times the time to launch.
+            Inputs have to be ready there, must be kept, and must not be overwritten, before the stream has got there.
+            It may be in the middle of a capture into a CUDA graph (``isa`` says ``fused``, all arrays on the GPU,
+            ``out`` given): every replay is the call again; synchronise before :meth:`DeviceRefinement.wait`. None: a
+            stream of this refiner, which waits for its inputs (by DLPack, else for the default stream) and for which
+            the default stream waits; one call at a time is under way on it. Costs a few times the time to launch.
 
         Returns
         -------

@@ -149,6 +149,8 @@ trm_status trm_refine_async(trm_session* session, const trm_inputs* inputs, int3
     if (steps > TRM_MAX_ASYNC_STEPS)
         return fail(TRM_INVALID_ARGUMENT, "steps: expected 0..%d in a call that does not wait, got %d",
                     TRM_MAX_ASYNC_STEPS, steps);
+    if (reinterpret_cast<uintptr_t>(y) % sizeof(float) != 0)
+        return fail(TRM_INVALID_ARGUMENT, "y: expected data aligned to %zu bytes", sizeof(float));
     return guarded([&] {
         const trm::DeviceAnswer found = session->core.refine_async(call, steps, halt, y, stream);
         *answer = {found.y, found.halt_logits, found.trajectory};
@@ -168,6 +170,8 @@ trm_status trm_wait(trm_session* session, trm_outputs* outputs) {
     return guarded([&] {
         const trm::DeviceOutcome outcome = session->core.device()->wait(
             {static_cast<float*>(outputs->y), outputs->halt_logits, static_cast<float*>(outputs->trajectory)});
+        if (outcome.status == trm::Status::kNotBegun)
+            return fail(TRM_NOT_BEGUN, "trm_wait: the graph that the call was captured into has not been launched yet");
         outputs->steps_run = outcome.steps_run;
         outputs->confidence = outcome.confidence;
         outputs->duration_us = now_us() - start;

@@ -9,7 +9,8 @@
 namespace trm::api {
 namespace {
 
-static_assert(TRM_MAX_STEPS == kMaxSteps, "the header's number and that of core/ are one");
+static_assert(TRM_MAX_STEPS == kMaxSteps && TRM_MAX_ASYNC_STEPS == DeviceSession::kMaxAhead,
+              "the header's numbers and those of core/ are one");
 
 constexpr int64_t kAny = -1;  // a dimension that the spec leaves free
 

@@ -42,6 +42,7 @@ void Session::begin(const Call& call) {
 
     keep(call);
     expected_ = ahead_ = taken_ = 0;
+    halt_ = -1;
     if (device_) {
         Call own = call;
         if (own.tokens) own.tokens = choices_;

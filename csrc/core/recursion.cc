@@ -29,10 +29,18 @@ void Session::recur_on_device() {
 }
 
 DeviceAnswer Session::refine_async(const Call& call, int steps, float halt, float* y, void* stream) {
-    const DeviceAnswer answer = device_->refine_async(call, steps, halt, y, stream);
-    begun_ = false;  // where the arguments were wrong, what was under way still is
-    in_flight_ = steps;
-    return answer;
+    try {
+        const DeviceAnswer answer = device_->refine_async(call, steps, halt, y, stream);
+        begun_ = false;
+        in_flight_ = steps;
+        return answer;
+    } catch (const Error& error) {  // where the arguments were wrong, what was under way still is
+        if (error.status() == Status::kDeviceError) {
+            begun_ = false;
+            in_flight_ = -1;
+        }
+        throw;
+    }
 }
 
 // states = net(states), by all threads of the session.

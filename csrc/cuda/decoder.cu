@@ -12,7 +12,7 @@ constexpr int kWarps = kThreads / 32;
 // A warp per product, and after them one per halt logit, which is summed up in float64 as on the processor.
 __global__ void __launch_bounds__(kThreads) multiply_kernel(const __grid_constant__ Products p) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int number = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
+    const int number = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;  // see kMostValues
     const int ran = p.ran ? *p.ran : p.steps, of_step = p.rows * p.n;
     if (number == 0 && lane == 0 && p.steps_run) *p.steps_run = ran;
     const int halts = p.halt_logits ? p.steps : 0;
@@ -49,7 +49,11 @@ __global__ void __launch_bounds__(kThreads) conclude_kernel(const __grid_constan
     const int ran = c.ran ? *c.ran : c.steps;
     bool bad_input = *c.nonfinite != 0;
     bool last_is_bad = false;
-    for (int d = 0; c.last_action && d < c.dof; ++d) last_is_bad = last_is_bad || !isfinite(c.last_action[d]);
+    for (int d = thread; c.last_action && d < c.dof; d += kThreads) {
+        c.kept_action[d] = c.last_action[d];  // y, which is written before this is used, may be the same memory
+        last_is_bad = last_is_bad || !isfinite(c.kept_action[d]);
+    }
+    last_is_bad = __syncthreads_or(last_is_bad) != 0;
     const auto draft = [&](int i) { return c.draft && isfinite(c.draft[i]) ? c.draft[i] : c.mean[i % c.dof]; };
     for (int i = thread; c.draft && i < count; i += kThreads) bad_input = bad_input || !isfinite(c.draft[i]);
     bad_input = __syncthreads_or(bad_input || last_is_bad) != 0;
@@ -73,7 +77,7 @@ __global__ void __launch_bounds__(kThreads) conclude_kernel(const __grid_constan
     for (int i = thread; i < count; i += kThreads) c.y[i] = of_draft ? draft(i) : answer[i];
     __syncthreads();
     bool outside = false;
-    const float* last_action = last_is_bad ? nullptr : c.last_action;
+    const float* last_action = c.last_action && !last_is_bad ? c.kept_action : nullptr;
     for (int d = thread; d < c.dof; d += kThreads)
         outside = project_dimension(c.y, c.rows, c.dof, d, c.limits, last_action) || outside;
     outside = __syncthreads_or(outside) != 0;

@@ -39,7 +39,8 @@ struct Conclusion {
     const float* halt_logits = nullptr;  // [steps]
     const float* draft = nullptr;        // [rows, dof]; null: the mean action
     const float* mean = nullptr;         // [dof]
-    const float* last_action = nullptr;  // [dof] or null
+    const float* last_action = nullptr;  // [dof] or null; may be part of y
+    float* kept_action = nullptr;        // [dof], for a copy of it
     Limits limits;
     unsigned* nonfinite = nullptr;     // whether an input was; made ready for the next call
     float* y = nullptr;                // [rows, dof]

@@ -33,6 +33,7 @@ constexpr const char* kWays[] = {"fused", "phases", "plain"};
 class CudaModel : public DeviceModel {
   public:
     CudaModel(const Spec& spec, const NetShape& shape, const Quantization& quantization, const Tensors& weights) {
+        check_fits(spec);
         const OnDevice on_device;
         const DeviceProperties device = properties();
         const Way way = choose(why_not_fused(spec, shape, device), device);

@@ -13,6 +13,7 @@ constexpr int kRows = 8;                 // of a block
 constexpr int kStaged = 512;             // input columns at a time
 
 __host__ __device__ int row_groups(int rows) { return (rows + kRows - 1) / kRows; }
+__host__ __device__ int column_tiles(int hidden) { return (hidden + kColumns - 1) / kColumns; }
 
 // The row of what a map picks from; -1: none.
 __device__ int picked(const RowMap& m, int row) {
@@ -39,17 +40,18 @@ __device__ bool stage(const RowMap& m, int first, int chunk, int size, float (*s
 
 __global__ void __launch_bounds__(kThreads) map_rows_kernel(const __grid_constant__ RowMaps maps) {
     __shared__ float staged[kRows][kStaged];
-    int group = static_cast<int>(blockIdx.y), number = 0;
+    const int tiles = column_tiles(maps.hidden), tile = static_cast<int>(blockIdx.x) % tiles;
+    int group = static_cast<int>(blockIdx.x) / tiles, number = 0;
     while (group >= row_groups(maps.of[number].rows)) group -= row_groups(maps.of[number++].rows);
     const RowMap& m = maps.of[number];
     const int first = group * kRows, lane = static_cast<int>(threadIdx.x) % 32;
-    const int column = static_cast<int>(blockIdx.x) * kColumns + static_cast<int>(threadIdx.x) / 32;
+    const int column = tile * kColumns + static_cast<int>(threadIdx.x) / 32;
     const bool inside = column < maps.hidden;
     float sum[kRows] = {};
     for (int chunk = 0; chunk < m.k; chunk += kStaged) {
         const int size = min(kStaged, m.k - chunk);
         __syncthreads();  // until the chunk before has been used
-        if (stage(m, first, chunk, size, staged) && maps.nonfinite && blockIdx.x == 0) atomicOr(maps.nonfinite, 1u);
+        if (stage(m, first, chunk, size, staged) && maps.nonfinite && tile == 0) atomicOr(maps.nonfinite, 1u);
         __syncthreads();
         const float* w = m.w + static_cast<size_t>(column) * static_cast<size_t>(m.k) + chunk;
         for (int i = lane; inside && i < size; i += 32) {
@@ -190,8 +192,8 @@ void map_rows(const RowMaps& maps, cudaStream_t stream) {
     int groups = 0;
     for (int i = 0; i < maps.count; ++i) groups += row_groups(maps.of[i].rows);
     if (groups == 0) return;
-    const dim3 grid(static_cast<unsigned>((maps.hidden + kColumns - 1) / kColumns), static_cast<unsigned>(groups));
-    map_rows_kernel<<<grid, kThreads, 0, stream>>>(maps);
+    const unsigned blocks = static_cast<unsigned>(groups) * static_cast<unsigned>(column_tiles(maps.hidden));
+    map_rows_kernel<<<blocks, kThreads, 0, stream>>>(maps);
     TRM_CUDA(cudaGetLastError());
 }
 

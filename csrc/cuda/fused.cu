@@ -194,7 +194,8 @@ class FusedRunner : public Runner {
                                                  static_cast<size_t>(weights_->shared_bytes), stream));
             return;
         }
-        graphs_.launch({p.rows, p.answer_end, p.steps, p.begin, p.refresh}, stream, [&] { enqueue_phases(p, stream); });
+        graphs_.launch({p.rows, p.answer_end, p.steps, p.begin, p.refresh}, stream,
+                       [&](cudaStream_t on) { enqueue_phases(p, on); });
     }
 
     bool stops_early() const override { return persistent_; }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cuda/check.h"
+#include "cuda/resources.h"
 
 namespace trm::cuda {
 
@@ -20,13 +21,14 @@ class GraphCache {
     GraphCache& operator=(const GraphCache&) = delete;
     ~GraphCache() { clear(); }
 
-    // Launch the graph of what `enqueue` puts on the stream.
+    // Launch the graph of what `enqueue` puts on the stream that it is given: one of our own, as not every stream of a
+    // caller can be captured, and others may be working on it.
     template <typename Enqueue>
     void launch(const Key& key, cudaStream_t stream, Enqueue&& enqueue) {
         auto found = graphs_.find(key);
         if (found == graphs_.end()) {
             if (graphs_.size() >= kMost) clear();
-            found = graphs_.emplace(key, capture(stream, enqueue)).first;
+            found = graphs_.emplace(key, capture(captured_.get(), enqueue)).first;
         }
         TRM_CUDA(cudaGraphLaunch(found->second, stream));
     }
@@ -40,7 +42,7 @@ class GraphCache {
         cudaGraphExec_t executable = nullptr;
         TRM_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
         try {
-            enqueue();
+            enqueue(stream);
         } catch (...) {
             cudaStreamEndCapture(stream, &graph);
             if (graph) cudaGraphDestroy(graph);
@@ -58,6 +60,7 @@ class GraphCache {
         graphs_.clear();
     }
 
+    Stream captured_;
     std::map<Key, cudaGraphExec_t> graphs_;
 };
 

@@ -305,7 +305,7 @@ class PlainRunner : public Runner {
         steps_ += run.steps;
         const int scaled = weights_->quantization.steps > 1 ? std::min(first, weights_->quantization.steps) : 0;
         graphs_.launch({run.answer_rows, run.context_rows, run.steps, run.begin, run.refresh, scaled}, stream,
-                       [&] { enqueue_steps(run, scaled, stream); });
+                       [&](cudaStream_t on) { enqueue_steps(run, scaled, on); });
     }
 
   private:

@@ -1,4 +1,4 @@
-// A way to run the recursion on the GPU: all that device.cu needs to know of one.
+// A way to run the recursion on the GPU: all that session.cu needs to know of one.
 #ifndef TRM_EDGE_CUDA_RUNNER_H
 #define TRM_EDGE_CUDA_RUNNER_H
 

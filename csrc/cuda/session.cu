@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -16,11 +17,11 @@ namespace {
 
 size_t area(int rows, int columns) { return static_cast<size_t>(rows) * static_cast<size_t>(columns); }
 
-// Whether the device reads an array where it is.
+// Whether the device reads an array where it is. Pinned memory is the host's, which may write it again at any time.
 bool is_reached(const char* name, const void* array) {
     cudaPointerAttributes found{};
     TRM_CUDA(cudaPointerGetAttributes(&found, array));
-    if (found.type == cudaMemoryTypeUnregistered) return false;
+    if (found.type != cudaMemoryTypeDevice && found.type != cudaMemoryTypeManaged) return false;
     if (found.type == cudaMemoryTypeDevice && found.device != kDevice)
         throw Error(Status::kInvalidArgument, std::string(name) + ": lies on GPU " + std::to_string(found.device) +
                                                   ", and this session runs on GPU " + std::to_string(kDevice));
@@ -84,6 +85,13 @@ Call placed(const Spec& spec, const Call& call, Place&& place) {
     return to;
 }
 
+static_assert(DeviceSession::kMaxAhead <= kMaxMaps, "a map for the queries of every step");
+
+// Values that a step decodes to at most: actions, or logits.
+size_t values_of_step(const Spec& s) { return area(s.answer_rows, std::max({s.dof, s.vocab_size, s.max_candidates})); }
+
+constexpr size_t kMostValues = size_t{1} << 28;  // of all steps of a run; decoder.cu counts them in 32 bits
+
 // What the device writes for the host.
 struct Found {
     int ran;
@@ -100,19 +108,21 @@ class CudaSession : public DeviceSession {
           keys_(area(spec().max_candidates, spec().hidden_size)),
           out_(kMaxAhead * size()),
           queries_(spec().answer == Answer::kSlots ? kMaxAhead * area(spec().answer_rows, spec().hidden_size) : 0),
-          answers_(spec().answer == Answer::kActions ? (kMaxAhead + 1) * values_of_step() : 0),
+          answers_(spec().answer == Answer::kActions ? (kMaxAhead + 1) * values_of_step(spec()) : 0),
           halt_logits_(kMaxAhead),
+          kept_action_(static_cast<size_t>(spec().dof)),
           ran_(1),
           nonfinite_(1),
-          values_(kMaxAhead * values_of_step()),
+          values_(kMaxAhead * values_of_step(spec())),
           found_(1),
-          runner_(make_runner()) {}
+          runner_(make_runner()) {
+        *found_.get() = Found{};
+    }
 
     ~CudaSession() override { cudaEventSynchronize(done_.get()); }
 
     void begin(const Call& call) override {
         const OnDevice on_device;
-        take(stream_.get());
         settle();
         inbox_.open();
         call_ = placed(spec(), call, [&](const char*, auto* array, size_t count) { return inbox_.pack(array, count); });
@@ -161,7 +171,7 @@ class CudaSession : public DeviceSession {
         const OnDevice on_device;
         const cudaStream_t stream = stream_or_null ? static_cast<cudaStream_t>(stream_or_null) : stream_.get();
         const bool captured = is_captured(stream);
-        if (captured) check_capture();
+        if (captured) check_capture(y);
         if (y != nullptr && !is_reached("y", y))
             throw Error(Status::kInvalidArgument, "y: expected memory that the GPU writes, got the host's");
         take(stream);
@@ -203,19 +213,24 @@ class CudaSession : public DeviceSession {
         end.draft = call_.y0;
         end.mean = tensor("normalization.y0.mean");
         end.last_action = call_.last_action;
+        end.kept_action = kept_action_.get();
         end.limits = {tensor("limits.lower"), tensor("limits.upper"), tensor("limits.velocity")};
         end.nonfinite = nonfinite_.get();
-        end.y = y ? y : answers_.get() + kMaxAhead * values_of_step();
+        end.y = y ? y : answers_.get() + kMaxAhead * values_of_step(spec());
         end.outcome = &found_.get()->outcome;
+        if (captured) found_.get()->outcome = {Status::kNotBegun, 0, 0};  // until the graph is launched
         conclude(end, stream);
         if (!captured) mark(stream);
+        asked_ = steps;
         return answer_ = {end.y, halt_logits_.get(), answers_.get()};
     }
 
     DeviceOutcome wait(const DeviceAnswer& to) override {
         const OnDevice on_device;
         settle();
-        const DeviceOutcome& outcome = found_.get()->outcome;
+        DeviceOutcome outcome = found_.get()->outcome;
+        outcome.steps_run = std::clamp(outcome.steps_run, 0, asked_);  // a graph that was captured before may have run
+        if (outcome.status == Status::kNotBegun) return outcome;
         const size_t steps = static_cast<size_t>(outcome.steps_run), count = area(call_.answer_rows, spec().dof);
         const auto copy = [&](float* into, const float* from, size_t values) {
             if (into == nullptr || values == 0) return;  // by our own stream: the default one waits for others' work
@@ -232,6 +247,7 @@ class CudaSession : public DeviceSession {
 
     void order(void* before, void* after) override {
         const OnDevice on_device;
+        const std::lock_guard<std::mutex> lock(ordering_);
         TRM_CUDA(cudaEventRecord(between_.get(), static_cast<cudaStream_t>(before)));
         TRM_CUDA(cudaStreamWaitEvent(static_cast<cudaStream_t>(after), between_.get(), 0));
     }
@@ -245,10 +261,6 @@ class CudaSession : public DeviceSession {
     const Spec& spec() const { return shared_->spec; }
     const float* tensor(const char* name) const { return shared_->tensors[name]; }
     size_t size() const { return area(spec().max_rows(), spec().hidden_size); }
-    size_t values_of_step() const {
-        const Spec& s = spec();
-        return area(s.answer_rows, std::max({s.dof, s.vocab_size, s.max_candidates}));
-    }
     // Of what a step decodes to.
     int columns() const {
         if (spec().answer == Answer::kSlots) return call_.num_candidates;
@@ -302,13 +314,12 @@ class CudaSession : public DeviceSession {
         return p;
     }
 
-    // What is put on a stream from now on comes after all that this session has put on another one.
+    // What is put on a stream from now on comes after all that this session has put on any before.
     void take(cudaStream_t stream) {
-        if (pending_ && stream != last_) TRM_CUDA(cudaStreamWaitEvent(stream, done_.get(), 0));
+        if (pending_) TRM_CUDA(cudaStreamWaitEvent(stream, done_.get(), 0));
     }
     void mark(cudaStream_t stream) {
         TRM_CUDA(cudaEventRecord(done_.get(), stream));
-        last_ = stream;
         pending_ = true;
     }
     void settle() {
@@ -321,7 +332,10 @@ class CudaSession : public DeviceSession {
         return status != cudaStreamCaptureStatusNone;
     }
     // Nothing may be waited for in a capture, and a graph be launched by none.
-    void check_capture() const {
+    void check_capture(const float* y) const {
+        if (y == nullptr)
+            throw Error(Status::kInvalidArgument,
+                        "y: expected memory of the GPU in a call that is captured into a graph, got null");
         if (shared_->way != Way::kFused)
             throw Error(Status::kUnsupported, "stream: is being captured into a graph, which is for the way 'fused'");
         if (pending_)
@@ -331,7 +345,7 @@ class CudaSession : public DeviceSession {
 
     std::shared_ptr<const Shared> shared_;
     Inbox inbox_;
-    DeviceBuffer<float> rows_, keys_, out_, queries_, answers_, halt_logits_;
+    DeviceBuffer<float> rows_, keys_, out_, queries_, answers_, halt_logits_, kept_action_;
     DeviceBuffer<int> ran_;
     DeviceBuffer<unsigned> nonfinite_;
     Pinned<float> values_;
@@ -341,12 +355,19 @@ class CudaSession : public DeviceSession {
     std::unique_ptr<Runner> runner_;
     Call call_;              // the last one, as the device has it
     DeviceAnswer answer_{};  // of the last one without waiting
-    cudaStream_t last_ = nullptr;
+    int asked_ = 0;          // steps of that call
+    std::mutex ordering_;
     bool pending_ = false;  // since the host last waited
     bool begin_ = true, refresh_ = true;
 };
 
 }  // namespace
+
+void check_fits(const Spec& spec) {
+    if (DeviceSession::kMaxAhead * values_of_step(spec) <= kMostValues) return;
+    throw Error(Status::kUnsupported, "backend cuda: " + std::to_string(values_of_step(spec)) +
+                                          " values a step are too many to be kept; run it with backend fused");
+}
 
 std::unique_ptr<DeviceSession> make_session(std::shared_ptr<const Shared> shared) {
     auto session = std::make_unique<CudaSession>(std::move(shared));

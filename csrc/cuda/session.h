@@ -19,6 +19,9 @@ struct Shared {
     std::shared_ptr<const Weights> weights;
 };
 
+// Throws Error with UNSUPPORTED where what the steps of one run decode to is too large to be kept.
+void check_fits(const Spec& spec);
+
 std::unique_ptr<DeviceSession> make_session(std::shared_ptr<const Shared> shared);
 
 }  // namespace trm::cuda

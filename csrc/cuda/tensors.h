@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/device.h"
+#include "core/status.h"
 #include "cuda/runner.h"
 
 namespace trm::cuda {
@@ -38,10 +39,16 @@ class DeviceTensors {
     }
 
   private:
+    static constexpr size_t kMostPadded = size_t{1} << 28;
+
     // A puzzle's embedding fills whole rows of registers, the rest is zero.
     static void append_padded(const Spec& spec, const std::vector<float>& values, std::vector<float>* host) {
         const size_t size = static_cast<size_t>(spec.puzzle_size);
         const size_t padded = static_cast<size_t>(spec.registers) * static_cast<size_t>(spec.hidden_size);
+        if (padded * static_cast<size_t>(spec.num_puzzles) > kMostPadded)
+            throw Error(Status::kUnsupported, "backend cuda: puzzle embeddings of " + std::to_string(spec.num_puzzles) +
+                                                  " puzzles over " + std::to_string(spec.registers) +
+                                                  " registers are too large; run it with backend fused");
         for (size_t i = 0; size > 0 && i < values.size(); i += size) {
             host->insert(host->end(), values.begin() + static_cast<std::ptrdiff_t>(i),
                          values.begin() + static_cast<std::ptrdiff_t>(i + size));

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "arrays.h"
+#include "dlpack.h"
 #include "trm_edge/trm_edge.h"
 
 namespace py = pybind11;
@@ -171,6 +172,8 @@ PYBIND11_MODULE(_core, m) {
     m.def("cuda_missing", &trm_cuda_missing);
     m.def("status_name", &trm_status_name);
     m.def("project_limits", &project_limits);
+    m.def("take_dlpack", &trm::python::take_dlpack);
+    m.def("give_dlpack", &trm::python::give_dlpack);
     m.def("register_loop", [](int32_t precision, int64_t iterations) {
         double operations = 0, seconds = 0;
         checked([&] { return trm_register_loop(precision, iterations, &operations, &seconds); });

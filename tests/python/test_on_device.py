@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import subprocess
+import sys
+import weakref
 from typing import Any
 
 import numpy as np
@@ -48,15 +52,51 @@ def test_a_capsule_says_what_the_array_is(dtype: type, shape: tuple[int, ...]) -
     assert np.array_equal(np.from_dlpack(Handed(array)), array)
 
 
-def test_a_capsule_keeps_its_array_alive_until_nobody_needs_it() -> None:
-    before = len(dlpack._given)
-    taken = np.from_dlpack(Handed(np.ones(3, np.float32)))
-    assert len(dlpack._given) == before + 1 and taken.sum() == 3
-    unused = Handed(taken).__dlpack__()
-    assert len(dlpack._given) == before + 2
-    del taken, unused
+class Watched:
+    """Something that says when nobody needs it any more."""
+
+
+def test_a_capsule_keeps_its_owner_until_nobody_needs_it() -> None:
+    array, owner = np.arange(3, dtype=np.float32), Watched()
+    gone = weakref.ref(owner)
+
+    capsules = [dlpack.give(array.ctypes.data, array.shape, array.dtype, (dlpack.CPU, 0), owner) for _ in range(2)]
+    del owner
+    used, unused = dlpack.take(capsules[0]), capsules.pop()
     gc.collect()
-    assert len(dlpack._given) == before
+    assert gone() is not None
+    del unused, capsules
+    assert gone() is not None and used.shape == (3,)
+    del used
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_error_of_whoever_drops_a_capsule_is_told() -> None:
+    class OnGpu(Handed):
+        def __dlpack__(self, **_: Any) -> object:
+            return dlpack.give(self.array.ctypes.data, self.array.shape, self.array.dtype, (dlpack.CUDA, 0), self)
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return dlpack.CUDA, 0
+
+    for _ in range(3):
+        with pytest.raises((BufferError, RuntimeError, ValueError)):
+            np.from_dlpack(OnGpu(np.ones(3, np.float32)))
+
+
+def test_a_tensor_may_outlive_the_interpreter() -> None:
+    pytest.importorskip("torch")
+    code = (
+        "import sys, torch, numpy as np; from trm_edge import dlpack\n"
+        "a = np.ones(3, np.float32)\n"
+        "class A:\n"
+        "    def __dlpack__(self, **k): return dlpack.give(a.ctypes.data, a.shape, a.dtype, (1, 0), a)\n"
+        "    def __dlpack_device__(self): return 1, 0\n"
+        "sys.kept = torch.kept = torch.from_dlpack(A()); sys.capsule = A().__dlpack__()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_strides_of_others_are_read() -> None:
@@ -95,30 +135,65 @@ class Described:
         self.__cuda_array_interface__ = data | {"strides": array.strides} | changes
 
 
-def test_arrays_are_taken_where_they_are() -> None:
-    array, waits = np.ones((2, 3), np.float32), []
-    placed, owner = place("x", Described(array), np.float32, 7, lambda *streams: waits.append(streams))
-    assert placed == (array.ctypes.data, 1, 2, 2, 3) and owner is not None
-    place("x", Described(array, stream=5), np.float32, 7, lambda *streams: waits.append(streams))
-    assert waits == [(1, 7), (5, 7)]  # the default stream where none is named
-    assert place("x", None, np.float32, 7, None) == (None, None)
-    host, nothing = place("x", [[1.0, 2.0]], np.float32, 7, None)
-    assert isinstance(host, np.ndarray) and host.dtype == np.float32 and nothing is None
+def taken(value: object, *, handshake: bool = True, write: bool = False) -> tuple[object, list[tuple[int, int]]]:
+    waits: list[tuple[int, int]] = []
+    placed, owner = place("x", value, np.float32, 7, lambda *streams: waits.append(streams), handshake, write)
+    assert (owner is not None) == isinstance(placed, tuple)
+    return placed, waits
+
+
+@pytest.mark.parametrize("handshake", [True, False])
+def test_arrays_are_taken_where_they_are(handshake: bool) -> None:
+    array = np.ones((2, 3), np.float32)
+    expected = (array.ctypes.data, 1, 2, 2, 3)
+    assert taken(Described(array), handshake=handshake) == (expected, [])
+    assert taken(Described(array, stream=5), handshake=handshake) == (expected, [(5, 7)])
+    assert taken(Described(array, stream=7), handshake=handshake) == (expected, [])
+    assert taken(Described(array), handshake=handshake, write=True) == (expected, [])
+    assert taken(None) == (None, [])
+    host, _ = taken([[1.0, 2.0]])
+    assert isinstance(host, np.ndarray) and host.dtype == np.float32
+
+
+def test_pinned_memory_is_the_hosts() -> None:
+    class Pinned(Handed):
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 3, 0
+
+        def __dlpack__(self, **asked: Any) -> object:
+            assert asked.get("stream") is None  # as torch has it
+            return super().__dlpack__()
+
+    placed, _ = taken(Pinned(np.ones((2, 3), np.float32)))
+    assert isinstance(placed, np.ndarray) and placed.shape == (2, 3)
 
 
 @pytest.mark.parametrize(
-    ("value", "match"),
+    ("value", "write", "match"),
     [
-        (Described(np.ones((2, 3))), "x: expected dtype float32, got float64"),
-        (Described(np.ones((2, 6), np.float32)[:, ::2]), "x: expected a dense"),
-        (Described(np.ones((1, 2, 3), np.float32)), "x: expected one or two dimensions"),
-        (Described(np.ones(3, np.float32), data=None), "x: its __cuda_array_interface__ cannot be read"),
-        (Described(np.ones(3, np.float32), typestr="what"), "x: its __cuda_array_interface__ cannot be read"),
+        (Described(np.ones((2, 3))), False, "x: expected dtype float32, got float64"),
+        (Described(np.ones((2, 6), np.float32)[:, ::2]), False, "x: expected a dense"),
+        (Described(np.ones((2, 3), np.float32), strides=(14, 5)), False, "x: expected a dense"),
+        (Described(np.ones((1, 2, 3), np.float32)), False, "x: expected one or two dimensions"),
+        (Described(np.ones(3, np.float32), data=None), False, "x: its __cuda_array_interface__ cannot be read"),
+        (Described(np.ones(3, np.float32), typestr="what"), False, "x: its __cuda_array_interface__ cannot be read"),
+        (Described(np.ones(3, np.float32), typestr="|V0"), False, "x: expected dtype float32"),
+        (Described(np.ones(3, np.float32), mask=np.ones(3)), False, "x: is masked"),
+        (Described(np.ones(3, np.float32), data=(64, True)), True, "x: is read-only"),
     ],
 )
-def test_what_cannot_be_taken_is_named(value: object, match: str) -> None:
+def test_what_cannot_be_taken_is_named(value: object, write: bool, match: str) -> None:
     with pytest.raises(trm_edge.TrmInputError, match=match):
-        place("x", value, np.float32, 7, None)
+        taken(value, write=write)
+
+
+def test_an_array_that_needs_a_gradient_is_read_but_not_written() -> None:
+    torch = pytest.importorskip("torch")
+    tensor = torch.ones(2, 3, requires_grad=True)
+    placed, _ = taken(tensor)
+    assert isinstance(placed, np.ndarray)
+    with pytest.raises(trm_edge.TrmInputError, match="x: requires a gradient"):
+        taken(tensor, write=True)
 
 
 class OfTorch:
@@ -134,12 +209,23 @@ class OfPycuda:
 
 
 class OfNumba:
+    handle = ctypes.c_void_p(14)
+
+
+class DefaultOfNumba:
+    handle = ctypes.c_void_p(0)
+
+
+class OfCudaCore:
+    handle = object()
+
     def __cuda_stream__(self) -> tuple[int, int]:
-        return 0, 14
+        return 0, 15
 
 
 def test_streams_of_every_library_are_addresses() -> None:
-    assert [stream_handle(s) for s in (OfTorch(), OfCupy(), OfPycuda(), OfNumba(), 15, 0)] == [1, 12, 13, 14, 15, 1]
+    streams = (OfTorch(), OfCupy(), OfPycuda(), OfNumba(), DefaultOfNumba(), OfCudaCore(), 16, 0)
+    assert [stream_handle(stream) for stream in streams] == [1, 12, 13, 14, 1, 15, 16, 1]
     for wrong in ("fast", -1, None, object()):
         with pytest.raises(trm_edge.TrmInputError, match="stream: expected a CUDA stream"):
             stream_handle(wrong)
@@ -316,6 +402,66 @@ def test_our_own_stream_waits_for_its_inputs(refiner: trm_edge.Refiner) -> None:
 
 @gpu
 @pytest.mark.gpu
+def test_the_default_stream_is_a_stream(refiner: trm_edge.Refiner) -> None:
+    torch = pytest.importorskip("torch")
+    call, out = on_gpu(call_of(1)), torch.empty(call_of(1)["y0"].shape, device="cuda")
+    answer = refiner.refine_on_device(**call, steps=5, out=out, stream=torch.cuda.current_stream())
+    same(answer.wait(), refiner.refine(**call_of(1), steps=5))
+
+
+@gpu
+@pytest.mark.gpu
+def test_the_next_call_may_start_from_the_answer_before(refiner: trm_edge.Refiner) -> None:
+    torch = pytest.importorskip("torch")
+    call = call_of(2)
+    first = refiner.refine(**call)
+    following = call | {"y0": first.y, "last_action": first.y[3]}
+    expected = refiner.refine(**following)
+    for give_out in (False, True):
+        given = on_gpu(call)
+        out = torch.empty(first.y.shape, device="cuda") if give_out else None
+        answer = refiner.refine_on_device(**given, out=out)
+        actions = out if out is not None else torch.from_dlpack(answer.y)
+        again = refiner.refine_on_device(**given | {"y0": actions, "last_action": actions[3]}, out=out)
+        same(again.wait(), expected)
+
+
+@gpu
+@pytest.mark.gpu
+def test_pinned_arrays_are_copied(refiner: trm_edge.Refiner) -> None:
+    torch = pytest.importorskip("torch")
+    call = call_of(3)
+    pinned = {name: torch.tensor(value).pin_memory() for name, value in call.items()}
+    answer = refiner.refine_on_device(**pinned)
+    for tensor in pinned.values():
+        tensor.zero_()
+    same(answer.wait(), refiner.refine(**call))
+
+
+@gpu
+@pytest.mark.gpu
+def test_what_is_written_is_there_on_the_default_stream(refiner: trm_edge.Refiner) -> None:
+    torch = pytest.importorskip("torch")
+    expected = refiner.refine(**call_of(4)).y
+    torch.cuda._sleep(2_000_000)
+    out = torch.zeros(expected.shape, device="cuda")  # after the sleep; the answer comes after that
+    refiner.refine_on_device(**call_of(4), out=out)
+    np.testing.assert_allclose(out.cpu().numpy(), expected, atol=2e-6)
+
+
+@gpu
+@pytest.mark.gpu
+def test_refiners_in_a_chain_wait_for_each_other(refiner: trm_edge.Refiner) -> None:
+    torch = pytest.importorskip("torch")
+    other, call = refiner.clone(), call_of(5)
+    expected = refiner.refine(**call | {"y0": refiner.refine(**call, steps=16).y})
+    for stream in (None, torch.cuda.Stream()):
+        first = refiner.refine_on_device(**on_gpu(call), steps=16)
+        same(other.refine_on_device(**on_gpu(call) | {"y0": first.y}, stream=stream).wait(), expected)
+
+
+@gpu
+@pytest.mark.gpu
 def test_pycuda_and_cupy_arrays_are_taken(refiner: trm_edge.Refiner) -> None:
     gpuarray = pytest.importorskip("pycuda.gpuarray")
     pytest.importorskip("pycuda.autoprimaryctx")
@@ -384,7 +530,11 @@ def test_a_call_in_a_graph_is_made_again_by_every_replay(monkeypatch: pytest.Mon
         stream = torch.cuda.current_stream()
         with pytest.raises(trm_edge.TrmInputError, match="y0: expected memory of the GPU"):
             refiner.refine_on_device(**given | {"y0": calls[0]["y0"]}, out=out, stream=stream)
+        with pytest.raises(trm_edge.TrmInputError, match="y: expected memory of the GPU"):
+            refiner.refine_on_device(**given, stream=stream)
         answer = refiner.refine_on_device(**given, steps=6, halt=0.5, out=out, stream=stream)
+    with pytest.raises(trm_edge.TrmNotBegunError, match="has not been launched"):
+        answer.wait()
     for call, want in zip(calls, expected, strict=True):
         for name, value in call.items():
             given[name].copy_(torch.tensor(value))

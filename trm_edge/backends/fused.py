@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from .._native import PRECISIONS, core
-from ..errors import Status, TrmInputError, TrmNotBegunError, TrmUnsupportedError
+from ..errors import Status, TrmBusyError, TrmInputError, TrmNotBegunError, TrmUnsupportedError
 from ..inputs import check_halt, check_puzzle_id, check_steps
-from ..on_device import DeviceArray, DeviceRefinement, out_address, place, stream_handle
+from ..on_device import LEGACY, DeviceArray, DeviceRefinement, out_address, place, stream_handle
 from ..refinement import Refinement
 from ..spec import TrmSpec
 from .host import Arrays
@@ -94,14 +95,13 @@ class CudaBackend(FusedBackend):
 
     def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
         """Run up to ``steps`` steps from the start, and wait for them."""
-        out = super().refine(arrays, puzzle_id, steps, halt, trajectory)
-        self._calls += 1
-        return out
+        with self._next_call():
+            return super().refine(arrays, puzzle_id, steps, halt, trajectory)
 
     def begin(self, arrays: Arrays, puzzle_id: object) -> None:
         """Start a recursion that :meth:`step` carries on."""
-        super().begin(arrays, puzzle_id)
-        self._calls += 1
+        with self._next_call():
+            super().begin(arrays, puzzle_id)
 
     def refine_on_device(
         self, arrays: Arrays, steps: int, halt: float | None, trajectory: bool, out: object, stream: object
@@ -111,21 +111,27 @@ class CudaBackend(FusedBackend):
         if spec.answer != "actions":
             raise TrmUnsupportedError(f"refine_on_device: for action heads, this one is for {spec.answer}; call refine")
         count, stop = check_steps(steps, spec.answer), check_halt(halt)
-        handle = session.stream() if stream is None else stream_handle(stream)
-        order = session.order if stream is None else None
-        if stream is None and self._held is not None:
-            self._finish()
+        own = stream is None
+        handle = session.stream() if own else stream_handle(stream)
+        if own:
+            if self._held is not None:
+                self._finish()
+            session.order(LEGACY, handle)  # what the default stream still does with our memory, or with the caller's
         placed, kept = zip(
-            *(place(name, value, np.float32, handle, order) for name, value in zip(_ARRAYS, arrays, strict=True)),
+            *(
+                place(name, value, np.float32, handle, session.order, own)
+                for name, value in zip(_ARRAYS, arrays, strict=True)
+            ),
             strict=True,
         )
         shape = (spec.answer_rows, spec.dof)
-        y_address, keeps_y = out_address(out, shape, handle)
-        address = session.refine_async(placed, count, _NEVER_HALT if stop is None else stop, y_address, handle)
-        self._calls += 1
-        call = self._calls
-        if stream is None:
-            self._held = (kept, keeps_y)
+        y_address, keeps_y = out_address(out, shape, handle, session.order, own)
+        with self._next_call():
+            address = session.refine_async(placed, count, _NEVER_HALT if stop is None else stop, y_address, handle)
+        call, keeps = self._calls, (kept, keeps_y)
+        if own:
+            self._held = keeps
+            session.order(handle, LEGACY)  # who reads `out` on the default stream reads the answer
 
         def is_current() -> bool:
             return call == self._calls
@@ -138,13 +144,23 @@ class CudaBackend(FusedBackend):
             return _refinement(found, found[1])
 
         y = out if out is not None else DeviceArray(address, shape, handle, session.order, is_current)
-        return DeviceRefinement(y, wait)
+        return DeviceRefinement(y, wait, keeps)
+
+    @contextlib.contextmanager
+    def _next_call(self) -> Iterator[None]:
+        """Say beforehand that the memory will hold something else; a call with wrong arguments leaves it as it is."""
+        self._calls += 1
+        try:
+            yield
+        except (TrmInputError, TrmUnsupportedError, TrmBusyError):
+            self._calls -= 1
+            raise
 
     def _finish(self) -> None:
         """Wait until our own stream has read what it was given."""
-        self._held = None
         with contextlib.suppress(TrmNotBegunError):  # another call has waited
             self._session.wait(MAX_ASYNC_STEPS, False)
+        self._held = None
 
 
 def _whole(park_after_us: object) -> int:

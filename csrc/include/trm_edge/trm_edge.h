@@ -300,24 +300,29 @@ typedef struct trm_device_answer {
  * inputs: arrays in memory of the GPU are read where they are, and have to stay as they are until the stream has got
  * there; those of the host are copied before the call returns. Values are not checked: what is not finite in y0 or
  * last_action gives TRM_NONFINITE too, and the draft has the mean action in place of what is not finite there.
- * steps: 0..TRM_MAX_ASYNC_STEPS. halt: as in trm_refine.
- * y: [T, dof] in memory of the GPU; null: the session's own. What is the session's is overwritten by its next call.
- * stream: a cudaStream_t; null: the session's own, of trm_session_stream. It may be in the middle of a capture into a
- * graph, with the way "fused" and all arrays in memory of the GPU: then every launch of the graph is this call again. The
- * session's memory is part of the graph: the session has to outlive it, and serves nothing else while the graph runs.
- * trm_wait then waits for nothing: it copies what the last launch left, once the caller has waited for that.
- * Ends a recursion that was begun. Calls of one session, waiting or not, are run one after the other. */
+ * Pinned memory is the host's. An array of the host makes the call wait for the session's call before.
+ * steps: 0..TRM_MAX_ASYNC_STEPS. halt: as in trm_refine, but for confidences that differ from it by rounding alone.
+ * y: [T, dof] in memory of the GPU; null: the session's own. It may be y0, and last_action a part of it, but no other
+ * input may overlap it. What is the session's is overwritten by its next call. Rows of steps that did not run are left.
+ * stream: a cudaStream_t; null: the session's own, of trm_session_stream, which waits for no other stream (the default
+ * one is cudaStreamLegacy). Calls of one session on whatever streams are run one after the other.
+ * The stream may be in the middle of a capture into a graph, with the way "fused" and all arrays and y in memory of the
+ * GPU: then every launch of the graph is this call again. The session's memory is part of the graph: the session has to
+ * outlive it, and serves nothing else while the graph runs. trm_wait then waits for nothing: it copies what the last
+ * launch left, once the caller has waited for that.
+ * Ends a recursion that was begun. */
 TRM_API trm_status trm_refine_async(trm_session* session, const trm_inputs* inputs, int32_t steps, float halt, float* y,
                                     void* stream, trm_device_answer* answer);
 
 /* Wait for the session's last trm_refine_async, copy its answer to buffers of the host as trm_refine does, and return
- * its status. TRM_NOT_BEGUN where there was none, or another call came after it. */
+ * its status. TRM_NOT_BEGUN where there was none, another call came after it, or its graph has not been launched yet. */
 TRM_API trm_status trm_wait(trm_session* session, trm_outputs* outputs);
 
 /* The session's own stream, a cudaStream_t; null where the session runs on the processor. */
 TRM_API void* trm_session_stream(trm_session* session);
 
-/* Let what is put on stream `after` from now on wait for all that is on stream `before` now (cudaStream_t). */
+/* Let what is put on stream `after` from now on wait for all that is on stream `before` now (cudaStream_t; null: the
+ * default one). By any thread. */
 TRM_API trm_status trm_order_streams(trm_session* session, void* before, void* after);
 
 /* Project actions [T, dof] in place onto lower <= a <= upper and |a[t] - a[t-1]| <= velocity (per tick).
