@@ -536,3 +536,49 @@ TEST_CASE("net: gates and scores far outside exp's range stay finite and right")
         }
     });
 }
+
+constexpr double WITH_ATTENTION = 2;  // what attention itself may round, which the reference does not
+
+// Rows that are multiples of one another, so that no rounding changes which key has the largest score.
+TEST_CASE("net: scores of any size have the right weights in every precision") {
+    for_each_supported([](const Kernels& kernels) {
+        for (const Precision precision : {Precision::kFp32, Precision::kBf16, Precision::kInt8}) {
+            CAPTURE(int(precision));
+            std::mt19937 rng(8);
+            const Net net(attention_shape(24, 3, 20, 1, false), rng, precision);
+            const Floats row = normal(rng, 24, 1);
+            for (const float scale : {1.0f, 1e3f, 1e5f, 1e8f, 1e12f, 1e16f}) {
+                CAPTURE(scale);
+                Floats h;
+                for (const float times : {1.0f, 4.0f, 2.0f, 2.0f, 8.0f, 0.0f, 1.0f})
+                    for (const float v : row) h.push_back(v * times * scale);
+                const Doubles want = net_reference(net.shape, net.blocks, h, 7, gapped_positions(7));
+                net.run(kernels, h, 7, 7, gapped_positions(7));
+                CHECK(relative_error(h.data(), want) <= WITH_ATTENTION * tolerance_of(precision));
+            }
+        }
+    });
+}
+
+TEST_CASE("net: scores below the range of float32 weigh nothing") {
+    for_each_supported([](const Kernels& kernels) {
+        for (const Precision precision : {Precision::kFp32, Precision::kBf16, Precision::kInt8}) {
+            CAPTURE(int(precision));
+            std::mt19937 rng(9);
+            constexpr int D = 24, ROWS = 5;
+            Net net(attention_shape(D, 1, 20, 1, false), rng, precision);
+            Floats& qkv = net.storage[0];
+            for (int i = 0; i < D * D; ++i) {  // scores are -1e40 times the product of two rows, or 0
+                qkv[i] *= 1e20f;
+                qkv[D * D + i] = -qkv[i];
+            }
+            Floats h;
+            const Floats row = normal(rng, D, 1);
+            for (const float times : {1.0f, 2.0f, 0.0f, 1.0f, 4.0f})
+                for (const float v : row) h.push_back(v * times);
+            const Doubles want = net_reference(net.shape, net.blocks, h, ROWS, gapped_positions(ROWS));
+            net.run(kernels, h, ROWS, ROWS, gapped_positions(ROWS));
+            CHECK(relative_error(h.data(), want) <= WITH_ATTENTION * tolerance_of(precision));
+        }
+    });
+}

@@ -186,6 +186,27 @@ def test_a_value_that_is_not_finite_is_not_rounded_away(
     assert out.status == trm_edge.Status.NONFINITE and out.steps_run == 0
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("kind", "mixer"), [("actions", "rope"), ("actions", "mlp_t"), ("slots", "learned")])
+def test_a_huge_context_has_an_answer_unless_it_is_not_finite(
+    kind: str, mixer: str, isa: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = plain_bundle(kind, mixer)
+    refiner = load_on(isa, bundle, monkeypatch, precision=precision)
+    rng = np.random.default_rng(1)
+    # Beyond these float32 ends: squares of rows, and of what a SwiGLU makes of them, which grows with the square.
+    for factor in (1e2, 1e5, 1e8) if mixer == "mlp_t" else (1e2, 1e5, 1e8, 1e12, 1e16):
+        call = random_inputs(bundle.spec, rng)
+        out = refiner.refine(**(call | {"x": call["x"] * np.float32(factor)}), steps=4)
+        assert (out.status, out.steps_run) == (trm_edge.Status.OK, 4), factor
+    for value in (np.nan, np.inf, -np.inf):
+        call = random_inputs(bundle.spec, rng)
+        call["x"][-1, -1] = value
+        out = refiner.refine(**call, steps=4)
+        assert (out.status, out.steps_run) == (trm_edge.Status.NONFINITE, 0), value
+
+
 # ---- Threads ---------------------------------------------------------------------------------------------------------
 
 
