@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from json_cases import schemas
 
-from trm_edge.json_slots.candidates import SOURCES, Candidate, candidates_of, key_of
-from trm_edge.json_slots.operators import MAX_TEXT, Span, find_spans
-from trm_edge.json_slots.schema import MISSING, SchemaError, compile_arguments, violation
+from trm_edge.json_slots.candidates import SOURCES, Candidate, candidates_of, key_of, operators_for
+from trm_edge.json_slots.operators import MAX_TEXT, OPERATORS, Span, find_spans
+from trm_edge.json_slots.schema import MISSING, SchemaError, compile_arguments, violation, walk
 
 
 def slot(schema, **parts):
@@ -19,6 +19,9 @@ def values(schema, query, optional=False, draft=MISSING):
 
 
 TEXT, NUMBER, INTEGER = slot({"type": "string"}), slot({"type": "number"}), slot({"type": "integer"})
+
+
+WORDS = ["Paris,", "and", "5", "3.5%", "twelve", "first", "living", "rooms", "'a'", "[1]", "May 5, 2024", "7:30 pm"]
 
 
 def array(items, **parts):
@@ -154,6 +157,32 @@ def test_every_candidate_is_valid(schema, query, optional):
             assert optional
         else:
             assert violation(arguments.properties["a"], one.value) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(schemas, st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join))
+def test_operators_that_are_left_out_would_change_nothing(schema, query):
+    try:
+        arguments = compile_arguments({"type": "object", "properties": {"a": schema}})
+    except SchemaError:
+        return
+    some = operators_for(walk(arguments))
+    every, fewer = (
+        candidates_of(arguments.properties["a"], False, MISSING, find_spans(query, None, operators))
+        for operators in (OPERATORS, some)
+    )
+    assert list(every.items()) == list(fewer.items())
+
+
+def test_a_tool_runs_the_operators_that_its_slots_need():
+    named = slot({"type": "string", "description": "Such as living_room."})
+    names = {schema: {one.name for one in operators_for([schema])} for schema in (TEXT, NUMBER, named)}
+    assert not names[TEXT] & {"list", "percent", "duration", "snake"}
+    assert names[TEXT] >= {"words", "date", "number"}
+    assert names[named] - names[TEXT] == {"snake"}
+    assert names[NUMBER] >= {"words", "percent", "duration"}
+    assert not names[NUMBER] & {"date", "list"}
+    assert operators_for([slot({"type": "boolean"}), slot({"type": "string", "enum": ["a"]})]) == ()
 
 
 def test_spans_of_another_make_are_taken():

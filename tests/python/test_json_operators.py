@@ -216,6 +216,14 @@ def test_every_operator_is_shown_to_read():
     assert {operator for operator, *_ in READ} == {one.name for one in OPERATORS}
 
 
+def test_operators_make_what_they_say():
+    types = {"texts": str, "numbers": (int, float), "arrays": list}
+    makes = {one.name: one.makes for one in OPERATORS}
+    for _, text, _ in READ:
+        for span in find_spans(text, NOW):
+            assert isinstance(span.value, types[makes[span.operator]]), span
+
+
 def test_a_pattern_is_tried_where_a_text_may_have_its_words():
     assert may_have("At NOON", ("midnight", "noon"))
     assert not may_have("at 12", ("midnight", "noon"))

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import TrmInputError
 from .answer import assembled, joint_choices
-from .candidates import Candidate, candidates_of, key_of
+from .candidates import Candidate, candidates_of, key_of, operators_for
 from .features import Features, Featurizer
 from .operators import find_spans
 from .schema import MISSING, SchemaError, Tool, compile_tool, violation, walk
@@ -51,7 +51,9 @@ class JsonSlots:
     def __init__(self, tool: Any) -> None:
         self.tool = tool if isinstance(tool, Tool) else compile_tool(tool)
         arguments = self.tool.arguments
-        fixed = not any(map(has_elements, walk(arguments)))  # else their number follows from the draft
+        parts = list(walk(arguments))
+        self._operators = operators_for(parts)
+        fixed = not any(map(has_elements, parts))  # else their number follows from the draft
         self._slots = tuple(slots_of(arguments, (), False, MISSING)) if fixed else None
 
     def bind(
@@ -85,7 +87,7 @@ class JsonSlots:
         slots = tuple(slots_of(arguments, (), False, read.value)) if self._slots is None else self._slots
         if len(slots) > MAX_SLOTS:
             raise SchemaError(f"tool {self.tool.name}: expected at most {MAX_SLOTS} slots, got {len(slots)}")
-        spans = find_spans(query, now)
+        spans = find_spans(query, now, self._operators)
         candidates: list[Candidate] = []
         y0 = np.full(len(slots), -1, np.int32)
         counts = []

@@ -18,7 +18,7 @@ from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
-from .operators import Span, Spans
+from .operators import OPERATORS, Operator, Span, Spans
 from .operators.words import singular
 from .schema import FORMATS, MISSING, Array, Choice, Missing, Named, Object, Scalar, Schema, takes_null, violation
 from .text import Json
@@ -277,6 +277,26 @@ def _notes_in(text: str) -> dict[str, str]:
 # ---- from the query --------------------------------------------------------------------------------------------------
 
 
+def operators_for(schemas: Iterable[Schema]) -> tuple[Operator, ...]:
+    """Return the operators whose spans may become candidates of slots with these schemas, or parts of them."""
+    names: set[str] = set()
+    for schema in schemas:
+        if isinstance(schema, Array):  # of texts and of numbers too, as arrays of one
+            names.update(one.name for one in OPERATORS if one.name not in _NAME_STYLES)
+        elif isinstance(schema, Scalar) and schema.type == "string" and (schema.options is None or schema.examples):
+            names.update(one.name for one in OPERATORS if one.makes == "texts" and one.name not in _NAME_STYLES)
+            names.update(_WRITTEN, _styles_shown(schema))
+        elif isinstance(schema, Scalar) and schema.type in ("number", "integer") and schema.options is None:
+            names.update(one.name for one in OPERATORS if one.makes == "numbers")
+            names.add("words")  # of which some are numerals
+    return tuple(one for one in OPERATORS if one.name in names)
+
+
+def _styles_shown(schema: Scalar) -> list[str]:
+    """Return the styles of names that a description has one of."""
+    return [style for style, shown in _NAME_STYLES.items() if shown.search(schema.description)]
+
+
 class Readings:
     """The spans of one query by the types of slots: each group is the candidates of a slot without constraints."""
 
@@ -380,7 +400,7 @@ def _read_for(schema: Schema, read: Readings) -> Found:
 def _group_for(schema: Scalar, read: Readings) -> Found:
     if schema.options is None:
         if schema.type == "string":
-            named = [read.named[style] for style, shown in _NAME_STYLES.items() if shown.search(schema.description)]
+            named = [read.named[style] for style in _styles_shown(schema)]
             return read.texts | {key: one for some in named for key, one in some.items()} if named else read.texts
         if schema.type == "number":
             return read.numbers

@@ -52,11 +52,15 @@ Write = Callable[[Json, "dt.datetime | None"], Iterator[str]]
 
 @dataclass(frozen=True)
 class Operator:
-    """A way to read values from a text and to write them; ``now`` is what relative dates are relative to, if given."""
+    """A way to read values from a text and to write them; ``now`` is what relative dates are relative to, if given.
+
+    ``makes`` is what it finds: "texts", "numbers" or "arrays".
+    """
 
     name: str
     find: Find
     write: Write
+    makes: str = "texts"
 
 
 def once_per_query(find: Callable[..., Iterator[Found]]) -> Callable[..., tuple[Found, ...]]:

@@ -258,5 +258,5 @@ OPERATORS = (
     Operator("European date", *_dated("%d/%m/%Y")),
     Operator("day first", *_dated("%d-%m-%Y")),
     Operator("end of a stay", _find_end_of_stay, _write_end_of_stay),
-    Operator("part of a date", _find_date_parts, _write_date_parts),
+    Operator("part of a date", _find_date_parts, _write_date_parts, "numbers"),
 )

@@ -339,16 +339,16 @@ def _write_decrease(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 
 OPERATORS = (
-    Operator("number", _find_number, write_number),
-    Operator("percent", _find_percent, _write_percent),
-    Operator("number words", _find_number_words, _write_number_words),
-    Operator("ordinal", _find_ordinal, _write_ordinal),
-    Operator("times", _find_times, _write_times),
-    Operator("coordinate", _find_coordinate, _write_coordinate),
-    Operator("prefixed unit", _find_prefixed, _write_prefixed),
-    Operator("implied number", _find_implied, _write_implied),
-    Operator("next to a bound", _find_next_to_bound, _write_next_to_bound),
-    Operator("index", _find_index, _write_index),
-    Operator("decrease", _find_decrease, _write_decrease),
-    Operator("attached number", _find_attached, _write_attached),
+    Operator("number", _find_number, write_number, "numbers"),
+    Operator("percent", _find_percent, _write_percent, "numbers"),
+    Operator("number words", _find_number_words, _write_number_words, "numbers"),
+    Operator("ordinal", _find_ordinal, _write_ordinal, "numbers"),
+    Operator("times", _find_times, _write_times, "numbers"),
+    Operator("coordinate", _find_coordinate, _write_coordinate, "numbers"),
+    Operator("prefixed unit", _find_prefixed, _write_prefixed, "numbers"),
+    Operator("implied number", _find_implied, _write_implied, "numbers"),
+    Operator("next to a bound", _find_next_to_bound, _write_next_to_bound, "numbers"),
+    Operator("index", _find_index, _write_index, "numbers"),
+    Operator("decrease", _find_decrease, _write_decrease, "numbers"),
+    Operator("attached number", _find_attached, _write_attached, "numbers"),
 )

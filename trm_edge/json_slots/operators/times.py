@@ -237,7 +237,7 @@ OPERATORS = (
     Operator("time", *_clocked("{:02}:{:02}")),
     Operator("time with seconds", *_clocked("{:02}:{:02}:{:02}")),
     Operator("time in halves", _find_half_day_time, _write_half_day_time),
-    Operator("part of a time", _find_clock_parts, _write_clock_parts),
-    Operator("duration", _find_duration, _write_duration),
-    Operator("time between", _find_time_between, _write_time_between),
+    Operator("part of a time", _find_clock_parts, _write_clock_parts, "numbers"),
+    Operator("duration", _find_duration, _write_duration, "numbers"),
+    Operator("time between", _find_time_between, _write_time_between, "numbers"),
 )
