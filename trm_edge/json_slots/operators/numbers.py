@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from ..text import Json, same
 from .base import Operator, is_number, is_whole, once_per_query
@@ -114,6 +115,12 @@ def _lowered(text: str) -> Iterator[tuple[int, int, str]]:
         yield match.start(), match.end(), match.group().lower()
 
 
+@lru_cache(maxsize=8)
+def _vocabulary(text: str) -> frozenset[str]:
+    """Return the words of a text in lower case."""
+    return frozenset(word for _, _, word in _lowered(text))
+
+
 @once_per_query
 def spelt_of(text: str) -> Iterator[tuple[int, int, int]]:
     """Yield the numbers in words, with where they stand."""
@@ -198,10 +205,15 @@ def _in_words(value: int) -> str:
     return _TENS[value // 10 - 2] + ("-" + _UNITS[value % 10] if value % 10 else "")
 
 
-def _find_ordinal(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+@once_per_query
+def _ordinals(text: str) -> Iterator[tuple[int, int, Json]]:
     for match in _ORDINAL.finditer(text):
         yield match.start(), match.end(), int(match.group(1))
     yield from _named(text, _ORDINALS)
+
+
+def _find_ordinal(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    yield from _ordinals(text)
 
 
 def _write_ordinal(value: Json, now: dt.datetime | None) -> Iterator[str]:
@@ -213,7 +225,7 @@ def _write_ordinal(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 def _named(text: str, values: Mapping[str, float]) -> Iterator[tuple[int, int, Json]]:
     """Find the words that a table has a number for."""
-    for start, end, word in _lowered(text):
+    for start, end, word in () if _vocabulary(text).isdisjoint(values) else _lowered(text):
         if word in values:
             yield start, end, values[word]
 
@@ -303,7 +315,7 @@ def _write_next_to_bound(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 def _find_index(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     """Find ordinals counted from nought: "the second item" is 1."""
-    for start, end, value in _find_ordinal(text, now):
+    for start, end, value in _ordinals(text):
         yield start, end, value - 1
 
 
@@ -324,7 +336,7 @@ def _write_attached(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 def _find_decrease(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     """Find by how much something goes down, as a negative number: "turn it down by 10" is -10."""
-    if any(word in _DOWN for _, _, word in _lowered(text)):
+    if not _vocabulary(text).isdisjoint(_DOWN):
         for match, number in digits_of(text):
             if number > 0:
                 yield match.start(), match.end(), -number
