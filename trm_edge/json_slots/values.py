@@ -66,8 +66,12 @@ class Values:
         self.own = [candidates[place] for place in places[order].tolist()]
         self.which: Indices = rank[inverse]
         values, self._sources, self._operators, starts, ends, *_ = zip(*self.own, strict=True)
-        self.kinds = np.array([0 if isinstance(value, str) else _kind_of(value) for value in values])
-        self.texts = [text_of(one) for one in self.own]
+        kinds = [0 if isinstance(value, str) else _kind_of(value) for value in values]
+        self.kinds = np.array(kinds)
+        self.texts = [
+            one.value if kind == 0 and source == "span" else text_of(one)
+            for one, kind, source in zip(self.own, kinds, self._sources, strict=True)
+        ]
         self.listed = [row for row, source in enumerate(self._sources) if source != "span"]
         self.starts, self.ends = np.array(starts, np.int64), np.array(ends, np.int64)
         self.first, self.last = read.tokens_of(self.starts, self.ends, self.texts)
@@ -80,19 +84,13 @@ class Values:
         """The texts among them, "" for other values."""
         return [one.value if kind == 0 else "" for one, kind in zip(self.own, self.kinds.tolist(), strict=True)]
 
-    @cached_property
-    def shapes(self) -> list[str]:
-        """How the texts among them are written, "" for other values."""
-        return [shape(text) for text in self.strings]
-
     def written_as(self, shapes: frozenset[str]) -> Vectors:
         """Return [U, 2]: which are written in one of these shapes, and which texts are not."""
-        if any(one[:1] in ("x", "X") for one in shapes):
-            shown = [one in shapes for one in self.shapes]
-        else:  # none begins with a letter, so that most texts need not be looked at
-            shown = [not _begins_with_letter(text) and shape(text) in shapes for text in self.strings]
-        otherwise = [text != "" and not one for text, one in zip(self.strings, shown, strict=True)]
-        columns: Vectors = np.array([shown, otherwise], np.float32).T
+        marks = {next((mark for mark in one if mark not in "xX9 "), "") for one in shapes}  # stand in texts as they are
+        rows = {row for mark in marks for row, text in enumerate(self.strings) if mark in text}
+        columns = np.zeros((len(self), 2), np.float32)
+        columns[[row for row in rows if shape(self.strings[row]) in shapes], 0] = 1
+        columns[:, 1] = np.array(list(map(bool, self.strings))) & (columns[:, 0] == 0)
         return columns
 
     def flags(self) -> Vectors:
@@ -131,10 +129,6 @@ class Values:
         flags[rows, 1] = np.log1p(within.sum(axis=1)) / 2
         flags[rows, 2] = np.log1p(within.sum(axis=0)) / 2
         return flags
-
-
-def _begins_with_letter(text: str) -> bool:
-    return text[:1].isascii() and text[:1].isalpha()
 
 
 def _kind_of(value: Json) -> int:
