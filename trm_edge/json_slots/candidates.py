@@ -6,7 +6,8 @@ also those of them that the query mentions), those of any number of ``examples``
 the query mentions, and what the operators read from the query, brought to the slot's type. Only values that are valid
 for the slot are candidates.
 
-What was read is brought to the types once per query (``Readings``); a slot without constraints takes it as it is.
+What was read is brought to the types once per query (``Readings``); a slot without constraints takes it as it is. What
+a schema names is kept per slot.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import NamedTuple
 from .operators import OPERATORS, Operator, Span, Spans
 from .operators.words import singular
 from .schema import FORMATS, MISSING, Array, Choice, Missing, Named, Object, Scalar, Schema, takes_null, violation
+from .slots import Slot
 from .text import Json
 
 SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span", "tool")
@@ -59,20 +61,26 @@ class Candidate(NamedTuple):
     named: tuple[Named, ...] = ()
 
 
+def _span(value: Json, operator: str, start: int, end: int) -> Candidate:
+    """Return what was read from the query; this is the fastest way to make one."""
+    return tuple.__new__(Candidate, (value, "span", operator, start, end, "", ()))
+
+
 Key = tuple[str, Json]
 Found = dict[Key, Candidate]
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
-def candidates_of(schema: Schema, optional: bool, draft: Json | Missing, spans: Sequence[Span]) -> dict[Key, Candidate]:
-    """Return a slot's candidates by ``key_of`` their values, those of the draft and the schema before the query's."""
+def candidates_of(slot: Slot, draft: Json | Missing, spans: Sequence[Span]) -> list[Candidate]:
+    """Return a slot's candidates, each value once, those of the draft and the schema before the query's."""
     read = _readings(spans if isinstance(spans, Spans) else Spans(spans))
     own: Found = {}
-    for candidate in _proposals(schema, optional, draft, read):
+    for candidate in _proposals(slot, draft, read):
         own.setdefault(key_of(candidate.value), candidate)
-    if isinstance(schema, Scalar) and schema.options is not None:
-        return own
-    return {**own, **_read_for(schema, read), **own}
+    group = {} if isinstance(slot.schema, Scalar) and slot.schema.options is not None else _read_for(slot.schema, read)
+    if own.keys().isdisjoint(group.keys()):
+        return [*own.values(), *group.values()]
+    return [*own.values(), *(one for key, one in group.items() if key not in own)]
 
 
 def key_of(value: Json | Missing) -> Key:
@@ -87,31 +95,42 @@ def key_of(value: Json | Missing) -> Key:
 # ---- from the draft and the schema -----------------------------------------------------------------------------------
 
 
-def _proposals(schema: Schema, optional: bool, draft: Json | Missing, read: Readings) -> Iterator[Candidate]:
-    if optional:
+def _proposals(slot: Slot, draft: Json | Missing, read: Readings) -> Iterator[Candidate]:
+    schema = slot.schema
+    if slot.optional:
         yield Candidate(MISSING, "omit")
     if draft is not MISSING:
         if violation(schema, draft) is None:
             yield Candidate(draft, "draft")
         for value in coerced(schema, draft):
             yield Candidate(value, "draft")
-    notes = _notes_in(schema.description)
-    for value in _options(schema):
-        yield Candidate(value, "option", note=notes.get(str(value), ""))
-    if isinstance(schema, Array) and schema.min_items == 0:
-        yield Candidate([], "option")
-    if schema.default is not MISSING and violation(schema, schema.default) is None:
-        yield Candidate(schema.default, "default")
+    options, literals = _named_by(slot)
+    yield from options
     if isinstance(schema, Scalar) and schema.options is not None:
         return
     for alternative in schema.alternatives if isinstance(schema, Choice) else (schema,):
         if isinstance(alternative, Scalar) and alternative.examples:
             yield from _exemplified(alternative, read)
-    for literal in _literals(schema):
-        for value in coerced(schema, literal):
-            yield Candidate(value, "literal", note=notes.get(str(value), ""))
+    yield from literals
     if isinstance(schema, Array) and isinstance(schema.items, Scalar):
         yield from (Candidate(several, "mentioned") for several in _mentioned(schema, read) if _fits(several, schema))
+
+
+@lru_cache(maxsize=1 << 12)
+def _named_by(slot: Slot) -> tuple[list[Candidate], list[Candidate]]:
+    """Return what a slot's schema names whatever the query says: its options and its default, then literals."""
+    schema, notes = slot.schema, _notes_in(slot.schema.description)
+    options = [Candidate(value, "option", note=notes.get(str(value), "")) for value in _options(schema)]
+    if isinstance(schema, Array) and schema.min_items == 0:
+        options.append(Candidate([], "option"))
+    if schema.default is not MISSING and violation(schema, schema.default) is None:
+        options.append(Candidate(schema.default, "default"))
+    literals = [
+        Candidate(value, "literal", note=notes.get(str(value), ""))
+        for literal in _literals(schema)
+        for value in coerced(schema, literal)
+    ]
+    return options, literals
 
 
 def coerced(schema: Schema, value: Json) -> Iterator[Json]:
@@ -308,20 +327,20 @@ class Readings:
         self._arrays: dict[str, Found] = {}
         for start, end, value, operator in spans.rows:
             if isinstance(value, str):
-                self._add(self.named.get(operator, self.texts), value, operator, start, end)
+                group = self.named.get(operator, self.texts)
+                if ("str", value) not in group:
+                    group["str", value] = _span(value, operator, start, end)
                 if operator == "words" and value[-1].isdecimal() and _NUMERAL.fullmatch(value):
-                    self._add(self.numbers, _number(value), operator, start, end)
+                    self._add_number(_number(value), operator, start, end)
             elif isinstance(value, list):
-                self.several.append(Candidate(value, "span", operator, start, end))
+                self.several.append(_span(value, operator, start, end))
             else:
-                self._add(self.numbers, value, operator, start, end)
+                self._add_number(value, operator, start, end)
                 if operator in _WRITTEN and isinstance(value, int):
-                    self._add(self.texts, str(value), operator, start, end)
+                    self.texts.setdefault(("str", str(value)), _span(str(value), operator, start, end))
 
-    def _add(self, group: Found, value: Json, operator: str, start: int, end: int) -> None:
-        key = (type(value).__name__, value)
-        if key not in group:
-            group[key] = Candidate._make((value, "span", operator, start, end, "", ()))
+    def _add_number(self, value: Json, operator: str, start: int, end: int) -> None:
+        self.numbers.setdefault((type(value).__name__, value), _span(value, operator, start, end))
 
     @cached_property
     def integers(self) -> Found:
@@ -424,7 +443,7 @@ def _arrays(schema: Array, candidates: Iterable[Candidate]) -> Found:
     found: Found = {}
     for one in candidates:
         for value in coerced(schema, one.value):
-            found.setdefault(key_of(value), Candidate(value, "span", one.operator, one.start, one.end))
+            found.setdefault(key_of(value), _span(value, one.operator, one.start, one.end))
     return found
 
 
@@ -435,7 +454,8 @@ def _arrays_of(name: str, candidates: Iterable[Candidate]) -> Found:
         parts = one.value if isinstance(one.value, list) else [one.value]
         value = [_as_item(part, name) for part in parts]
         if value and MISSING not in value:
-            found.setdefault(key_of(value), Candidate(value, "span", one.operator, one.start, one.end))
+            key = ("texts", tuple(value)) if name == "string" else key_of(value)
+            found.setdefault(key, _span(value, one.operator, one.start, one.end))
     return found
 
 
@@ -446,7 +466,7 @@ def _arrays_of_options(schema: Array, read: Readings) -> Found:
     for one, folds in read.folded:
         value = [known[fold] for fold in folds if fold in known]
         if len(value) == len(folds) > 0 and _fits(value, schema):
-            found.setdefault(key_of(value), Candidate(value, "span", one.operator, one.start, one.end))
+            found.setdefault(key_of(value), _span(value, one.operator, one.start, one.end))
     return found
 
 
