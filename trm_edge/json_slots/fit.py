@@ -188,8 +188,9 @@ def _between(value: Any, least: float, most: float) -> float:
 
 def _begins(owners: Indices) -> Indices:
     """Return where runs of equal numbers begin."""
-    begins = np.flatnonzero(owners[1:] != owners[:-1])
-    return np.concatenate([[0], begins + 1]) if len(owners) else begins
+    begins = np.ones(len(owners), bool)
+    np.not_equal(owners[1:], owners[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
 
 
 def _runs(owners: Indices) -> list[tuple[int, int]]:
