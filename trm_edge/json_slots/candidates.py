@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .operators import OPERATORS, Operator, Span, Spans
 from .operators.words import singular
@@ -66,14 +66,14 @@ def _span(value: Json, operator: str, start: int, end: int) -> Candidate:
     return tuple.__new__(Candidate, (value, "span", operator, start, end, "", ()))
 
 
-Key = tuple[str, Json]
+Key = Any  # of a text itself, of another value a tuple
 Found = dict[Key, Candidate]
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
 def candidates_of(slot: Slot, draft: Json | Missing, spans: Sequence[Span]) -> list[Candidate]:
     """Return a slot's candidates, each value once, those of the draft and the schema before the query's."""
-    read = _readings(spans if isinstance(spans, Spans) else Spans(spans))
+    read = _readings(spans if isinstance(spans, Spans) else Spans.of(spans))
     own: Found = {}
     for candidate in _proposals(slot, draft, read):
         own.setdefault(key_of(candidate.value), candidate)
@@ -84,7 +84,9 @@ def candidates_of(slot: Slot, draft: Json | Missing, spans: Sequence[Span]) -> l
 
 
 def key_of(value: Json | Missing) -> Key:
-    """Return what tells values apart as JSON text does: 1, 1.0, true and "1" are four."""
+    """Return what tells values apart as JSON text does: 1, 1.0, true and "1" are four; a text is its own."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return "texts", tuple(value)
     if isinstance(value, (list, dict)):
@@ -325,22 +327,23 @@ class Readings:
         self.numbers: Found = {}
         self.several: list[Candidate] = []
         self._arrays: dict[str, Found] = {}
-        for start, end, value, operator in spans.rows:
-            if isinstance(value, str):
-                group = self.named.get(operator, self.texts)
-                if ("str", value) not in group:
-                    group["str", value] = _span(value, operator, start, end)
-                if operator == "words" and value[-1].isdecimal() and _NUMERAL.fullmatch(value):
-                    self._add_number(_number(value), operator, start, end)
-            elif isinstance(value, list):
-                self.several.append(_span(value, operator, start, end))
-            else:
-                self._add_number(value, operator, start, end)
-                if operator in _WRITTEN and isinstance(value, int):
-                    self.texts.setdefault(("str", str(value)), _span(str(value), operator, start, end))
+        for operator, found in spans.groups:
+            texts = self.named.get(operator, self.texts)
+            for start, end, value in found:
+                if isinstance(value, str):
+                    if value not in texts:
+                        texts[value] = _span(value, operator, start, end)
+                    if operator == "words" and value[-1].isdecimal() and _NUMERAL.fullmatch(value):
+                        self._add_number(_number(value), operator, start, end)
+                elif isinstance(value, list):
+                    self.several.append(_span(value, operator, start, end))
+                else:
+                    self._add_number(value, operator, start, end)
+                    if operator in _WRITTEN and isinstance(value, int):
+                        self.texts.setdefault(str(value), _span(str(value), operator, start, end))
 
     def _add_number(self, value: Json, operator: str, start: int, end: int) -> None:
-        self.numbers.setdefault((type(value).__name__, value), _span(value, operator, start, end))
+        self.numbers.setdefault(key_of(value), _span(value, operator, start, end))
 
     @cached_property
     def integers(self) -> Found:
@@ -359,7 +362,7 @@ class Readings:
         if found is None:
             singles: Iterable[Candidate] = self.numbers.values() if name == "number" else self.integers.values()
             if name == "string":
-                singles = [one for (_, text), one in self.texts.items() if text.count(" ") < MAX_ITEM_WORDS]
+                singles = [one for text, one in self.texts.items() if text.count(" ") < MAX_ITEM_WORDS]
             found = self._arrays[name] = _arrays_of(name, [*self.several, *singles])
         return found
 
@@ -375,7 +378,7 @@ class Readings:
     def phrases(self) -> dict[str, tuple[int, int]]:
         """Return where the query has its words and runs of words, folded."""
         found: dict[str, tuple[int, int]] = {}
-        for (_, text), one in self.texts.items():
+        for text, one in self.texts.items():
             if one.operator in ("words", "singular", "part of a word"):
                 found.setdefault(_fold(text), (one.start, one.end))
         return found
@@ -384,7 +387,7 @@ class Readings:
     def stems(self) -> dict[str, int]:
         """Return where the query has words of these stems."""
         found: dict[str, int] = {}
-        for (_, text), one in self.texts.items():
+        for text, one in self.texts.items():
             if one.operator in ("words", "part of a word") and " " not in text:
                 for stem in _stems(text):
                     found.setdefault(stem, one.start)

@@ -96,7 +96,8 @@ class Values:
         rows = {row for mark in marks for row, text in enumerate(self.strings) if mark in text}
         columns = np.zeros((len(self), 2), np.float32)
         columns[[row for row in rows if shape(self.strings[row]) in shapes], 0] = 1
-        columns[:, 1] = np.array(list(map(bool, self.strings))) & (columns[:, 0] == 0)
+        columns[:, 1] = list(map(bool, self.strings))
+        columns[:, 1] *= 1 - columns[:, 0]
         return columns
 
     def flags(self) -> Vectors:

@@ -26,11 +26,7 @@ OPERATORS = (
 def find_spans(text: str, now: dt.datetime | None = None, operators: Sequence[Operator] = OPERATORS) -> Spans:
     """Return what operators find in the first MAX_TEXT characters, in their order, which is that of the registry."""
     text = text[:MAX_TEXT]
-    rows: list[tuple[int, int, Json, str]] = []
-    for one in operators:
-        name = one.name
-        rows += [(start, end, value, name) for start, end, value in one.find(text, now)]
-    return Spans(rows)
+    return Spans((one.name, one.find(text, now)) for one in operators)
 
 
 def spellings(value: Json, now: dt.datetime | None = None) -> list[tuple[str, str]]:

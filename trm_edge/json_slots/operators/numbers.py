@@ -124,7 +124,7 @@ def _vocabulary(text: str) -> frozenset[str]:
 @once_per_query
 def spelt_of(text: str) -> Iterator[tuple[int, int, int]]:
     """Yield the numbers in words, with where they stand."""
-    words = _lowered(text)
+    words = () if _vocabulary(text).isdisjoint(_BEGINS) else _lowered(text)
     at = 0
     while at < len(words):
         count, value = _spelt(text, words, at) if words[at][2] in _BEGINS else (0, 0)
