@@ -170,8 +170,8 @@ class ReadQuery:
     def pooled(self, first: Indices, last: Indices) -> Vectors:
         """Return [M, W]: the direction of the sum of a run of tokens; zeros for -1."""
         inside = first >= 0
-        total = self._sums[np.where(inside, last + 1, 0)]
-        total -= self._sums[np.where(inside, first, 0)]
+        total = self._sums.take(np.where(inside, last + 1, 0), axis=0)
+        total -= self._sums.take(np.where(inside, first, 0), axis=0)
         return direction(total)
 
     @cached_property
@@ -196,7 +196,7 @@ class ReadQuery:
         the end, how far it is from the query's own end.
         """
         flags = np.zeros((len(first), EDGES), np.float32)
-        flags[:, 0::2], flags[:, 1::2] = self._ends[0][first], self._ends[1][last]
+        flags[:, 0::2], flags[:, 1::2] = self._ends[0].take(first, axis=0), self._ends[1].take(last, axis=0)
         return flags
 
     @cached_property
