@@ -95,12 +95,11 @@ def runs_of(text: str) -> Iterator[tuple[int, int, str]]:
     parted = [True, *(_parts(text, one, other) for one, other in pairwise(words)), True]  # in front of each word
     for first, word in enumerate(words):
         start = word.start + (word.text[0] in _STARTS and len(word.text) > 1)
-        at_end = first == 0
-        for last in range(first, min(first + most, len(words)) if word.begins else first + 1):
-            other = words[last]
-            if (word.alone if last == first else other.closes) and (
-                last - first < SHORT or at_end or last + 1 == len(words) or (parted[first] and parted[last + 1])
-            ):
+        for last, other in enumerate(words[first : first + (most if word.begins else 1)], start=first):
+            may = word.alone if last == first else other.closes
+            if may and last - first >= SHORT and not (first == 0 or last + 1 == len(words)):
+                may = parted[first] and parted[last + 1]
+            if may:
                 if other.bare_end > start:
                     yield start, other.bare_end, text[start : other.bare_end]
                 if other.owner_end > start:
