@@ -19,6 +19,7 @@ from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
+from .coercion import JOINTS, NUMERAL, coerced, fold_of, number_of
 from .operators import OPERATORS, Operator, Span, Spans
 from .operators.words import singular
 from .schema import FORMATS, MISSING, Array, Choice, Missing, Named, Object, Scalar, Schema, takes_null, violation
@@ -32,8 +33,6 @@ MAX_MENTIONED = 4  # items of an array that the query may mention, of which ever
 _LITERAL = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,80})\1(?!\w)")
 _EXAMPLE = re.compile(r"\b(?:e\.g\.|such as|for example|for instance),? ([A-Za-z][^.;()'\"\n]{0,60})", re.I)
 _CHOICES = re.compile(r"\(([A-Za-z][\w -]{0,30}(?:, ?(?:or )?[A-Za-z][\w -]{0,30}){2,12})\)")  # "(walk, bike, drive)"
-_NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
-_JOINTS = re.compile(r"[\s_-]+")
 _LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
 _SENTENCE = re.compile(r"[;()]|\.(?!\d)")
 # "2700 for warm white"
@@ -135,65 +134,6 @@ def _named_by(slot: Slot) -> tuple[list[Candidate], list[Candidate]]:
     return options, literals
 
 
-def coerced(schema: Schema, value: Json) -> Iterator[Json]:
-    """Yield the valid values of a slot's type that a value may stand for: "5" is 5, "Yes" is true, "a" is ["a"]."""
-    for found in _coerced(schema, value):
-        if violation(schema, found) is None:
-            yield found
-
-
-def _coerced(schema: Schema, value: Json) -> Iterator[Json]:
-    if isinstance(schema, Scalar):
-        yield from _as_scalar(schema, value)
-    elif isinstance(schema, Choice):
-        for alternative in schema.alternatives:
-            yield from _as_scalar(alternative, value)
-    elif isinstance(schema, Array):
-        parts = value if isinstance(value, list) else [value]
-        items = [next(coerced(schema.items, part), MISSING) for part in parts]
-        if not any(item is MISSING for item in items):
-            yield items
-
-
-def _as_scalar(schema: Scalar, value: Json) -> Iterator[Json]:
-    if schema.options is not None and isinstance(value, str):
-        folded = _fold(value)
-        yield from (option for option in schema.options if isinstance(option, str) and _fold(option) == folded)
-    if schema.type in ("number", "integer"):
-        number = _number(value)
-        if isinstance(number, float) and number.is_integer() and schema.type == "integer":
-            number = int(number)
-        if number is not None:
-            yield number
-    elif schema.type == "boolean":
-        word = value.lower() if isinstance(value, str) else value
-        if isinstance(word, bool):
-            yield word
-        elif word in ("true", "yes", "on"):
-            yield True
-        elif word in ("false", "no", "off"):
-            yield False
-    elif schema.type == "string":
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, int) and not isinstance(value, bool):
-            yield str(value)
-
-
-def _number(value: Json) -> int | float | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, (int, float)):
-        return value
-    if isinstance(value, str) and _NUMERAL.fullmatch(value):
-        return float(value) if "." in value else int(value)
-    return None
-
-
-def _fold(text: str) -> str:
-    return _JOINTS.sub("", text).casefold()
-
-
 def _options(schema: Schema) -> Iterator[Json]:
     if isinstance(schema, Scalar):
         if schema.options is not None:
@@ -223,7 +163,7 @@ def _exemplified(schema: Scalar, read: Readings) -> Iterator[Candidate]:
 def _by_fold(texts: tuple[str, ...]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for text in texts:
-        found.setdefault(_fold(text), []).append(text)
+        found.setdefault(fold_of(text), []).append(text)
     return found
 
 
@@ -234,7 +174,7 @@ def _mentioned(schema: Array, read: Readings) -> list[list[Json]]:
     """
     literals = (value for literal in _literals(schema) for value in coerced(schema.items, literal))
     possible = {str(value): value for value in (*_options(schema.items), *literals) if value is not None}
-    whole = sorted((read.phrases[fold], text) for text in possible if (fold := _fold(text)) in read.phrases)
+    whole = sorted((read.phrases[fold], text) for text in possible if (fold := fold_of(text)) in read.phrases)
     partly = sorted(
         (min(at), text) for text in possible if (at := [read.stems[s] for s in _stems(text) if s in read.stems])
     )
@@ -249,7 +189,7 @@ def _mentioned(schema: Array, read: Readings) -> list[list[Json]]:
 
 def _stems(text: str) -> Iterator[str]:
     """Yield what the words of a text begin with, without the endings of English."""
-    for word in _JOINTS.split(text.lower()):
+    for word in JOINTS.split(text.lower()):
         if len(word) > 2:
             yield _stem(word)
 
@@ -276,7 +216,7 @@ def _literals_in(text: str) -> tuple[Json, ...]:
     for match in (*_EXAMPLE.finditer(text), *_CHOICES.finditer(text)):
         items = [part.strip().removeprefix("or ") for part in match.group(1).split(",")]
         found += [match.group(1).strip(), *(items if len(items) > 2 else ())]
-    numbers = [_number(match.group()) for match in _LITERAL_NUMBER.finditer(text)]
+    numbers = [number_of(match.group()) for match in _LITERAL_NUMBER.finditer(text)]
     return (*dict.fromkeys(found), *numbers)[:MAX_LITERALS]
 
 
@@ -333,8 +273,8 @@ class Readings:
                 if isinstance(value, str):
                     if value not in texts:
                         texts[value] = _span(value, operator, start, end)
-                    if operator == "words" and value[-1].isdecimal() and _NUMERAL.fullmatch(value):
-                        self._add_number(_number(value), operator, start, end)
+                    if operator == "words" and value[-1].isdecimal() and NUMERAL.fullmatch(value):
+                        self._add_number(number_of(value), operator, start, end)
                 elif isinstance(value, list):
                     self.several.append(_span(value, operator, start, end))
                 else:
@@ -371,7 +311,7 @@ class Readings:
         """Return the arrays with their items folded."""
         flat = [(one, [part for part in _list(one) if not isinstance(part, (list, dict))]) for one in self.several]
         return [
-            (one, tuple(_fold(str(part)) for part in parts)) for one, parts in flat if len(parts) == len(_list(one))
+            (one, tuple(fold_of(str(part)) for part in parts)) for one, parts in flat if len(parts) == len(_list(one))
         ]
 
     @cached_property
@@ -380,7 +320,7 @@ class Readings:
         found: dict[str, tuple[int, int]] = {}
         for text, one in self.texts.items():
             if one.operator in ("words", "singular", "part of a word"):
-                found.setdefault(_fold(text), (one.start, one.end))
+                found.setdefault(fold_of(text), (one.start, one.end))
         return found
 
     @cached_property
@@ -464,7 +404,7 @@ def _arrays_of(name: str, candidates: Iterable[Candidate]) -> Found:
 
 def _arrays_of_options(schema: Array, read: Readings) -> Found:
     """Return the arrays whose items are options of the array's items, but for letters' case and what joins words."""
-    known = {_fold(str(option)): option for option in _options(schema.items)}
+    known = {fold_of(str(option)): option for option in _options(schema.items)}
     found: Found = {}
     for one, folds in read.folded:
         value = [known[fold] for fold in folds if fold in known]
@@ -483,7 +423,7 @@ def _as_item(value: Json, name: str) -> Json | Missing:
         if isinstance(value, str):
             return value
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else MISSING
-    number = _number(value)
+    number = number_of(value)
     if number is None:
         return MISSING
     if name == "number":
