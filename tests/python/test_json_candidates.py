@@ -5,20 +5,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from json_cases import schemas
 
-from trm_edge.json_slots.candidates import SOURCES, Candidate, candidates_of, key_of
-from trm_edge.json_slots.operators import MAX_TEXT, Span, find_spans
-from trm_edge.json_slots.schema import MISSING, SchemaError, compile_arguments, violation
+from trm_edge.json_slots.candidates import SOURCES, Candidate, candidates_of, key_of, operators_for
+from trm_edge.json_slots.operators import MAX_TEXT, OPERATORS, Span, find_spans
+from trm_edge.json_slots.schema import MISSING, SchemaError, compile_arguments, violation, walk
+from trm_edge.json_slots.slots import Slot
 
 
 def slot(schema, **parts):
     return compile_arguments({"type": "object", "properties": {"a": {**schema, **parts}}}).properties["a"]
 
 
+def found_in(query, schema, optional=False, draft=MISSING):
+    return candidates_of(Slot((), schema, optional), draft, find_spans(query))
+
+
 def values(schema, query, optional=False, draft=MISSING):
-    return [one.value for one in candidates_of(schema, optional, draft, find_spans(query)).values()]
+    return [one.value for one in found_in(query, schema, optional, draft)]
 
 
 TEXT, NUMBER, INTEGER = slot({"type": "string"}), slot({"type": "number"}), slot({"type": "integer"})
+
+
+WORDS = ["Paris,", "and", "5", "3.5%", "twelve", "first", "living", "rooms", "'a'", "[1]", "May 5, 2024", "7:30 pm"]
 
 
 def array(items, **parts):
@@ -27,20 +35,20 @@ def array(items, **parts):
 
 def test_what_a_slot_may_be_comes_in_the_order_of_the_sources():
     schema = slot({"type": "string", "default": "c", "description": "Such as 'd'."})
-    found = candidates_of(schema, True, "b", find_spans("E"))
-    assert [(one.value, one.source) for one in found.values()] == [
+    found = found_in("E", schema, True, "b")
+    assert [(one.value, one.source) for one in found] == [
         *((MISSING, "omit"), ("b", "draft"), ("c", "default"), ("d", "literal"), ("E", "span"), ("e", "span"))
     ]
-    assert all(one.source in SOURCES for one in found.values())
+    assert all(one.source in SOURCES for one in found)
 
 
 def test_a_value_of_the_draft_stays_the_drafts_where_the_query_has_it_too():
-    found = candidates_of(TEXT, False, "Paris", find_spans("to Paris"))
-    assert found[key_of("Paris")].source == "draft"
+    found = found_in("to Paris", TEXT, False, "Paris")
+    assert [one.source for one in found if one.value == "Paris"] == ["draft"]
 
 
 def test_a_span_is_where_it_was_read():
-    one = candidates_of(INTEGER, False, MISSING, find_spans("for twenty five people"))[key_of(25)]
+    (one,) = (one for one in found_in("for twenty five people", INTEGER) if one.value == 25)
     assert one == Candidate(25, "span", "number words", 4, 15)
 
 
@@ -112,16 +120,15 @@ def test_examples_of_the_schema_are_candidates_where_the_query_mentions_them():
         slot({"type": "string", "examples": rooms}),
         slot({"anyOf": [{"type": "string", "enum": ["all"]}, {"type": "string", "examples": rooms}]}),
     ):
-        found = candidates_of(schema, False, MISSING, find_spans("light the living-room and the den"))
-        said = [one for one in found.values() if one.source == "mentioned"]
+        found = found_in("light the living-room and the den", schema)
+        said = [one for one in found if one.source == "mentioned"]
         assert said == [
             Candidate("Living Room", "mentioned", "words", 10, 21),
             Candidate("den", "mentioned", "words", 30, 33),
         ]
-        assert key_of("attic") not in found
+        assert "attic" not in [one.value for one in found]
     short = slot({"type": "string", "examples": rooms, "maxLength": 5})
-    found = candidates_of(short, False, MISSING, find_spans("light the living-room"))
-    assert key_of("Living Room") not in found, "an example that is not valid"
+    assert "Living Room" not in values(short, "light the living-room"), "an example that is not valid"
 
 
 @pytest.mark.parametrize("examples", ["den", 3, {"a": 1}, [["den"]], [{}]])
@@ -149,25 +156,51 @@ def test_every_candidate_is_valid(schema, query, optional):
         arguments = compile_arguments({"type": "object", "properties": {"a": schema}})
     except SchemaError:
         return
-    for one in candidates_of(arguments.properties["a"], optional, MISSING, find_spans(query)).values():
+    for one in found_in(query, arguments.properties["a"], optional):
         if one.value is MISSING:
             assert optional
         else:
             assert violation(arguments.properties["a"], one.value) is None
 
 
+@settings(max_examples=300, deadline=None)
+@given(schemas, st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join))
+def test_operators_that_are_left_out_would_change_nothing(schema, query):
+    try:
+        arguments = compile_arguments({"type": "object", "properties": {"a": schema}})
+    except SchemaError:
+        return
+    some = operators_for(walk(arguments))
+    every, fewer = (
+        candidates_of(Slot((), arguments.properties["a"], False), MISSING, find_spans(query, None, operators))
+        for operators in (OPERATORS, some)
+    )
+    assert repr(every) == repr(fewer)
+
+
+def test_a_tool_runs_the_operators_that_its_slots_need():
+    named = slot({"type": "string", "description": "Such as living_room."})
+    names = {schema: {one.name for one in operators_for([schema])} for schema in (TEXT, NUMBER, named)}
+    assert not names[TEXT] & {"list", "percent", "duration", "snake"}
+    assert names[TEXT] >= {"words", "date", "number"}
+    assert names[named] - names[TEXT] == {"snake"}
+    assert names[NUMBER] >= {"words", "percent", "duration"}
+    assert not names[NUMBER] & {"date", "list"}
+    assert operators_for([slot({"type": "boolean"}), slot({"type": "string", "enum": ["a"]})]) == ()
+
+
 def test_spans_of_another_make_are_taken():
-    found = candidates_of(TEXT, False, MISSING, [Span(0, 1, "x", "words")])
-    assert found == {key_of("x"): Candidate("x", "span", "words", 0, 1)}
+    found = candidates_of(Slot((), TEXT, False), MISSING, [Span(0, 1, "x", "words")])
+    assert found == [Candidate("x", "span", "words", 0, 1)]
 
 
 def test_the_same_query_has_the_same_candidates_in_the_same_order():
     query = "Compare Paris, Rome and New York by 40% of 12, 'a' and 'b', on March 5, 2024"
     for schema in (TEXT, NUMBER, INTEGER, array({"type": "string"}), array({"type": "number"})):
-        first = candidates_of(schema, True, MISSING, find_spans(query))
+        first = found_in(query, schema, True)
         find_spans("another query")
-        again = candidates_of(schema, True, MISSING, find_spans(query))
-        assert list(first.items()) == list(again.items())
+        again = found_in(query, schema, True)
+        assert first == again
 
 
 @pytest.mark.parametrize(
@@ -178,4 +211,4 @@ def test_a_long_query_has_a_bounded_number_of_candidates(unit):
     spans = find_spans(unit * MAX_TEXT)
     assert sum(len(span.value) if isinstance(span.value, list) else 1 for span in spans) < 8 * MAX_TEXT
     for schema in (TEXT, NUMBER, array({"type": "string"})):
-        assert len(candidates_of(schema, False, MISSING, spans)) < 4 * MAX_TEXT
+        assert len(candidates_of(Slot((), schema, False), MISSING, spans)) < 4 * MAX_TEXT

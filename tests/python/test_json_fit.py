@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trm_edge.json_slots import HashedNgrams, JsonSlots
 from trm_edge.json_slots.candidates import Candidate
@@ -18,7 +20,7 @@ from trm_edge.json_slots.fit import (
     strongest,
     taken,
 )
-from trm_edge.json_slots.reading import BEFORE, BEHIND, ReadQuery
+from trm_edge.json_slots.reading import BEFORE, BEHIND, ReadQuery, folded
 from trm_edge.json_slots.schema import MISSING
 from trm_edge.json_slots.values import OWN_FLAGS, Values
 from trm_edge.json_slots.wording import LEAD_OF, SUBJECTS, shape, shapes_in, stem, stems, subjects, words_of
@@ -237,6 +239,12 @@ class TestFind:
     def test_of_several_places_the_last_counts(self):
         query = "on, on and o n"
         assert ReadQuery(query, HashedNgrams(8).tokens(query)).find("on") == (4, 5)
+
+    @given(st.lists(st.sampled_from(["on", "o", "n", "On.", "--", "\u0130n", "5", "x" * 9]), max_size=24).map(" ".join))
+    def test_every_run_of_words_is_found_where_it_comes_last(self, query):
+        read = ReadQuery(query, HashedNgrams(8).tokens(query))
+        assert {run: read.find(run) for run in read.runs} == read.runs
+        assert read.find(query) == read.runs.get(folded(query), (-1, -1))
 
 
 class TestValues:

@@ -10,6 +10,7 @@ from trm_edge.json_slots.operators import find_spans
 from trm_edge.json_slots.reading import ReadQuery
 from trm_edge.json_slots.resolver import bind_tools
 from trm_edge.json_slots.schema import MISSING, Named, Scalar
+from trm_edge.json_slots.slots import Slot
 from trm_edge.json_slots.values import Values
 
 
@@ -103,7 +104,7 @@ def test_slots_are_told_whether_they_have_examples_and_whether_one_is_mentioned(
 
 def notes_of(schema):
     """Return what is noted of a slot's candidates."""
-    return {one.value: one.note for one in candidates_of(schema, False, MISSING, find_spans("")).values()}
+    return {one.value: one.note for one in candidates_of(Slot((), schema, False), MISSING, find_spans(""))}
 
 
 def test_numbers_that_a_description_explains_have_a_note():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trm_edge.json_slots.operators import MAX_TEXT, OPERATORS, find_spans, spellings
+from trm_edge.json_slots.operators import MAX_TEXT, OPERATORS, Spans, find_spans, spellings
 from trm_edge.json_slots.operators.base import may_have
 from trm_edge.json_slots.text import dumps, parse, same
 
@@ -214,6 +214,22 @@ def test_what_only_looks_like_a_value_is_not_read(operator, text):
 
 def test_every_operator_is_shown_to_read():
     assert {operator for operator, *_ in READ} == {one.name for one in OPERATORS}
+
+
+def test_spans_are_a_sequence():
+    spans = find_spans("from Oslo to Rome for 25 people")
+    every = list(spans)
+    assert len(spans) == len(every) > 9
+    assert (spans[0], spans[-1], spans[2:5]) == (every[0], every[-1], tuple(every[2:5]))
+    assert list(Spans.of(every)) == every
+
+
+def test_operators_make_what_they_say():
+    types = {"texts": str, "numbers": (int, float), "arrays": list}
+    makes = {one.name: one.makes for one in OPERATORS}
+    for _, text, _ in READ:
+        for span in find_spans(text, NOW):
+            assert isinstance(span.value, types[makes[span.operator]]), span
 
 
 def test_a_pattern_is_tried_where_a_text_may_have_its_words():

@@ -10,18 +10,19 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
 from ..errors import TrmInputError
 from .answer import assembled, joint_choices
-from .candidates import Candidate, candidates_of, key_of
+from .candidates import Candidate, candidates_of, key_of, operators_for
 from .features import Features, Featurizer
 from .operators import find_spans
-from .schema import MISSING, SchemaError, Tool, compile_tool, violation, walk
+from .schema import MISSING, Missing, SchemaError, Tool, compile_tool, violation, walk
 from .slots import Draft, Slot, at, has_elements, read_draft, slots_of
-from .text import dumps
+from .text import Json, dumps
 
 MAX_SLOTS = 256
 
@@ -51,7 +52,9 @@ class JsonSlots:
     def __init__(self, tool: Any) -> None:
         self.tool = tool if isinstance(tool, Tool) else compile_tool(tool)
         arguments = self.tool.arguments
-        fixed = not any(map(has_elements, walk(arguments)))  # else their number follows from the draft
+        parts = list(walk(arguments))
+        self._operators = operators_for(parts)
+        fixed = not any(map(has_elements, parts))  # else their number follows from the draft
         self._slots = tuple(slots_of(arguments, (), False, MISSING)) if fixed else None
 
     def bind(
@@ -85,21 +88,29 @@ class JsonSlots:
         slots = tuple(slots_of(arguments, (), False, read.value)) if self._slots is None else self._slots
         if len(slots) > MAX_SLOTS:
             raise SchemaError(f"tool {self.tool.name}: expected at most {MAX_SLOTS} slots, got {len(slots)}")
-        spans = find_spans(query, now)
+        spans = find_spans(query, now, self._operators)
         candidates: list[Candidate] = []
         y0 = np.full(len(slots), -1, np.int32)
         counts = []
         for i, slot in enumerate(slots):
             drafted = at(read.value, slot.path)
-            own = candidates_of(slot.schema, slot.optional, drafted, spans)
-            key = key_of(drafted)
-            if key in own:
-                y0[i] = len(candidates) + list(own).index(key)
-            candidates += own.values()
+            own = candidates_of(slot, drafted, spans)
+            if drafted is not MISSING or slot.optional:
+                y0[i] = _place_of(drafted, own, len(candidates))
+            candidates += own
             counts.append(len(own))
         slot_of = np.repeat(np.arange(len(slots)), counts)
         inputs = SlotInputs(self.tool, query, read, slots, tuple(candidates), slot_of, y0)
         return inputs if featurizer is None else inputs.with_features(featurizer)
+
+
+def _place_of(value: Json | Missing, candidates: Sequence[Candidate], offset: int) -> int:
+    """Return which candidate has a drafted value, or -1; a valid one has, and stands before those of the query."""
+    key = key_of(value)
+    for place, one in enumerate(takewhile(lambda one: one.source != "span", candidates), start=offset):
+        if key_of(one.value) == key:
+            return place
+    return -1
 
 
 def check_call(query: str, draft: str | None, now: dt.datetime | None) -> None:

@@ -6,7 +6,8 @@ also those of them that the query mentions), those of any number of ``examples``
 the query mentions, and what the operators read from the query, brought to the slot's type. Only values that are valid
 for the slot are candidates.
 
-What was read is brought to the types once per query (``Readings``); a slot without constraints takes it as it is.
+What was read is brought to the types once per query (``Readings``); a slot without constraints takes it as it is. What
+a schema names is kept per slot.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .operators import Span, Spans
+from .coercion import JOINTS, NUMERAL, coerced, fold_of, number_of
+from .operators import OPERATORS, Operator, Span, Spans
 from .operators.words import singular
 from .schema import FORMATS, MISSING, Array, Choice, Missing, Named, Object, Scalar, Schema, takes_null, violation
+from .slots import Slot
 from .text import Json
 
 SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span", "tool")
@@ -30,8 +33,6 @@ MAX_MENTIONED = 4  # items of an array that the query may mention, of which ever
 _LITERAL = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,80})\1(?!\w)")
 _EXAMPLE = re.compile(r"\b(?:e\.g\.|such as|for example|for instance),? ([A-Za-z][^.;()'\"\n]{0,60})", re.I)
 _CHOICES = re.compile(r"\(([A-Za-z][\w -]{0,30}(?:, ?(?:or )?[A-Za-z][\w -]{0,30}){2,12})\)")  # "(walk, bike, drive)"
-_NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
-_JOINTS = re.compile(r"[\s_-]+")
 _LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
 _SENTENCE = re.compile(r"[;()]|\.(?!\d)")
 # "2700 for warm white"
@@ -59,24 +60,32 @@ class Candidate(NamedTuple):
     named: tuple[Named, ...] = ()
 
 
-Key = tuple[str, Json]
+def _span(value: Json, operator: str, start: int, end: int) -> Candidate:
+    """Return what was read from the query; this is the fastest way to make one."""
+    return tuple.__new__(Candidate, (value, "span", operator, start, end, "", ()))
+
+
+Key = Any  # of a text itself, of another value a tuple
 Found = dict[Key, Candidate]
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
-def candidates_of(schema: Schema, optional: bool, draft: Json | Missing, spans: Sequence[Span]) -> dict[Key, Candidate]:
-    """Return a slot's candidates by ``key_of`` their values, those of the draft and the schema before the query's."""
-    read = _readings(spans if isinstance(spans, Spans) else Spans(spans))
+def candidates_of(slot: Slot, draft: Json | Missing, spans: Sequence[Span]) -> list[Candidate]:
+    """Return a slot's candidates, each value once, those of the draft and the schema before the query's."""
+    read = _readings(spans if isinstance(spans, Spans) else Spans.of(spans))
     own: Found = {}
-    for candidate in _proposals(schema, optional, draft, read):
+    for candidate in _proposals(slot, draft, read):
         own.setdefault(key_of(candidate.value), candidate)
-    if isinstance(schema, Scalar) and schema.options is not None:
-        return own
-    return {**own, **_read_for(schema, read), **own}
+    group = {} if isinstance(slot.schema, Scalar) and slot.schema.options is not None else _read_for(slot.schema, read)
+    if own.keys().isdisjoint(group.keys()):
+        return [*own.values(), *group.values()]
+    return [*own.values(), *(one for key, one in group.items() if key not in own)]
 
 
 def key_of(value: Json | Missing) -> Key:
-    """Return what tells values apart as JSON text does: 1, 1.0, true and "1" are four."""
+    """Return what tells values apart as JSON text does: 1, 1.0, true and "1" are four; a text is its own."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return "texts", tuple(value)
     if isinstance(value, (list, dict)):
@@ -87,90 +96,42 @@ def key_of(value: Json | Missing) -> Key:
 # ---- from the draft and the schema -----------------------------------------------------------------------------------
 
 
-def _proposals(schema: Schema, optional: bool, draft: Json | Missing, read: Readings) -> Iterator[Candidate]:
-    if optional:
+def _proposals(slot: Slot, draft: Json | Missing, read: Readings) -> Iterator[Candidate]:
+    schema = slot.schema
+    if slot.optional:
         yield Candidate(MISSING, "omit")
     if draft is not MISSING:
         if violation(schema, draft) is None:
             yield Candidate(draft, "draft")
         for value in coerced(schema, draft):
             yield Candidate(value, "draft")
-    notes = _notes_in(schema.description)
-    for value in _options(schema):
-        yield Candidate(value, "option", note=notes.get(str(value), ""))
-    if isinstance(schema, Array) and schema.min_items == 0:
-        yield Candidate([], "option")
-    if schema.default is not MISSING and violation(schema, schema.default) is None:
-        yield Candidate(schema.default, "default")
+    options, literals = _named_by(slot)
+    yield from options
     if isinstance(schema, Scalar) and schema.options is not None:
         return
     for alternative in schema.alternatives if isinstance(schema, Choice) else (schema,):
         if isinstance(alternative, Scalar) and alternative.examples:
             yield from _exemplified(alternative, read)
-    for literal in _literals(schema):
-        for value in coerced(schema, literal):
-            yield Candidate(value, "literal", note=notes.get(str(value), ""))
+    yield from literals
     if isinstance(schema, Array) and isinstance(schema.items, Scalar):
         yield from (Candidate(several, "mentioned") for several in _mentioned(schema, read) if _fits(several, schema))
 
 
-def coerced(schema: Schema, value: Json) -> Iterator[Json]:
-    """Yield the valid values of a slot's type that a value may stand for: "5" is 5, "Yes" is true, "a" is ["a"]."""
-    for found in _coerced(schema, value):
-        if violation(schema, found) is None:
-            yield found
-
-
-def _coerced(schema: Schema, value: Json) -> Iterator[Json]:
-    if isinstance(schema, Scalar):
-        yield from _as_scalar(schema, value)
-    elif isinstance(schema, Choice):
-        for alternative in schema.alternatives:
-            yield from _as_scalar(alternative, value)
-    elif isinstance(schema, Array):
-        parts = value if isinstance(value, list) else [value]
-        items = [next(coerced(schema.items, part), MISSING) for part in parts]
-        if not any(item is MISSING for item in items):
-            yield items
-
-
-def _as_scalar(schema: Scalar, value: Json) -> Iterator[Json]:
-    if schema.options is not None and isinstance(value, str):
-        folded = _fold(value)
-        yield from (option for option in schema.options if isinstance(option, str) and _fold(option) == folded)
-    if schema.type in ("number", "integer"):
-        number = _number(value)
-        if isinstance(number, float) and number.is_integer() and schema.type == "integer":
-            number = int(number)
-        if number is not None:
-            yield number
-    elif schema.type == "boolean":
-        word = value.lower() if isinstance(value, str) else value
-        if isinstance(word, bool):
-            yield word
-        elif word in ("true", "yes", "on"):
-            yield True
-        elif word in ("false", "no", "off"):
-            yield False
-    elif schema.type == "string":
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, int) and not isinstance(value, bool):
-            yield str(value)
-
-
-def _number(value: Json) -> int | float | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, (int, float)):
-        return value
-    if isinstance(value, str) and _NUMERAL.fullmatch(value):
-        return float(value) if "." in value else int(value)
-    return None
-
-
-def _fold(text: str) -> str:
-    return _JOINTS.sub("", text).casefold()
+@lru_cache(maxsize=1 << 12)
+def _named_by(slot: Slot) -> tuple[list[Candidate], list[Candidate]]:
+    """Return what a slot's schema names whatever the query says: its options and its default, then literals."""
+    schema, notes = slot.schema, _notes_in(slot.schema.description)
+    options = [Candidate(value, "option", note=notes.get(str(value), "")) for value in _options(schema)]
+    if isinstance(schema, Array) and schema.min_items == 0:
+        options.append(Candidate([], "option"))
+    if schema.default is not MISSING and violation(schema, schema.default) is None:
+        options.append(Candidate(schema.default, "default"))
+    literals = [
+        Candidate(value, "literal", note=notes.get(str(value), ""))
+        for literal in _literals(schema)
+        for value in coerced(schema, literal)
+    ]
+    return options, literals
 
 
 def _options(schema: Schema) -> Iterator[Json]:
@@ -202,7 +163,7 @@ def _exemplified(schema: Scalar, read: Readings) -> Iterator[Candidate]:
 def _by_fold(texts: tuple[str, ...]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for text in texts:
-        found.setdefault(_fold(text), []).append(text)
+        found.setdefault(fold_of(text), []).append(text)
     return found
 
 
@@ -213,7 +174,7 @@ def _mentioned(schema: Array, read: Readings) -> list[list[Json]]:
     """
     literals = (value for literal in _literals(schema) for value in coerced(schema.items, literal))
     possible = {str(value): value for value in (*_options(schema.items), *literals) if value is not None}
-    whole = sorted((read.phrases[fold], text) for text in possible if (fold := _fold(text)) in read.phrases)
+    whole = sorted((read.phrases[fold], text) for text in possible if (fold := fold_of(text)) in read.phrases)
     partly = sorted(
         (min(at), text) for text in possible if (at := [read.stems[s] for s in _stems(text) if s in read.stems])
     )
@@ -228,7 +189,7 @@ def _mentioned(schema: Array, read: Readings) -> list[list[Json]]:
 
 def _stems(text: str) -> Iterator[str]:
     """Yield what the words of a text begin with, without the endings of English."""
-    for word in _JOINTS.split(text.lower()):
+    for word in JOINTS.split(text.lower()):
         if len(word) > 2:
             yield _stem(word)
 
@@ -255,7 +216,7 @@ def _literals_in(text: str) -> tuple[Json, ...]:
     for match in (*_EXAMPLE.finditer(text), *_CHOICES.finditer(text)):
         items = [part.strip().removeprefix("or ") for part in match.group(1).split(",")]
         found += [match.group(1).strip(), *(items if len(items) > 2 else ())]
-    numbers = [_number(match.group()) for match in _LITERAL_NUMBER.finditer(text)]
+    numbers = [number_of(match.group()) for match in _LITERAL_NUMBER.finditer(text)]
     return (*dict.fromkeys(found), *numbers)[:MAX_LITERALS]
 
 
@@ -277,6 +238,26 @@ def _notes_in(text: str) -> dict[str, str]:
 # ---- from the query --------------------------------------------------------------------------------------------------
 
 
+def operators_for(schemas: Iterable[Schema]) -> tuple[Operator, ...]:
+    """Return the operators whose spans may become candidates of slots with these schemas, or parts of them."""
+    names: set[str] = set()
+    for schema in schemas:
+        if isinstance(schema, Array):  # of texts and of numbers too, as arrays of one
+            names.update(one.name for one in OPERATORS if one.name not in _NAME_STYLES)
+        elif isinstance(schema, Scalar) and schema.type == "string" and (schema.options is None or schema.examples):
+            names.update(one.name for one in OPERATORS if one.makes == "texts" and one.name not in _NAME_STYLES)
+            names.update(_WRITTEN, _styles_shown(schema))
+        elif isinstance(schema, Scalar) and schema.type in ("number", "integer") and schema.options is None:
+            names.update(one.name for one in OPERATORS if one.makes == "numbers")
+            names.add("words")  # of which some are numerals
+    return tuple(one for one in OPERATORS if one.name in names)
+
+
+def _styles_shown(schema: Scalar) -> list[str]:
+    """Return the styles of names that a description has one of."""
+    return [style for style, shown in _NAME_STYLES.items() if shown.search(schema.description)]
+
+
 class Readings:
     """The spans of one query by the types of slots: each group is the candidates of a slot without constraints."""
 
@@ -286,22 +267,23 @@ class Readings:
         self.numbers: Found = {}
         self.several: list[Candidate] = []
         self._arrays: dict[str, Found] = {}
-        for start, end, value, operator in spans.rows:
-            if isinstance(value, str):
-                self._add(self.named.get(operator, self.texts), value, operator, start, end)
-                if operator == "words" and value[-1].isdecimal() and _NUMERAL.fullmatch(value):
-                    self._add(self.numbers, _number(value), operator, start, end)
-            elif isinstance(value, list):
-                self.several.append(Candidate(value, "span", operator, start, end))
-            else:
-                self._add(self.numbers, value, operator, start, end)
-                if operator in _WRITTEN and isinstance(value, int):
-                    self._add(self.texts, str(value), operator, start, end)
+        for operator, found in spans.groups:
+            texts = self.named.get(operator, self.texts)
+            for start, end, value in found:
+                if isinstance(value, str):
+                    if value not in texts:
+                        texts[value] = _span(value, operator, start, end)
+                    if operator == "words" and value[-1].isdecimal() and NUMERAL.fullmatch(value):
+                        self._add_number(number_of(value), operator, start, end)
+                elif isinstance(value, list):
+                    self.several.append(_span(value, operator, start, end))
+                else:
+                    self._add_number(value, operator, start, end)
+                    if operator in _WRITTEN and isinstance(value, int):
+                        self.texts.setdefault(str(value), _span(str(value), operator, start, end))
 
-    def _add(self, group: Found, value: Json, operator: str, start: int, end: int) -> None:
-        key = (type(value).__name__, value)
-        if key not in group:
-            group[key] = Candidate._make((value, "span", operator, start, end, "", ()))
+    def _add_number(self, value: Json, operator: str, start: int, end: int) -> None:
+        self.numbers.setdefault(key_of(value), _span(value, operator, start, end))
 
     @cached_property
     def integers(self) -> Found:
@@ -320,7 +302,7 @@ class Readings:
         if found is None:
             singles: Iterable[Candidate] = self.numbers.values() if name == "number" else self.integers.values()
             if name == "string":
-                singles = [one for (_, text), one in self.texts.items() if text.count(" ") < MAX_ITEM_WORDS]
+                singles = [one for text, one in self.texts.items() if text.count(" ") < MAX_ITEM_WORDS]
             found = self._arrays[name] = _arrays_of(name, [*self.several, *singles])
         return found
 
@@ -329,23 +311,23 @@ class Readings:
         """Return the arrays with their items folded."""
         flat = [(one, [part for part in _list(one) if not isinstance(part, (list, dict))]) for one in self.several]
         return [
-            (one, tuple(_fold(str(part)) for part in parts)) for one, parts in flat if len(parts) == len(_list(one))
+            (one, tuple(fold_of(str(part)) for part in parts)) for one, parts in flat if len(parts) == len(_list(one))
         ]
 
     @cached_property
     def phrases(self) -> dict[str, tuple[int, int]]:
         """Return where the query has its words and runs of words, folded."""
         found: dict[str, tuple[int, int]] = {}
-        for (_, text), one in self.texts.items():
+        for text, one in self.texts.items():
             if one.operator in ("words", "singular", "part of a word"):
-                found.setdefault(_fold(text), (one.start, one.end))
+                found.setdefault(fold_of(text), (one.start, one.end))
         return found
 
     @cached_property
     def stems(self) -> dict[str, int]:
         """Return where the query has words of these stems."""
         found: dict[str, int] = {}
-        for (_, text), one in self.texts.items():
+        for text, one in self.texts.items():
             if one.operator in ("words", "part of a word") and " " not in text:
                 for stem in _stems(text):
                     found.setdefault(stem, one.start)
@@ -380,7 +362,7 @@ def _read_for(schema: Schema, read: Readings) -> Found:
 def _group_for(schema: Scalar, read: Readings) -> Found:
     if schema.options is None:
         if schema.type == "string":
-            named = [read.named[style] for style, shown in _NAME_STYLES.items() if shown.search(schema.description)]
+            named = [read.named[style] for style in _styles_shown(schema)]
             return read.texts | {key: one for some in named for key, one in some.items()} if named else read.texts
         if schema.type == "number":
             return read.numbers
@@ -404,7 +386,7 @@ def _arrays(schema: Array, candidates: Iterable[Candidate]) -> Found:
     found: Found = {}
     for one in candidates:
         for value in coerced(schema, one.value):
-            found.setdefault(key_of(value), Candidate(value, "span", one.operator, one.start, one.end))
+            found.setdefault(key_of(value), _span(value, one.operator, one.start, one.end))
     return found
 
 
@@ -415,18 +397,19 @@ def _arrays_of(name: str, candidates: Iterable[Candidate]) -> Found:
         parts = one.value if isinstance(one.value, list) else [one.value]
         value = [_as_item(part, name) for part in parts]
         if value and MISSING not in value:
-            found.setdefault(key_of(value), Candidate(value, "span", one.operator, one.start, one.end))
+            key = ("texts", tuple(value)) if name == "string" else key_of(value)
+            found.setdefault(key, _span(value, one.operator, one.start, one.end))
     return found
 
 
 def _arrays_of_options(schema: Array, read: Readings) -> Found:
     """Return the arrays whose items are options of the array's items, but for letters' case and what joins words."""
-    known = {_fold(str(option)): option for option in _options(schema.items)}
+    known = {fold_of(str(option)): option for option in _options(schema.items)}
     found: Found = {}
     for one, folds in read.folded:
         value = [known[fold] for fold in folds if fold in known]
         if len(value) == len(folds) > 0 and _fits(value, schema):
-            found.setdefault(key_of(value), Candidate(value, "span", one.operator, one.start, one.end))
+            found.setdefault(key_of(value), _span(value, one.operator, one.start, one.end))
     return found
 
 
@@ -440,7 +423,7 @@ def _as_item(value: Json, name: str) -> Json | Missing:
         if isinstance(value, str):
             return value
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else MISSING
-    number = _number(value)
+    number = number_of(value)
     if number is None:
         return MISSING
     if name == "number":

@@ -66,8 +66,8 @@ def nearness(
     two = ahead[:, :2, 2].max(axis=1)
     before = [ahead[:, 0, 0], ahead[:, 1, 0], most[:, 0], ahead[:, 0, 1], ahead[:, 1, 1], most[:, 1], two, most[:, 2]]
     behind = [after[:, 0, 0], either[:, 0], after[:, 0, 1], either[:, 1], after[:, 0, 2]]
-    near[:, _BEFORE] = np.stack(before, axis=2)[first, slot_of]
-    near[:, _BEHIND] = np.stack(behind, axis=2)[last, slot_of]
+    near[:, _BEFORE] = np.stack(before, axis=2).reshape(-1, len(before)).take(first * slots + slot_of, axis=0)
+    near[:, _BEHIND] = np.stack(behind, axis=2).reshape(-1, len(behind)).take(last * slots + slot_of, axis=0)
     sums = np.concatenate([np.zeros((len(both), 1), np.float32), np.cumsum(both[:, :-1], axis=1)], axis=1)
     ends, begins = np.where(first >= 0, last + 1, 0), np.maximum(first, 0)
     near[:, -2] = (sums[slot_of, ends] - sums[slot_of, begins]) / np.maximum(ends - begins, 1)
@@ -188,8 +188,9 @@ def _between(value: Any, least: float, most: float) -> float:
 
 def _begins(owners: Indices) -> Indices:
     """Return where runs of equal numbers begin."""
-    begins = np.flatnonzero(owners[1:] != owners[:-1])
-    return np.concatenate([[0], begins + 1]) if len(owners) else begins
+    begins = np.ones(len(owners), bool)
+    np.not_equal(owners[1:], owners[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
 
 
 def _runs(owners: Indices) -> list[tuple[int, int]]:

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .candidates import SOURCES
 from .fit import best_of_slot
 from .providers import Vectors
-from .reading import Flags, Indices, ReadQuery, folded
+from .reading import ReadQuery, folded
 from .schema import Named
-from .values import Values
+from .values import NUMBER, SOURCE_OF, Values
 
 if TYPE_CHECKING:
     from .calls import SlotInputs
 
 BESIDES, OF_TOOLS = 3, 5  # columns of ``besides`` and ``known_of_tools``
-_NAMED = frozenset(("mentioned", "option"))
+_ARE_NAMED = np.array([source in ("mentioned", "option") for source in SOURCES])
 
 
 def besides(read: ReadQuery, call: SlotInputs, values: Values) -> Vectors:
@@ -34,20 +35,23 @@ def besides(read: ReadQuery, call: SlotInputs, values: Values) -> Vectors:
     if not len(read):
         return flags
     first, last, slot_of = values.first[values.which], values.last[values.which], call.slot_of
-    sources = np.array([one.source in _NAMED for one in values.own], bool)
-    named = np.flatnonzero(sources[values.which] & (first >= 0))
+    named = np.flatnonzero(_ARE_NAMED[values.sources][values.which] & (first >= 0))
     length = last - first
     within = (first[:, None] >= first[named]) & (last[:, None] <= last[named]) & (length[:, None] < length[named])
     flags[:, 0] = within.any(axis=1) & (first >= 0)
-    told = np.zeros((len(call.slots), len(read)), bool)
+    slots = len(call.slots)
+    marked = np.zeros((slots + 1, len(read)), bool)  # what slots' values are, then what numbers are
     for row in named.tolist():
-        told[slot_of[row], first[row] : last[row] + 1] = True
-    counted = np.zeros((1, len(read)), bool)
-    for row, one in enumerate(values.own):
-        if one.source == "span" and isinstance(one.value, (int, float)):
-            counted[0, values.first[row] : values.last[row] + 1] = True
-    flags[:, 1] = _share(told.sum(axis=0) - told > 0, slot_of, first, last)
-    flags[:, 2] = _share(counted, np.zeros_like(slot_of), first, last)
+        marked[slot_of[row], first[row] : last[row] + 1] = True
+    for row in np.flatnonzero((values.sources == SOURCE_OF["span"]) & (values.kinds == NUMBER)).tolist():
+        marked[slots, values.first[row] : values.last[row] + 1] = True
+    marked[:slots] = marked[:slots].sum(axis=0) - marked[:slots] > 0
+    sums = np.zeros((slots + 1, len(read) + 1))
+    np.cumsum(marked, axis=1, out=sums[:, 1:])
+    begins, ends = np.maximum(first, 0), np.where(first >= 0, last + 1, 0)
+    lengths = np.maximum(ends - begins, 1)
+    flags[:, 1] = (sums[slot_of, ends] - sums[slot_of, begins]) / lengths
+    flags[:, 2] = (sums[slots, ends] - sums[slots, begins]) / lengths
     return flags
 
 
@@ -92,11 +96,3 @@ def _index(named: tuple[tuple[Named, ...], ...]) -> Mapping[str, Sequence[tuple[
                 for fold in {folded(text) for text in texts} - {""}:
                     found.setdefault(fold, []).append((number, argument, options))
     return found
-
-
-def _share(marked: Flags, rows: Indices, first: Indices, last: Indices) -> Vectors:
-    """Return [M] the share of a candidate's tokens that are marked [S, P] in its row; 0 without tokens."""
-    sums = np.concatenate([np.zeros((len(marked), 1), np.float32), np.cumsum(marked, axis=1)], axis=1)
-    begins, ends = np.maximum(first, 0), np.where(first >= 0, last + 1, 0)
-    share: Vectors = np.where(first >= 0, (sums[rows, ends] - sums[rows, begins]) / np.maximum(ends - begins, 1), 0)
-    return share

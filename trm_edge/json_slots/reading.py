@@ -170,8 +170,8 @@ class ReadQuery:
     def pooled(self, first: Indices, last: Indices) -> Vectors:
         """Return [M, W]: the direction of the sum of a run of tokens; zeros for -1."""
         inside = first >= 0
-        total = self._sums[np.where(inside, last + 1, 0)]
-        total -= self._sums[np.where(inside, first, 0)]
+        total = self._sums.take(np.where(inside, last + 1, 0), axis=0)
+        total -= self._sums.take(np.where(inside, first, 0), axis=0)
         return direction(total)
 
     @cached_property
@@ -196,7 +196,7 @@ class ReadQuery:
         the end, how far it is from the query's own end.
         """
         flags = np.zeros((len(first), EDGES), np.float32)
-        flags[:, 0::2], flags[:, 1::2] = self._ends[0][first], self._ends[1][last]
+        flags[:, 0::2], flags[:, 1::2] = self._ends[0].take(first, axis=0), self._ends[1].take(last, axis=0)
         return flags
 
     @cached_property
@@ -214,12 +214,20 @@ class ReadQuery:
 
     def marked(self, starts: Indices, ends: Indices) -> tuple[Flags, Flags]:
         """Return [M] of the spans: which are whole runs of words in capitals, and which stand in quotation marks."""
-        runs = {one.span() for one in CAPITALS.finditer(self.text, len(self.text.partition(" ")[0]))}
-        quotes = {one.start() for one in _QUOTE.finditer(self.text)}
-        spans = list(zip(starts.tolist(), ends.tolist(), strict=True))
-        capital = [span in runs for span in spans] if runs else np.zeros(len(spans))
-        quoted = [start - 1 in quotes and end in quotes for start, end in spans] if quotes else np.zeros(len(spans))
-        return np.array(capital, bool), np.array(quoted, bool)
+        runs, quotes = self._marks
+        return runs[starts] == ends, quotes[starts] & quotes[ends + 1]
+
+    @cached_property
+    def _marks(self) -> tuple[Indices, Flags]:
+        """Return by place in the text: where a run of capitals ends that begins there; whether it is behind a quote.
+
+        The last place, which index -1 takes, has neither.
+        """
+        runs, quotes = np.zeros(len(self.text) + 2, np.int64), np.zeros(len(self.text) + 2, bool)
+        for one in CAPITALS.finditer(self.text, len(self.text.partition(" ")[0])):
+            runs[one.start()] = one.end()
+        quotes[[one.end() for one in _QUOTE.finditer(self.text)]] = True
+        return runs, quotes
 
     def mentions(self, texts: Rows) -> Vectors:
         """Return per text [k] how well the query's tokens cover its own: the mean of the best cosines, 0 to 1."""
@@ -246,7 +254,27 @@ class ReadQuery:
 
         Of several places it is the last.
         """
-        return self.runs.get(folded(text), (-1, -1))
+        wanted, (every, begins, ends) = folded(text), self._joined
+        at = every.rfind(wanted) if wanted else -1
+        while at >= 0:
+            first, last = begins.get(at, -1), ends.get(at + len(wanted), -1)
+            if first >= 0 and 0 <= last < first + MAX_MENTION:
+                return first, last
+            at = every.rfind(wanted, 0, at + len(wanted) - 1)
+        return -1, -1
+
+    @cached_property
+    def _joined(self) -> tuple[str, dict[int, int], dict[int, int]]:
+        """Return the query's letters and digits, without case, and the tokens that begin and end at a place in them."""
+        begins: dict[int, int] = {}
+        ends: dict[int, int] = {}
+        length = 0
+        for place, bare in enumerate(self._bare):
+            if bare:
+                begins[length] = place
+                length += len(bare)
+                ends[length] = place
+        return "".join(self._bare), begins, ends
 
 
 def direction(vectors: np.ndarray[Any, np.dtype[Any]]) -> Vectors:

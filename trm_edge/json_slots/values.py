@@ -23,17 +23,19 @@ from .wording import shape, words_of
 MAX_TEXT = 400  # characters of a value that are looked at
 PLACES = 64  # for operators, in the order of their registry
 MARKS = ("@", "/", "_", "-", ".")
-_SOURCE_OF = {name: number for number, name in enumerate(SOURCES)}
+SOURCE_OF = {name: number for number, name in enumerate(SOURCES)}
 _PLACE_OF = {one.name: len(SOURCES) + number for number, one in enumerate(OPERATORS)}
 _KINDS = len(SOURCES) + PLACES  # the column of the first flag of a value's type
-_NUMBER, _LIST = 5, 6  # kinds behind those that are flags
-_WRITTEN = _KINDS + _NUMBER
+NUMBER, _LIST = 5, 6  # kinds behind those that are flags
+_WRITTEN = _KINDS + NUMBER
 WRITTEN = 9 + len(MARKS) + 1  # columns of how a value is written
 _NUMBERS = _WRITTEN + WRITTEN
 OWN_FLAGS = _NUMBERS + 7
 _DIGIT = re.compile(r"\d")
 NESTED = 3  # columns of ``nested``
 _RUNS = frozenset(("words", "part of a word", "lower", "title", "snake", "camel", "singular"))  # of any few words
+_ARE_RUNS = np.zeros(_KINDS + 1, bool)  # by the places of operators; -1 is for none
+_ARE_RUNS[[_PLACE_OF[name] for name in _RUNS]] = True
 
 
 class Values:
@@ -47,6 +49,8 @@ class Values:
         [M] int: the value of every candidate of the call.
     kinds
         [U] int: the type of each, as ``_kind_of`` says it.
+    sources
+        [U] int: where each comes from, by number among ``SOURCES``.
     texts
         What each is written as.
     listed
@@ -65,10 +69,16 @@ class Values:
         rank[order] = np.arange(len(order))
         self.own = [candidates[place] for place in places[order].tolist()]
         self.which: Indices = rank[inverse]
-        values, self._sources, self._operators, starts, ends, *_ = zip(*self.own, strict=True)
-        self.kinds = np.array([0 if isinstance(value, str) else _kind_of(value) for value in values])
-        self.texts = [text_of(one) for one in self.own]
-        self.listed = [row for row, source in enumerate(self._sources) if source != "span"]
+        values, sources, operators, starts, ends, *_ = zip(*self.own, strict=True)
+        self.sources = np.array([SOURCE_OF[source] for source in sources])
+        self._operators = np.array([_PLACE_OF.get(operator, -1) for operator in operators])
+        kinds = [0 if isinstance(value, str) else _kind_of(value) for value in values]
+        self.kinds = np.array(kinds)
+        self.texts = [
+            one.value if kind == 0 and source == "span" else text_of(one)
+            for one, kind, source in zip(self.own, kinds, sources, strict=True)
+        ]
+        self.listed = np.flatnonzero(self.sources != SOURCE_OF["span"]).tolist()
         self.starts, self.ends = np.array(starts, np.int64), np.array(ends, np.int64)
         self.first, self.last = read.tokens_of(self.starts, self.ends, self.texts)
 
@@ -80,32 +90,26 @@ class Values:
         """The texts among them, "" for other values."""
         return [one.value if kind == 0 else "" for one, kind in zip(self.own, self.kinds.tolist(), strict=True)]
 
-    @cached_property
-    def shapes(self) -> list[str]:
-        """How the texts among them are written, "" for other values."""
-        return [shape(text) for text in self.strings]
-
     def written_as(self, shapes: frozenset[str]) -> Vectors:
         """Return [U, 2]: which are written in one of these shapes, and which texts are not."""
-        if any(one[:1] in ("x", "X") for one in shapes):
-            shown = [one in shapes for one in self.shapes]
-        else:  # none begins with a letter, so that most texts need not be looked at
-            shown = [not _begins_with_letter(text) and shape(text) in shapes for text in self.strings]
-        otherwise = [text != "" and not one for text, one in zip(self.strings, shown, strict=True)]
-        columns: Vectors = np.array([shown, otherwise], np.float32).T
+        marks = {next((mark for mark in one if mark not in "xX9 "), "") for one in shapes}  # stand in texts as they are
+        rows = {row for mark in marks for row, text in enumerate(self.strings) if mark in text}
+        columns = np.zeros((len(self), 2), np.float32)
+        columns[[row for row in rows if shape(self.strings[row]) in shapes], 0] = 1
+        columns[:, 1] = list(map(bool, self.strings))
+        columns[:, 1] *= 1 - columns[:, 0]
         return columns
 
     def flags(self) -> Vectors:
         """Return [U, OWN_FLAGS]: source, operator, type, how it is written, what number it is."""
         flags = np.zeros((len(self), OWN_FLAGS), np.float32)
-        flags[np.arange(len(self)), [_SOURCE_OF[source] for source in self._sources]] = 1
-        operators = np.array([_PLACE_OF.get(operator, -1) for operator in self._operators])
-        read = np.flatnonzero(operators >= 0)
-        flags[read, operators[read]] = 1
+        flags[np.arange(len(self)), self.sources] = 1
+        read = np.flatnonzero(self._operators >= 0)
+        flags[read, self._operators[read]] = 1
         flags[:, _WRITTEN:_NUMBERS] = _written(self.texts)
-        typed, numeric = np.flatnonzero(self.kinds < _NUMBER), np.flatnonzero(self.kinds == _NUMBER)
+        typed, numeric = np.flatnonzero(self.kinds < NUMBER), np.flatnonzero(self.kinds == NUMBER)
         flags[typed, _KINDS + self.kinds[typed]] = 1
-        flags[np.flatnonzero((self.kinds > 0) & (self.kinds <= _NUMBER)), _WRITTEN + 5 : _WRITTEN + 8] = 0  # no case
+        flags[np.flatnonzero((self.kinds > 0) & (self.kinds <= NUMBER)), _WRITTEN + 5 : _WRITTEN + 8] = 0  # no case
         flags[numeric, _NUMBERS : OWN_FLAGS - 1] = _numbers([self.own[row].value for row in numeric.tolist()])
         for row in np.flatnonzero(self.kinds == _LIST).tolist():
             flags[row, OWN_FLAGS - 1] = len(self.own[row].value) / 4
@@ -117,13 +121,12 @@ class Values:
         Spans are compared with those of their type only, and texts that are mere runs of words not at all.
         """
         flags = np.zeros((len(self), NESTED), np.float32)
-        apart = (self.kinds > 0) | [operator not in _RUNS for operator in self._operators]
+        apart = (self.kinds > 0) | ~_ARE_RUNS[self._operators]
         rows = np.flatnonzero((self.starts >= 0) & apart)
         if not len(rows):
             return flags
         kinds = np.minimum(self.kinds[rows], 1) + (self.kinds[rows] == _LIST)  # texts, lists, others
-        read_by = np.array([_PLACE_OF.get(self._operators[row], 0) for row in rows.tolist()])
-        starts, ends = self.starts[rows], self.ends[rows]
+        read_by, starts, ends = self._operators[rows], self.starts[rows], self.ends[rows]
         lengths = ends - starts
         within = (starts[:, None] >= starts) & (ends[:, None] <= ends) & (kinds[:, None] == kinds)
         within &= lengths[:, None] < lengths
@@ -133,10 +136,6 @@ class Values:
         return flags
 
 
-def _begins_with_letter(text: str) -> bool:
-    return text[:1].isascii() and text[:1].isalpha()
-
-
 def _kind_of(value: Json) -> int:
     """Return the kind of a value: a text, true, false, null, nothing, a number, an array."""
     if isinstance(value, str):
@@ -144,7 +143,7 @@ def _kind_of(value: Json) -> int:
     if isinstance(value, bool):
         return 1 if value else 2
     if isinstance(value, (int, float)):
-        return _NUMBER
+        return NUMBER
     return _LIST if isinstance(value, list) else 4 if value is MISSING else 3
 
 

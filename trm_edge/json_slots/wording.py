@@ -131,6 +131,7 @@ def _subjects_of(word: str) -> frozenset[str]:
     return frozenset(name for name, words in _WORDS.items() if words.fullmatch(word) is not None)
 
 
+@lru_cache(maxsize=1 << 12)
 def shape(text: str) -> str:
     """Return how a text is written: "San Francisco, CA" is "Xx, X", "2023-04-15" is "9999-99-99"."""
     return _without_repeats(" ".join(map(_shape_of, text[:MAX_SHAPE].split(" "))))

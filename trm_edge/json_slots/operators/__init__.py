@@ -9,6 +9,7 @@ to that).
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
 from ..text import Json
 from . import dates, lists, numbers, places, times, words
@@ -22,10 +23,10 @@ OPERATORS = (
 )
 
 
-def find_spans(text: str, now: dt.datetime | None = None) -> Spans:
-    """Return what every operator finds in the first MAX_TEXT characters, in the order of the registry."""
+def find_spans(text: str, now: dt.datetime | None = None, operators: Sequence[Operator] = OPERATORS) -> Spans:
+    """Return what operators find in the first MAX_TEXT characters, in their order, which is that of the registry."""
     text = text[:MAX_TEXT]
-    return Spans((*found, one.name) for one in OPERATORS for found in one.find(text, now))
+    return Spans((one.name, one.find(text, now)) for one in operators)
 
 
 def spellings(value: Json, now: dt.datetime | None = None) -> list[tuple[str, str]]:

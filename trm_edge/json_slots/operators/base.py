@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any, NamedTuple, TypeVar, overload
 
 from ..text import Json
@@ -22,48 +23,60 @@ class Span(NamedTuple):
     operator: str
 
 
+Found = tuple[int, int, Json]  # the first three of a span
+
+
 class Spans(Sequence[Span]):
     """The spans of one text. Equal only to itself, so that what is made of them can be kept beside them.
 
-    A query has hundreds, of which few are looked at one by one: ``rows`` has them as plain tuples.
+    A query has hundreds, of which few are looked at one by one: ``groups`` has them as plain tuples, by operator.
     """
 
-    def __init__(self, spans: Iterable[tuple[int, int, Json, str]]) -> None:
-        self.rows = tuple(spans)
+    def __init__(self, groups: Iterable[tuple[str, Iterable[Found]]]) -> None:
+        self.groups = [(operator, tuple(found)) for operator, found in groups]
+
+    @staticmethod
+    def of(spans: Iterable[Span]) -> Spans:
+        """Make them of spans in their order."""
+        return Spans((name, [span[:3] for span in some]) for name, some in groupby(spans, lambda span: span.operator))
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return sum(len(found) for _, found in self.groups)
 
     @overload
     def __getitem__(self, index: int) -> Span: ...
     @overload
     def __getitem__(self, index: slice) -> tuple[Span, ...]: ...
     def __getitem__(self, index: int | slice) -> Span | tuple[Span, ...]:
-        return tuple(map(Span._make, self.rows[index])) if isinstance(index, slice) else Span._make(self.rows[index])
+        return tuple(self)[index]
 
     def __iter__(self) -> Iterator[Span]:
-        return map(Span._make, self.rows)
+        return (Span(*one, operator) for operator, found in self.groups for one in found)
 
 
-Find = Callable[[str, "dt.datetime | None"], Iterable[tuple[int, int, Json]]]
-Found = TypeVar("Found")
+Find = Callable[[str, "dt.datetime | None"], Iterable[Found]]
+Kept = TypeVar("Kept")
 Write = Callable[[Json, "dt.datetime | None"], Iterator[str]]
 
 
 @dataclass(frozen=True)
 class Operator:
-    """A way to read values from a text and to write them; ``now`` is what relative dates are relative to, if given."""
+    """A way to read values from a text and to write them; ``now`` is what relative dates are relative to, if given.
+
+    ``makes`` is what it finds: "texts", "numbers" or "arrays".
+    """
 
     name: str
     find: Find
     write: Write
+    makes: str = "texts"
 
 
-def once_per_query(find: Callable[..., Iterator[Found]]) -> Callable[..., tuple[Found, ...]]:
+def once_per_query(find: Callable[..., Iterator[Kept]]) -> Callable[..., tuple[Kept, ...]]:
     """Keep what several operators start from, for the last few queries."""
 
     @lru_cache(maxsize=8)
-    def kept(*arguments: Any) -> tuple[Found, ...]:
+    def kept(*arguments: Any) -> tuple[Kept, ...]:
         return tuple(find(*arguments))
 
     return kept

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from ..text import Json
-from .base import Find, Operator, Write, is_whole, once_per_query
+from .base import Find, Operator, Write, is_whole, may_have, once_per_query
 from .numbers import spelt_of
 
 MAX_DATES = 16  # of a text
@@ -16,11 +16,12 @@ _MONTHS = (
     *("november", "december"),
 )
 _MONTH = "|".join(f"{name[:3]}(?:{name[3:]})?" if len(name) > 3 else name for name in _MONTHS)
+_MONTH_STARTS = tuple(name[:3] for name in _MONTHS)
 _MONTH = _MONTH.replace("sep(?:tember)?", "sep(?:t(?:ember)?)?")
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
 _DIGIT = re.compile(r"\d")
-_JOINED = re.compile(r"\d[-/.]\d|\d{8}")
+_JOINED = re.compile(r"\d(?:[-/.]\d|\d{7})")
 _ISO_DATE = re.compile(r"(?<![\d.-])(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?![\d-]|\.\d)")
 _COMPACT_DATE = re.compile(r"(?<![\w.-])((?:19|20)\d\d)(0[1-9]|1[0-2])([0-3]\d)(?![\w-]|\.\d)")
 _SLASHED_DATE = re.compile(r"(?<![\d/-])(\d{1,2})([/-])(\d{1,2})\2(\d{4})(?![\d/-])")
@@ -30,7 +31,7 @@ _YEAR_FIRST = re.compile(rf"\b(\d{{4}}),? ({_MONTH})\.? {_DAY}\b", re.I)
 _YEAR_DAY_FIRST = re.compile(rf"\b(\d{{4}}),? {_DAY}(?: of)? ({_MONTH})\b", re.I)
 _DAY_FIRST = re.compile(rf"\b{_DAY}(?: of)?(?: this)? ({_MONTH})\.?,?(?: (\d{{4}}))?\b", re.I)
 _DAY_ALONE = re.compile(r"\b(?:the|to|and|until|till) (\d{1,2})(?:st|nd|rd|th)\b", re.I)
-_MONTH_NAME = re.compile(rf"\b({_MONTH})(?![a-z])", re.I)
+_MONTH_NAME = re.compile(rf"(?=[adfjmnos])\b({_MONTH})(?![a-z])", re.I)  # what it looks ahead for decides soonest
 _YEAR = re.compile(r"(?<![\w.,/-])((?:19|20)\d\d)(?!\w|[.,/-]\d)")
 _SHORT_YEAR = re.compile(r"(?<!\w)['\u2019](\d\d)\b(?!['\u2019])")
 _STATED = re.compile(r"\b(?:today|today's date|now|currently|current date)\b[^.?!\n]{0,24}$", re.I)
@@ -79,7 +80,7 @@ def _is_today(text: str, start: int, end: int) -> bool:
 @once_per_query
 def _months(text: str) -> Iterator[tuple[int, int, int]]:
     """Yield the months that a text names, as numbers."""
-    for match in _MONTH_NAME.finditer(text):
+    for match in _MONTH_NAME.finditer(text) if may_have(text, _MONTH_STARTS) else ():
         yield match.start(), match.end(), _month(match.group(1))
 
 
@@ -99,8 +100,9 @@ def _full_dates(text: str) -> Iterator[tuple[int, int, dt.date]]:
 
 
 def _yearless_dates(text: str, today: dt.date | None, known: dict[int, None]) -> Iterator[tuple[int, int, dt.date]]:
-    years = dict.fromkeys(int(match.group(1)) for match in _YEAR.finditer(text)) | known
-    for start, end, month, day in _month_days(text):
+    days = list(_month_days(text))
+    years = dict.fromkeys(int(match.group(1)) for match in _YEAR.finditer(text)) | known if days else known
+    for start, end, month, day in days:
         for year in [*years][:2]:
             found = _date(year, month, day)
             if found is not None:
@@ -126,7 +128,7 @@ def _month_days(text: str) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _month(text: str) -> int:
-    return int(text) if text.isdecimal() else 1 + [name[:3] for name in _MONTHS].index(text[:3].lower())
+    return int(text) if text.isdecimal() else 1 + _MONTH_STARTS.index(text[:3].lower())
 
 
 def _date(year: int, month: int, day: int) -> dt.date | None:
@@ -258,5 +260,5 @@ OPERATORS = (
     Operator("European date", *_dated("%d/%m/%Y")),
     Operator("day first", *_dated("%d-%m-%Y")),
     Operator("end of a stay", _find_end_of_stay, _write_end_of_stay),
-    Operator("part of a date", _find_date_parts, _write_date_parts),
+    Operator("part of a date", _find_date_parts, _write_date_parts, "numbers"),
 )

@@ -282,11 +282,11 @@ def _write_json(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 
 OPERATORS = (
-    Operator("list", _find_list, _write_list),
-    Operator("list without articles", _find_bare_list, _write_bare_list),
-    Operator("range", _find_range, _write_range),
-    Operator("all numbers", _find_all_numbers, _write_all_numbers),
-    Operator("all quoted", _find_all_quoted, _write_all_quoted),
-    Operator("all names", _find_all_names, _write_all_names),
-    Operator("array", _find_json, _write_json),
+    Operator("list", _find_list, _write_list, "arrays"),
+    Operator("list without articles", _find_bare_list, _write_bare_list, "arrays"),
+    Operator("range", _find_range, _write_range, "arrays"),
+    Operator("all numbers", _find_all_numbers, _write_all_numbers, "arrays"),
+    Operator("all quoted", _find_all_quoted, _write_all_quoted, "arrays"),
+    Operator("all names", _find_all_names, _write_all_names, "arrays"),
+    Operator("array", _find_json, _write_json, "arrays"),
 )

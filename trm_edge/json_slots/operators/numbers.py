@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from ..text import Json, same
 from .base import Operator, is_number, is_whole, once_per_query
@@ -14,7 +15,7 @@ _SCALES = {"hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "mn": 
 _SCALES |= {"m": 10**6, "b": 10**9, "dozen": 12}
 _DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,15})(?:\.\d{1,15})?"
 _NUMBER = re.compile(
-    rf"(?<![A-Za-z0-9_.,:])([-+\u2212]?)[$\u20ac\u00a3\u00a5]?({_DIGITS}(?:[eE][-+]?\d{{1,3}}(?!\w))?|\.\d{{1,15}})(?!\d|[.,:]\d)"
+    rf"(?=[-+\u2212$\u20ac\u00a3\u00a5.\d])(?<![A-Za-z0-9_.,:])([-+\u2212]?)[$\u20ac\u00a3\u00a5]?({_DIGITS}(?:[eE][-+]?\d{{1,3}}(?!\w))?|\.\d{{1,15}})(?!\d|[.,:]\d)"
 )
 _MINUS = re.compile(r"\b(?:minus|negative) $", re.I)
 _SCALE = re.compile(r" ?(hundred|thousand|million|mn|billion|bn|dozen)(?!\w)|([kKMB])(?!\w)")
@@ -114,10 +115,16 @@ def _lowered(text: str) -> Iterator[tuple[int, int, str]]:
         yield match.start(), match.end(), match.group().lower()
 
 
+@lru_cache(maxsize=8)
+def _vocabulary(text: str) -> frozenset[str]:
+    """Return the words of a text in lower case."""
+    return frozenset(word for _, _, word in _lowered(text))
+
+
 @once_per_query
 def spelt_of(text: str) -> Iterator[tuple[int, int, int]]:
     """Yield the numbers in words, with where they stand."""
-    words = _lowered(text)
+    words = () if _vocabulary(text).isdisjoint(_BEGINS) else _lowered(text)
     at = 0
     while at < len(words):
         count, value = _spelt(text, words, at) if words[at][2] in _BEGINS else (0, 0)
@@ -198,10 +205,15 @@ def _in_words(value: int) -> str:
     return _TENS[value // 10 - 2] + ("-" + _UNITS[value % 10] if value % 10 else "")
 
 
-def _find_ordinal(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+@once_per_query
+def _ordinals(text: str) -> Iterator[tuple[int, int, Json]]:
     for match in _ORDINAL.finditer(text):
         yield match.start(), match.end(), int(match.group(1))
     yield from _named(text, _ORDINALS)
+
+
+def _find_ordinal(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    yield from _ordinals(text)
 
 
 def _write_ordinal(value: Json, now: dt.datetime | None) -> Iterator[str]:
@@ -213,7 +225,7 @@ def _write_ordinal(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 def _named(text: str, values: Mapping[str, float]) -> Iterator[tuple[int, int, Json]]:
     """Find the words that a table has a number for."""
-    for start, end, word in _lowered(text):
+    for start, end, word in () if _vocabulary(text).isdisjoint(values) else _lowered(text):
         if word in values:
             yield start, end, values[word]
 
@@ -303,7 +315,7 @@ def _write_next_to_bound(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 def _find_index(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     """Find ordinals counted from nought: "the second item" is 1."""
-    for start, end, value in _find_ordinal(text, now):
+    for start, end, value in _ordinals(text):
         yield start, end, value - 1
 
 
@@ -324,7 +336,7 @@ def _write_attached(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 def _find_decrease(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     """Find by how much something goes down, as a negative number: "turn it down by 10" is -10."""
-    if any(word in _DOWN for _, _, word in _lowered(text)):
+    if not _vocabulary(text).isdisjoint(_DOWN):
         for match, number in digits_of(text):
             if number > 0:
                 yield match.start(), match.end(), -number
@@ -339,16 +351,16 @@ def _write_decrease(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 
 OPERATORS = (
-    Operator("number", _find_number, write_number),
-    Operator("percent", _find_percent, _write_percent),
-    Operator("number words", _find_number_words, _write_number_words),
-    Operator("ordinal", _find_ordinal, _write_ordinal),
-    Operator("times", _find_times, _write_times),
-    Operator("coordinate", _find_coordinate, _write_coordinate),
-    Operator("prefixed unit", _find_prefixed, _write_prefixed),
-    Operator("implied number", _find_implied, _write_implied),
-    Operator("next to a bound", _find_next_to_bound, _write_next_to_bound),
-    Operator("index", _find_index, _write_index),
-    Operator("decrease", _find_decrease, _write_decrease),
-    Operator("attached number", _find_attached, _write_attached),
+    Operator("number", _find_number, write_number, "numbers"),
+    Operator("percent", _find_percent, _write_percent, "numbers"),
+    Operator("number words", _find_number_words, _write_number_words, "numbers"),
+    Operator("ordinal", _find_ordinal, _write_ordinal, "numbers"),
+    Operator("times", _find_times, _write_times, "numbers"),
+    Operator("coordinate", _find_coordinate, _write_coordinate, "numbers"),
+    Operator("prefixed unit", _find_prefixed, _write_prefixed, "numbers"),
+    Operator("implied number", _find_implied, _write_implied, "numbers"),
+    Operator("next to a bound", _find_next_to_bound, _write_next_to_bound, "numbers"),
+    Operator("index", _find_index, _write_index, "numbers"),
+    Operator("decrease", _find_decrease, _write_decrease, "numbers"),
+    Operator("attached number", _find_attached, _write_attached, "numbers"),
 )

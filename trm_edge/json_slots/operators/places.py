@@ -90,13 +90,22 @@ def _gazetteer() -> tuple[dict[str, tuple[City, ...]], dict[str, tuple[str, str]
 
 
 @once_per_query
+def _known_names(text: str) -> Iterator[tuple[int, int, str, str]]:
+    """Yield the runs of words that are a city's or a country's name, also in lower case."""
+    cities, countries = _gazetteer()
+    for start, end, words in runs_of(text):
+        name = words.lower()
+        if name in cities or name in countries:
+            yield start, end, words, name
+
+
+@once_per_query
 def _cities(text: str) -> Iterator[tuple[int, int, str, tuple[City, ...]]]:
     """Yield the cities that a text names: with a capital, or behind a word such as "in"."""
     known, _ = _gazetteer()
-    for start, end, words in runs_of(text):
-        found = known.get(words.lower())
-        if found is not None and (words[0].isupper() or _BEFORE_PLACE.search(text, max(0, start - 8), start)):
-            yield start, end, words, found
+    for start, end, words, name in _known_names(text):
+        if name in known and (words[0].isupper() or _BEFORE_PLACE.search(text, max(0, start - 8), start)):
+            yield start, end, words, known[name]
 
 
 def _find_city(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
@@ -147,8 +156,8 @@ def _write_region(value: Json, now: dt.datetime | None) -> Iterator[str]:
 def _find_country(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     """Find countries by name, short name or adjective, as their name and as ISO 3166 writes them."""
     _, countries = _gazetteer()
-    for start, end, words in runs_of(text):
-        name, code = countries.get(words.lower(), ("", ""))
+    for start, end, words, known in _known_names(text):
+        name, code = countries.get(known, ("", ""))
         if name and words[0].isupper():
             yield start, end, name
             yield start, end, code

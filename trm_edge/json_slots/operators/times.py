@@ -18,6 +18,7 @@ _CLOCK = re.compile(
     r"(?: ?([ap])(?:m\b|\.m\.))?(?![\d:])",
     re.I,
 )
+_TIMED = re.compile(r"\d(?::\d| ?[ap]\.?m|\.\d)", re.I)  # stands where a time of day in digits does
 _DAYTIME = re.compile(
     r"\b([1-9]|1[0-2])(?::([0-5]\d))?(?: o'clock)?,? (?:in the (morning|afternoon|evening)|at (night))", re.I
 )
@@ -35,7 +36,7 @@ _STEPS = (1, 60, 3600, 86400, 604800)
 @once_per_query
 def _clocks(text: str) -> Iterator[tuple[int, int, tuple[int, int, int]]]:
     """Find times of day as (hour, minute, second) in 24 hours."""
-    for match in _CLOCK.finditer(text):
+    for match in _CLOCK.finditer(text) if _TIMED.search(text) is not None else ():
         hour, minute, second, half = match.groups()
         if minute is None and half is None:
             continue  # a bare number
@@ -168,7 +169,7 @@ def _find_duration(text: str, now: dt.datetime | None) -> Iterator[tuple[int, in
         if behind >= 0 and text[behind:start].strip(" ,") in ("", "and") and seconds:
             yield from ((start, end, value) for value in _converted(total + seconds, "sec"))
         behind, total = end, seconds
-    for match in _FEET.finditer(text):
+    for match in _FEET.finditer(text) if may_have(text, ("ft", "feet", "foot", "'")) else ():
         yield match.start(), match.end(), 12 * int(match.group(1)) + int(match.group(2))
 
 
@@ -237,7 +238,7 @@ OPERATORS = (
     Operator("time", *_clocked("{:02}:{:02}")),
     Operator("time with seconds", *_clocked("{:02}:{:02}:{:02}")),
     Operator("time in halves", _find_half_day_time, _write_half_day_time),
-    Operator("part of a time", _find_clock_parts, _write_clock_parts),
-    Operator("duration", _find_duration, _write_duration),
-    Operator("time between", _find_time_between, _write_time_between),
+    Operator("part of a time", _find_clock_parts, _write_clock_parts, "numbers"),
+    Operator("duration", _find_duration, _write_duration, "numbers"),
+    Operator("time between", _find_time_between, _write_time_between, "numbers"),
 )

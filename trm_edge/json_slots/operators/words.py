@@ -27,7 +27,9 @@ _QUOTED = re.compile(r"(?<![A-Za-z0-9])(['\"`\u2018\u201c])(.{1,200}?)['\"`\u201
 _ENDS = ".'\u2019*"
 _STARTS = "'\u2018*"
 _SENTENCE_END = re.compile(r"([.!?]['\"*)]*)(?:\s+|$)|([\u3002\uff01\uff1f])|(?:\n|\\n)+")
-_CLAUSE = re.compile(r"(?:\b(?:to|that|about|saying|says?|named|called|titled|translate|is|for)|:)\s+(?=\S)", re.I)
+_CLAUSE = re.compile(  # what it looks ahead for decides soonest
+    r"(?=[acfinst:])(?:\b(?:to|that|about|saying|says?|named|called|titled|translate|is|for)|:)\s+(?=\S)", re.I
+)
 _SHORTENED = re.compile(r"(?:[A-Za-z]\.)+|[A-Z][a-z]{1,2}\.")  # "U.S.", "Mr."
 _INNER = re.compile(r"(?<=[A-Za-z])[-/](?=[A-Za-z])|(?<=[\w)])=(?=[\w(+-])")
 
@@ -94,9 +96,10 @@ def runs_of(text: str) -> Iterator[tuple[int, int, str]]:
     for first, word in enumerate(words):
         start = word.start + (word.text[0] in _STARTS and len(word.text) > 1)
         for last, other in enumerate(words[first : first + (most if word.begins else 1)], start=first):
-            at_end = first == 0 or last + 1 == len(words)
-            whole = last - first < SHORT or at_end or (parted[first] and parted[last + 1])
-            if word.alone if last == first else other.closes and whole:
+            may = word.alone if last == first else other.closes
+            if may and last - first >= SHORT and not (first == 0 or last + 1 == len(words)):
+                may = parted[first] and parted[last + 1]
+            if may:
                 if other.bare_end > start:
                     yield start, other.bare_end, text[start : other.bare_end]
                 if other.owner_end > start:
@@ -177,7 +180,7 @@ def _write_sentence(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 def _find_parts(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     """Find the parts of words with a hyphen, a slash or "=": "gas" in "gas-fueled", "3x+2" in "y=3x+2"."""
-    for word in words_of(text) if _INNER.search(text) is not None else ():
+    for word in words_of(text) if any(mark in text for mark in "-/=") and _INNER.search(text) is not None else ():
         cuts = [match.start() for match in _INNER.finditer(word.text)]
         for begin, end in zip([-1, *cuts], [*cuts, len(word.text)], strict=True) if 0 < len(cuts) < 3 else ():
             part = word.text[begin + 1 : end].rstrip(_ENDS)

@@ -1,0 +1,73 @@
+"""Values brought to a slot's type: "5" is 5, "Yes" is true, "a" is ["a"]."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .schema import MISSING, Array, Choice, Scalar, Schema, violation
+from .text import Json
+
+NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
+JOINTS = re.compile(r"[\s_-]+")  # what joins the words of a name
+
+
+def coerced(schema: Schema, value: Json) -> Iterator[Json]:
+    """Yield the valid values of a slot's type that a value may stand for: "5" is 5, "Yes" is true, "a" is ["a"]."""
+    for found in _coerced(schema, value):
+        if violation(schema, found) is None:
+            yield found
+
+
+def _coerced(schema: Schema, value: Json) -> Iterator[Json]:
+    if isinstance(schema, Scalar):
+        yield from _as_scalar(schema, value)
+    elif isinstance(schema, Choice):
+        for alternative in schema.alternatives:
+            yield from _as_scalar(alternative, value)
+    elif isinstance(schema, Array):
+        parts = value if isinstance(value, list) else [value]
+        items = [next(coerced(schema.items, part), MISSING) for part in parts]
+        if not any(item is MISSING for item in items):
+            yield items
+
+
+def _as_scalar(schema: Scalar, value: Json) -> Iterator[Json]:
+    if schema.options is not None and isinstance(value, str):
+        folded = fold_of(value)
+        yield from (option for option in schema.options if isinstance(option, str) and fold_of(option) == folded)
+    if schema.type in ("number", "integer"):
+        number = number_of(value)
+        if isinstance(number, float) and number.is_integer() and schema.type == "integer":
+            number = int(number)
+        if number is not None:
+            yield number
+    elif schema.type == "boolean":
+        word = value.lower() if isinstance(value, str) else value
+        if isinstance(word, bool):
+            yield word
+        elif word in ("true", "yes", "on"):
+            yield True
+        elif word in ("false", "no", "off"):
+            yield False
+    elif schema.type == "string":
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield str(value)
+
+
+def number_of(value: Json) -> int | float | None:
+    """Return the number that a value is, or that a text writes in digits."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, float)):
+        return value
+    if isinstance(value, str) and NUMERAL.fullmatch(value):
+        return float(value) if "." in value else int(value)
+    return None
+
+
+def fold_of(text: str) -> str:
+    """Return a text without case and without what joins its words."""
+    return JOINTS.sub("", text).casefold()
