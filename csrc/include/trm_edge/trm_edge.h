@@ -295,12 +295,11 @@ typedef struct trm_device_answer {
     float* trajectory;  /* [steps, T, dof]: the answer of every step, before projection */
 } trm_device_answer;
 
-/* trm_refine for action heads of TRM_BACKEND_CUDA that returns at once: encoders, recursion, decoder, halting and limits
- * are put on a stream.
+/* trm_refine for action heads of TRM_BACKEND_CUDA that returns at once: all of the call is put on a stream.
  * inputs: arrays in memory of the GPU are read where they are, and have to stay as they are until the stream has got
- * there; those of the host are copied before the call returns. Values are not checked: what is not finite in y0 or
- * last_action gives TRM_NONFINITE too, and the draft has the mean action in place of what is not finite there.
- * Pinned memory is the host's. An array of the host makes the call wait for the session's call before.
+ * there; those of the host, pinned ones too, are copied before the call returns, once the session's last call is over.
+ * Values are not checked: what is not finite in y0 or last_action gives TRM_NONFINITE too, and the draft has the mean
+ * action in place of what is not finite there.
  * steps: 0..TRM_MAX_ASYNC_STEPS. halt: as in trm_refine, but for confidences that differ from it by rounding alone.
  * y: [T, dof] in memory of the GPU; null: the session's own. It may be y0, and last_action a part of it, but no other
  * input may overlap it. What is the session's is overwritten by its next call. Rows of steps that did not run are left.
