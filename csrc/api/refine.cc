@@ -146,11 +146,7 @@ trm_status trm_refine_async(trm_session* session, const trm_inputs* inputs, int3
     trm::Call call;
     if (trm_status s = validate_inputs(spec, inputs, &call, Values::kUnread)) return s;
     if (trm_status s = validate_steps(spec, steps, halt)) return s;
-    if (steps > TRM_MAX_ASYNC_STEPS)
-        return fail(TRM_INVALID_ARGUMENT, "steps: expected 0..%d in a call that does not wait, got %d",
-                    TRM_MAX_ASYNC_STEPS, steps);
-    if (reinterpret_cast<uintptr_t>(y) % sizeof(float) != 0)
-        return fail(TRM_INVALID_ARGUMENT, "y: expected data aligned to %zu bytes", sizeof(float));
+    if (trm_status s = validate_async(steps, y)) return s;
     return guarded([&] {
         const trm::DeviceAnswer found = session->core.refine_async(call, steps, halt, y, stream);
         *answer = {found.y, found.halt_logits, found.trajectory};

@@ -265,6 +265,13 @@ trm_status validate_steps(const Spec& spec, int32_t steps, float halt) noexcept 
     return TRM_OK;
 }
 
+trm_status validate_async(int32_t steps, const float* y) noexcept {
+    if (steps > TRM_MAX_ASYNC_STEPS)
+        return fail(TRM_INVALID_ARGUMENT, "steps: expected 0..%d in a call that does not wait, got %d",
+                    TRM_MAX_ASYNC_STEPS, steps);
+    return check_aligned("y", y, sizeof(float));
+}
+
 trm_status validate_refresh(const Session& session, const trm_tensor* x, const trm_tensor* features,
                             const trm_tensor* last_action, Call* call) noexcept {
     const Spec& spec = session.model().spec;

@@ -13,6 +13,8 @@ enum class Values { kChecked, kUnread };
 trm_status validate_inputs(const Spec& spec, const trm_inputs* inputs, Call* call,
                            Values values = Values::kChecked) noexcept;
 trm_status validate_steps(const Spec& spec, int32_t steps, float halt) noexcept;
+// What trm_refine_async asks beyond validate_inputs and validate_steps.
+trm_status validate_async(int32_t steps, const float* y) noexcept;
 trm_status validate_refresh(const Session& session, const trm_tensor* x, const trm_tensor* features,
                             const trm_tensor* last_action, Call* call) noexcept;
 trm_status validate_outputs(const Spec& spec, int answer_rows, int num_candidates, int32_t steps,

@@ -6,8 +6,6 @@
 namespace trm {
 namespace {
 
-size_t area(int rows, int columns) { return static_cast<size_t>(rows) * static_cast<size_t>(columns); }
-
 void add_to(float* values, const float* others, size_t count) {
     for (size_t i = 0; i < count; ++i) values[i] += others[i];
 }

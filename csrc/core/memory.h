@@ -14,6 +14,9 @@ namespace trm {
 
 constexpr size_t kAlignment = 64;  // a cache line, and the widest vector register
 
+// Values of so many rows.
+inline size_t area(int rows, int columns) { return static_cast<size_t>(rows) * static_cast<size_t>(columns); }
+
 struct FreeDeleter {
     void operator()(void* p) const { std::free(p); }
 };

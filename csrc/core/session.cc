@@ -17,7 +17,6 @@ Session::Session(std::shared_ptr<const Model> model, const SessionOptions& optio
 Arena Session::lay_out(std::byte* base) {
     const Model& m = *model_;
     const Spec& spec = m.spec;
-    const auto area = [](int rows, int columns) { return static_cast<size_t>(rows) * static_cast<size_t>(columns); };
     const int D = spec.hidden_size, L = spec.max_rows(), S = spec.answer_rows, M = spec.max_candidates;
     const size_t staged = std::max({area(spec.max_context, spec.context_size), area(S, spec.feature_size),
                                     area(S, spec.dof), area(S, spec.slot_size), area(M, spec.candidate_size)});

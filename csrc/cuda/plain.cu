@@ -6,6 +6,7 @@
 #include <cmath>
 #include <utility>
 
+#include "core/memory.h"
 #include "cuda/check.h"
 #include "cuda/graph.h"
 #include "cuda/plain.h"
@@ -16,8 +17,6 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kRowsAtOnce = 8;
-
-size_t area(int rows, int columns) { return static_cast<size_t>(rows) * static_cast<size_t>(columns); }
 
 dim3 blocks_for(size_t items) { return dim3(static_cast<unsigned>((items + kThreads - 1) / kThreads)); }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "core/memory.h"
 #include "cuda/decoder.h"
 #include "cuda/encoder.h"
 #include "cuda/fused.h"
@@ -14,8 +15,6 @@
 
 namespace trm::cuda {
 namespace {
-
-size_t area(int rows, int columns) { return static_cast<size_t>(rows) * static_cast<size_t>(columns); }
 
 // Whether the device reads an array where it is. Pinned memory is the host's, which may write it again at any time.
 bool is_reached(const char* name, const void* array) {
@@ -123,10 +122,7 @@ class CudaSession : public DeviceSession {
 
     void begin(const Call& call) override {
         const OnDevice on_device;
-        settle();
-        inbox_.open();
-        call_ = placed(spec(), call, [&](const char*, auto* array, size_t count) { return inbox_.pack(array, count); });
-        inbox_.send(stream_.get());
+        call_ = sent(call);
         map_rows(encoding(spec(), shared_->tensors, call_, encoded()), stream_.get());
         mark(stream_.get());
         begin_ = refresh_ = true;
@@ -134,17 +130,12 @@ class CudaSession : public DeviceSession {
 
     void refresh(const float* x, const float* features) override {
         const OnDevice on_device;
-        settle();
-        inbox_.open();
         Call fresh;
         fresh.answer_rows = call_.answer_rows;
         fresh.context_rows = call_.context_rows;
         fresh.x = x;
         fresh.features = features;
-        fresh =
-            placed(spec(), fresh, [&](const char*, auto* array, size_t count) { return inbox_.pack(array, count); });
-        inbox_.send(stream_.get());
-        map_rows(fresh_encoding(spec(), shared_->tensors, fresh, encoded()), stream_.get());
+        map_rows(fresh_encoding(spec(), shared_->tensors, sent(fresh), encoded()), stream_.get());
         mark(stream_.get());
         refresh_ = true;
     }
@@ -267,6 +258,16 @@ class CudaSession : public DeviceSession {
         return spec().answer == Answer::kTokens ? spec().vocab_size : spec().dof;
     }
     EncodedRows encoded() const { return {rows_.get(), rows_.get() + size(), rows_.get() + 2 * size(), keys_.get()}; }
+
+    // A call of the host's arrays, on its way to the device on our own stream.
+    Call sent(const Call& call) {
+        settle();
+        inbox_.open();
+        const Call there =
+            placed(spec(), call, [&](const char*, auto* array, size_t count) { return inbox_.pack(array, count); });
+        inbox_.send(stream_.get());
+        return there;
+    }
 
     void recur(int steps, float halt, cudaStream_t stream) {
         const EncodedRows from = encoded();
