@@ -8,6 +8,9 @@ slots. Its tools name what the household has, as the rules of ``baseline.py`` kn
 neither has, "named" ones those of another household whose tools name them. A call is exact where intent and every slot
 are those of one of the sentence's readings. ``results.json`` gets
 what was found; the head of split 0 becomes the package's ``trm_edge/data/home_assistant.trm``.
+
+``--states MODEL.gguf`` reads all texts with a language model (``pip install llama-cpp-python``) instead of hashed
+n-grams; such heads are measured, and not shipped.
 """
 
 from __future__ import annotations
@@ -31,10 +34,13 @@ from trm_edge.bundle import bundle_bytes, read_bundle
 from trm_edge.export.bundle_writer import export_bundle
 from trm_edge.files import write_atomically
 from trm_edge.golden import record_golden
-from trm_edge.json_slots import JsonSlots, Resolver
+from trm_edge.json_slots import Featurizer, JsonSlots, Resolver
 from trm_edge.json_slots.features import featurizer_for
+from trm_edge.json_slots.llama import LlamaStates
+from trm_edge.json_slots.providers import ContextProvider
 from trm_edge.json_slots.resolver import bind_tools
 from trm_edge.profiling.machine import machine_facts
+from trm_edge.spec import TrmSpec
 from trm_edge.train import RunConfig, Trainer, load_config
 
 HERE = Path(__file__).parent
@@ -56,49 +62,69 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", type=int, choices=(0, 1, 2), default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=HERE / "runs", help="folder of the runs")
     parser.add_argument("--updates", type=int, help="a trial of so many weight updates, which ships nothing")
+    parser.add_argument("--states", type=Path, metavar="MODEL.gguf", help="of this language model, instead of n-grams")
     arguments = parser.parse_args()
     config = load_config(HERE / "head.toml")
+    provider: ContextProvider | None = None
+    if arguments.states:
+        provider = LlamaStates(arguments.states)
+        config = replace(config, spec=spec_for(config.spec, provider))
     if arguments.updates:
         config = replace(config, train=replace(config.train, max_updates=arguments.updates))
     results = HERE / "results.json"
     found: dict[str, Any] = json.loads(results.read_text()) if results.exists() and not arguments.updates else {}
     for k in arguments.splits:
-        found[f"split {k}"] = train_and_measure(k, config, arguments.runs)
-        print(table(f"split {k}", found[f"split {k}"]), flush=True)
+        name = f"split {k}, {arguments.states.stem}" if arguments.states else f"split {k}"
+        found[name] = train_and_measure(k, config, provider, arguments.runs / name.replace(", ", "-").replace(" ", ""))
+        print(table(name, found[name]), flush=True)
         if not arguments.updates:
             write_atomically(results, (json.dumps(dict(sorted(found.items())), indent=1) + "\n").encode())
-    if not arguments.updates and 0 in arguments.splits:
+    if not arguments.updates and not arguments.states and 0 in arguments.splits:
         ship(arguments.runs / "split0.trm")
 
 
-def train_and_measure(k: int, config: RunConfig, runs: Path) -> dict[str, Any]:
-    """Return what the head of split k does on its held-out templates; a run that was interrupted goes on."""
+def spec_for(spec: TrmSpec, provider: ContextProvider) -> TrmSpec:
+    """Return the spec of a head that takes the vectors of a provider."""
+    made = Featurizer(provider, spec.max_context)
+    return replace(
+        spec,
+        context_size=made.context_size,
+        slot_size=made.slot_size,
+        candidate_size=made.candidate_size,
+    )
+
+
+def train_and_measure(k: int, config: RunConfig, provider: ContextProvider | None, out: Path) -> dict[str, Any]:
+    """Return what the head of split k does on its held-out templates; a run that was interrupted goes on.
+
+    The run is the folder ``out``, with its data and its head beside it; without a provider, texts are hashed n-grams.
+    """
     train, test = split(k)
-    featurizer = featurizer_for(config.spec)
-    data = runs / f"split{k}.npz"
+    data, bundle = (out.with_name(out.name + suffix) for suffix in (".npz", ".trm"))
     if not data.exists():
-        print(data, write(data, drawn(train, seed=k + 1), featurizer, seed=k + 1))
+        featurizer = featurizer_for(config.spec, provider)
+        print(data, write(data, drawn(train, seed=k + 1), featurizer, seed=k + 1), flush=True)
     config = replace(config, data=replace(config.data, train=str(data.resolve())))
-    out = runs / f"split{k}"
     done = Trainer(config, out, resume=True).run()
     if done.interrupted:
         raise SystemExit("interrupted; the same command goes on from here")
-    bundle = runs / f"split{k}.trm"
     export_bundle(done.model, bundle)
     measured: dict[str, Any] = {}
     for name, (unseen, household) in HOMES.items():
         tools = list(compiled(pools(household)).values())
         sentences = generate(test, TEST_PER_TEMPLATE, seed=TEST_SEED, unseen=unseen)
-        measured[name] = measure(bundle, tools, sentences)
+        measured[name] = measure(bundle, tools, sentences, provider)
     return {"training_seconds": round(done.seconds), "updates": done.updates, "machine": machine_facts(), **measured}
 
 
-def measure(bundle: Path, tools: Sequence[JsonSlots], sentences: Sequence[Sentence]) -> dict[str, Any]:
+def measure(
+    bundle: Path, tools: Sequence[JsonSlots], sentences: Sequence[Sentence], provider: ContextProvider | None
+) -> dict[str, Any]:
     """Return how many sentences become the right call, and how far the confidence can be relied on.
 
     By step are the answers of a run of LOOKED_AT steps, whose last one names the tool.
     """
-    served, looked_at = Resolver(bundle, steps=STEPS), Resolver(bundle, steps=LOOKED_AT)
+    served, looked_at = (Resolver(bundle, provider, steps=steps) for steps in (STEPS, LOOKED_AT))
     exact, intents, confidence, seconds, by_step = [], [], [], [], []
     for sentence in tqdm(sentences, desc="held-out sentences", leave=False, disable=None):
         begun = time.perf_counter()
