@@ -34,12 +34,29 @@ def array(items, **parts):
 
 
 def test_what_a_slot_may_be_comes_in_the_order_of_the_sources():
-    schema = slot({"type": "string", "default": "c", "description": "Such as 'd'."})
+    schema = slot({"type": "string", "default": "c", "description": "Such as 'd', in lower case."})
     found = found_in("E", schema, True, "b")
     assert [(one.value, one.source) for one in found] == [
         *((MISSING, "omit"), ("b", "draft"), ("c", "default"), ("d", "literal"), ("E", "span"), ("e", "span"))
     ]
     assert all(one.source in SOURCES for one in found)
+
+
+@pytest.mark.parametrize(
+    ("description", "query", "values"),
+    [
+        ("Place, in lower case.", "from Old Town", {"Old Town", "old town"}),
+        ("Place, such as 'Big Lake'.", "to old town", {"old town", "Old Town"}),
+        ("Place, in title case", "to old town", {"old town", "Old Town"}),
+        ("A file, as in my_file", "find Old Town", {"Old Town", "old_town"}),
+        ("Place.", "from Old Town", {"Old Town"}),
+        ("Place.", "to old town", {"old town"}),
+    ],
+)
+def test_words_are_spelt_otherwise_where_the_description_does_so(description, query, values):
+    spelt = {"old town", "Old Town", "old_town", "oldTown"}
+    schema = slot({"type": "string", "description": description})
+    assert {one.value for one in found_in(query, schema)} & spelt == values
 
 
 def test_a_value_of_the_draft_stays_the_drafts_where_the_query_has_it_too():

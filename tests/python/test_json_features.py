@@ -77,6 +77,7 @@ KNOWN_OPERATORS = [
     "all quoted",
     "all names",
     "array",
+    "other words",
 ]
 WIDTH = 32
 SIZE = np.sqrt(WIDTH)  # what directions are scaled by

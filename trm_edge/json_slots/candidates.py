@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from .coercion import JOINTS, NUMERAL, coerced, fold_of, number_of
 from .operators import OPERATORS, Operator, Span, Spans
-from .operators.words import singular
+from .operators.words import OTHER_WORDS, singular
 from .schema import FORMATS, MISSING, Array, Choice, Missing, Named, Object, Scalar, Schema, takes_null, violation
 from .slots import Slot
 from .text import Json
@@ -37,9 +37,11 @@ _LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
 _SENTENCE = re.compile(r"[;()]|\.(?!\d)")
 # "2700 for warm white"
 _MEANING = re.compile(r"\s*(?:and |or )?['\"`]?([^\s'\"`]{1,40})['\"`]? (?:for|means) (.{1,80})")
-_NAME_STYLES = {  # spelt so only for a slot whose description has a name of that style
+_STYLES = {  # operators that spell words otherwise, only for a slot whose description has a value of that style
     "snake": re.compile(r"[A-Za-z0-9]_[A-Za-z0-9]"),
     "camel": re.compile(r"\b[a-z]+[A-Z][a-z]"),
+    "lower": re.compile(r"\blower[ -]?case\b", re.I),
+    "title": re.compile(r"['\"`(,] ?[A-Z][a-z]+ [A-Z][a-z]+\b|\b[Tt]itle[ -]?case\b"),
 }
 _WRITTEN = ("number", "number words", "ordinal")  # operators whose numbers may be meant as text: an account, a year
 
@@ -243,9 +245,10 @@ def operators_for(schemas: Iterable[Schema]) -> tuple[Operator, ...]:
     names: set[str] = set()
     for schema in schemas:
         if isinstance(schema, Array):  # of texts and of numbers too, as arrays of one
-            names.update(one.name for one in OPERATORS if one.name not in _NAME_STYLES)
+            names.update(one.name for one in OPERATORS if one.name not in _STYLES)
         elif isinstance(schema, Scalar) and schema.type == "string" and (schema.options is None or schema.examples):
-            names.update(one.name for one in OPERATORS if one.makes == "texts" and one.name not in _NAME_STYLES)
+            apart = () if schema.examples else (OTHER_WORDS.name,)
+            names.update(one.name for one in OPERATORS if one.makes == "texts" and one.name not in (*_STYLES, *apart))
             names.update(_WRITTEN, _styles_shown(schema))
         elif isinstance(schema, Scalar) and schema.type in ("number", "integer") and schema.options is None:
             names.update(one.name for one in OPERATORS if one.makes == "numbers")
@@ -255,7 +258,7 @@ def operators_for(schemas: Iterable[Schema]) -> tuple[Operator, ...]:
 
 def _styles_shown(schema: Scalar) -> list[str]:
     """Return the styles of names that a description has one of."""
-    return [style for style, shown in _NAME_STYLES.items() if shown.search(schema.description)]
+    return [style for style, shown in _STYLES.items() if shown.search(schema.description)]
 
 
 class Readings:
@@ -263,7 +266,7 @@ class Readings:
 
     def __init__(self, spans: Spans) -> None:
         self.texts: Found = {}
-        self.named: dict[str, Found] = {style: {} for style in _NAME_STYLES}
+        self.named: dict[str, Found] = {style: {} for style in (*_STYLES, OTHER_WORDS.name)}
         self.numbers: Found = {}
         self.several: list[Candidate] = []
         self._arrays: dict[str, Found] = {}
@@ -318,8 +321,8 @@ class Readings:
     def phrases(self) -> dict[str, tuple[int, int]]:
         """Return where the query has its words and runs of words, folded."""
         found: dict[str, tuple[int, int]] = {}
-        for text, one in self.texts.items():
-            if one.operator in ("words", "singular", "part of a word"):
+        for text, one in (*self.texts.items(), *self.named[OTHER_WORDS.name].items()):
+            if one.operator in ("words", "singular", "part of a word", OTHER_WORDS.name):
                 found.setdefault(fold_of(text), (one.start, one.end))
         return found
 

@@ -19,7 +19,7 @@ __all__ = ["MAX_TEXT", "OPERATORS", "Operator", "Span", "Spans", "find_spans", "
 
 OPERATORS = (
     *(*words.OPERATORS, *numbers.OPERATORS, *dates.OPERATORS),
-    *(*times.OPERATORS, *places.OPERATORS, *lists.OPERATORS),
+    *(*times.OPERATORS, *places.OPERATORS, *lists.OPERATORS, words.OTHER_WORDS),
 )
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from ..text import Json
 from .base import Find, Operator, Write, once_per_query
 
 MAX_WORDS = 8  # of a verbatim span
-SHORT = 4  # words of a run that may be anywhere; a longer one is an end of the text, or between function words
+ANYWHERE = 2  # words of a run that may stand anywhere
+MAX_NAME = 4  # words of a name
+SHORT_WORD = 3  # letters of a word that names may have without a capital: "de"
 MAX_RUNS = 512  # of a text: in a longer one the spans are shorter
 MAX_FOLDED = 3  # words of a run that is also spelt otherwise
 MAX_SENTENCES = 32  # of a text
@@ -55,6 +57,12 @@ class Word(NamedTuple):
     bare_end: int  # its end without punctuation
     owner_end: int  # and without "'s", where it has that, else -1
     asked: bool  # a question mark or an exclamation mark follows
+    small: bool  # it begins with a small letter and is no function word, or a short one ("de")
+
+    @property
+    def joins(self) -> bool:
+        """Whether it is a function word."""
+        return not (self.begins and self.closes)
 
 
 def may_begin(word: str) -> bool:
@@ -79,7 +87,8 @@ def words_of(text: str) -> Iterator[Word]:
         stops = ends or mark in ("\n", "\u3002") or (mark in ("!", "?") and behind.isspace())
         ends_at = start + owner if owner > 0 else -1
         may = (word not in _NOT_ALONE, word not in _NOT_FIRST, bare not in _NOT_LAST)
-        yield Word._make((start, end, word, stops, *may, start + len(bare), ends_at, mark in ("!", "?")))
+        small = word[0].islower() and len(word) > SHORT_WORD and may[1] and may[2]
+        yield Word._make((start, end, word, stops, *may, start + len(bare), ends_at, mark in ("!", "?"), small))
 
 
 def _find_words(text: str, now: dt.datetime | None) -> Iterable[tuple[int, int, Json]]:
@@ -90,35 +99,108 @@ def _find_words(text: str, now: dt.datetime | None) -> Iterable[tuple[int, int, 
 @once_per_query
 def runs_of(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield the runs of words that a value may be: without punctuation at the end, without "'s", with its "?"."""
-    words = words_of(text)
+    for likely, run in _every_run(text):
+        if likely:
+            yield run
+
+
+def _find_other_words(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
+    """Find the runs that are no likely values, and may still be one that a schema names."""
+    for likely, run in _every_run(text):
+        if not likely:
+            yield run
+
+
+@once_per_query
+def _every_run(text: str) -> Iterator[tuple[bool, tuple[int, int, str]]]:
+    """Yield runs of words that begin and end as values do, and whether each is a likely one."""
+    words, gaps = words_of(text), _gaps(text)
     most = max(LEAST_WORDS, min(MAX_WORDS, MAX_RUNS // max(len(words), 1)))
-    parted = [True, *(_parts(text, one, other) for one, other in pairwise(words)), True]  # in front of each word
     for first, word in enumerate(words):
         start = word.start + (word.text[0] in _STARTS and len(word.text) > 1)
         for last, other in enumerate(words[first : first + (most if word.begins else 1)], start=first):
-            may = word.alone if last == first else other.closes
-            if may and last - first >= SHORT and not (first == 0 or last + 1 == len(words)):
-                may = parted[first] and parted[last + 1]
-            if may:
+            if word.alone if last == first else other.closes:
+                likely = gaps.hold(first, last + 1)
+                if not likely and last - first >= MAX_NAME:
+                    continue
                 if other.bare_end > start:
-                    yield start, other.bare_end, text[start : other.bare_end]
+                    yield likely, (start, other.bare_end, text[start : other.bare_end])
                 if other.owner_end > start:
-                    yield start, other.owner_end, text[start : other.owner_end]
+                    yield likely, (start, other.owner_end, text[start : other.owner_end])
                 if other.asked and last > first:
-                    yield start, other.end + 1, text[start : other.end + 1]
+                    yield likely, (start, other.end + 1, text[start : other.end + 1])
             if other.stops:
                 break
 
 
-def _parts(text: str, one: Word, other: Word) -> bool:
-    """Whether a value may well end between two words in a row: at punctuation, or where either is a function word."""
-    marked = one.bare_end < one.end or other.start > one.end + 1
-    return marked or not one.alone or not other.alone
+class _Gaps(NamedTuple):
+    """The places in front of each of W words, and the one behind the last.
+
+    Attributes
+    ----------
+    marked
+        [W + 1]: at the text's ends, and where a mark stands.
+    parted
+        [W + 1]: there, and beside a function word or a number.
+    small
+        [W + 1]: how many words with a small letter stand before; 0 everywhere in a text whose names have no capitals.
+    cased
+        Whether they have.
+    """
+
+    marked: Sequence[bool]
+    parted: Sequence[bool]
+    small: Sequence[int]
+    cased: bool
+
+    def hold(self, first: int, end: int) -> bool:
+        """Whether the words between two places are likely to be a value.
+
+        Two words are. More have to stand between marks, function words or numbers, or be a name: up to four, with
+        capitals. A text of more has a mark at one end; where names have no capitals, it may end with the query.
+        """
+        if end - first <= ANYWHERE:
+            return True
+        apart = self.parted[first] and self.parted[end]
+        if end - first <= MAX_NAME:
+            return apart or self.small[first] == self.small[end]
+        if self.cased:
+            return apart and (self.marked[first] or self.marked[end])
+        return apart or first == 0 or end + 1 == len(self.marked)
+
+
+def _gaps(text: str) -> _Gaps:
+    words, pairs = words_of(text), tuple(pairwise(words_of(text)))
+    marked = [True, *(_is_marked(one, other) for one, other in pairs), True]
+    parted = [a or b for a, b in zip(marked, [True, *(_parts(one, other) for one, other in pairs), True], strict=True)]
+    cased = any(_is_name(other.text) and not one.stops for one, other in pairs)
+    small = [0, *accumulate(word.small and cased for word in words)]
+    return _Gaps(marked, parted, small, cased)
+
+
+def _is_marked(one: Word, other: Word) -> bool:
+    """Whether a mark stands between two words in a row."""
+    return one.bare_end < one.end or other.start > one.end + 1 or other.text[0] in _STARTS
+
+
+def _parts(one: Word, other: Word) -> bool:
+    """Whether a value may well end between two words in a row: where either is a function word or a number."""
+    return one.joins or other.joins or one.text[0].isdecimal() or other.text[0].isdecimal()
+
+
+def _is_name(word: str) -> bool:
+    return word[0].isupper() and word != "I" and word[:2] not in ("I'", "I\u2019")
 
 
 def _write_words(value: Json, now: dt.datetime | None) -> Iterator[str]:
-    if isinstance(value, str) and any((start, end) == (0, len(value)) for start, end, _ in _find_words(value, now)):
+    if isinstance(value, str) and value.count(" ") < MAX_NAME and (0, len(value), value) in runs_of(value):
         yield value
+
+
+def _write_other_words(value: Json, now: dt.datetime | None) -> Iterator[str]:
+    text = f"see Bo first {value} last"
+    if isinstance(value, str) and any(found == value for _, _, found in _find_other_words(text, now)):
+        yield text
 
 
 def _find_quoted(text: str, now: dt.datetime | None) -> Iterable[tuple[int, int, Json]]:
@@ -265,6 +347,7 @@ _IRREGULAR = {"women": "woman", "men": "man", "children": "child", "people": "pe
 _IRREGULAR |= {"teeth": "tooth", "geese": "goose", "dice": "die", "lives": "life", "leaves": "leaf", "knives": "knife"}
 
 
+OTHER_WORDS = Operator("other words", _find_other_words, _write_other_words)
 OPERATORS = (
     Operator("words", _find_words, _write_words),
     Operator("quoted", _find_quoted, _write_quoted),
