@@ -11,7 +11,7 @@ import pytest
 
 from trm_edge import TrmError
 from trm_edge.errors import TrmUnsupportedError
-from trm_edge.json_slots import JsonSlots
+from trm_edge.json_slots import Featurizer, JsonSlots
 from trm_edge.json_slots.llama import LlamaStates, places
 from trm_edge.json_slots.schema import violation
 
@@ -230,6 +230,9 @@ def smollm() -> Path:
     return model_file()
 
 
+CITIES = "Paris", "Rome"
+
+
 @pytest.mark.slow
 def test_states_of_a_real_model(smollm: Path) -> None:
     provider = LlamaStates(smollm, max_tokens=16)
@@ -245,6 +248,17 @@ def test_states_of_a_real_model(smollm: Path) -> None:
     assert len(provider.tokens("word " * 40).starts) == 16
     near, far = (cosine(provider, "the radius", other) for other in ("the diameter", "a friend's name"))
     assert near > far + 0.1
+
+
+@pytest.mark.slow
+def test_states_of_a_thought_know_the_query(smollm: Path) -> None:
+    featurizer = Featurizer(LlamaStates(smollm, max_tokens=64))
+    tool = JsonSlots(TABLE)
+    paris, rome = (tool.bind(f"a table in {city}", None, featurizer, thought="Where?").arrays["x"] for city in CITIES)
+    words = tool.bind("a table in Rome", None, featurizer).arrays["x"]
+    assert np.array_equal(rome[: len(words)], words)
+    assert len(rome) > len(words)
+    assert not np.allclose(rome[len(words) :], paris[len(paris) - len(rome) + len(words) :], atol=0.1)
 
 
 def cosine(provider: LlamaStates, a: str, b: str) -> float:

@@ -5,7 +5,7 @@ import pytest
 
 from trm_edge.errors import TrmInputError
 from trm_edge.json_slots import Featurizer, GivenStates, HashedNgrams, JsonSlots, Tokens
-from trm_edge.json_slots.features import CANDIDATE_FLAGS, SLOT_FLAGS, TOKEN_FLAGS
+from trm_edge.json_slots.features import CANDIDATE_FLAGS, FLAG_SIZE, SLOT_FLAGS, TOKEN_FLAGS
 from trm_edge.json_slots.operators import OPERATORS
 
 TOOL = JsonSlots(
@@ -172,6 +172,25 @@ class TestFeatures:
         x = TOOL.bind(" ".join(words), None, Featurizer(HashedNgrams(WIDTH), max_context=5)).arrays["x"]
         kept = [words[i] for i in (0, 1, 2, 98, 99)]
         assert x[:, :WIDTH] / SIZE == pytest.approx(HashedNgrams(WIDTH).tokens(" ".join(kept)).vectors, abs=1e-6)
+
+    def test_a_thought_is_more_context_and_nothing_else(self):
+        plain = TOOL.bind("den at 40", None, FEATURIZER)
+        thought = TOOL.bind("den at 40", None, FEATURIZER, thought="The attic?")
+        x, rows = plain.arrays["x"], thought.arrays["x"][3:]
+        assert np.array_equal(thought.arrays["x"][:3], x)
+        assert rows[:, :WIDTH] / SIZE == pytest.approx(HashedNgrams(WIDTH).tokens("The attic?").vectors, abs=1e-6)
+        assert rows[:, -1] / FLAG_SIZE == pytest.approx([-1 / 32, -2 / 32, -3 / 32])
+        assert np.array_equal(thought.arrays["slots"], plain.arrays["slots"])
+        assert np.array_equal(thought.arrays["candidates"], plain.arrays["candidates"])
+        assert np.array_equal(TOOL.bind("den at 40", None, FEATURIZER).arrays["x"], x)
+
+    def test_a_thought_has_the_rows_that_a_query_leaves(self):
+        featurizer = Featurizer(HashedNgrams(WIDTH), max_context=5)
+        every = TOOL.bind("den at 40", None, FEATURIZER, thought="The attic? No.").arrays["x"]
+        assert np.array_equal(TOOL.bind("den at 40", None, featurizer, thought="The attic? No.").arrays["x"], every[:5])
+        long = "light the big den now"
+        alone = TOOL.bind(long, None, featurizer).arrays["x"]
+        assert np.array_equal(TOOL.bind(long, None, featurizer, thought="The attic").arrays["x"], alone)
 
     def test_a_span_has_the_words_beside_it_in_its_clause(self):
         inputs = TOOL.bind("light the big den now, ok", None, FEATURIZER)

@@ -78,6 +78,14 @@ class TestResolve:
         first = resolver.resolve(LIGHT, "den 40", '{"room": "attic"}')
         assert resolver.clone().resolve(JsonSlots(LIGHT), "den 40", '{"room": "attic"}') == first
 
+    def test_a_thought_reaches_the_head(self, resolver):
+        plain = resolver.resolve(LIGHT, "den 40")
+        assert resolver.resolve(LIGHT, "den 40", thought="the attic").confidence != plain.confidence
+        chosen = resolver.resolve_tool_call([LIGHT, TIMER], "den 40", thought="the attic")
+        assert chosen.confidence != resolver.resolve_tool_call([LIGHT, TIMER], "den 40").confidence
+        with pytest.raises(TrmInputError, match="thought: expected text, got int"):
+            resolver.resolve_tool_call([LIGHT, TIMER], "den 40", thought=3)
+
     def test_below_the_threshold_the_draft_stays(self):
         shy = make_resolver(abstain_below=1.1)
         draft = '{ "room":"attic" }'

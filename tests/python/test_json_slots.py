@@ -205,6 +205,8 @@ class TestDecode:
             WEATHER.bind("", {})
         with pytest.raises(TrmInputError, match="now: expected a datetime, got str"):
             WEATHER.bind("", now="today")
+        with pytest.raises(TrmInputError, match="thought: expected text, got NoneType"):
+            WEATHER.bind("", thought=None)
         many = {"people": [{}] * 200}
         with pytest.raises(SchemaError, match="at most 256 slots, got 400"):
             tool(people=PEOPLE).bind("", json.dumps(many))

@@ -63,6 +63,7 @@ class JsonSlots:
         draft: str | None = None,
         featurizer: Featurizer | None = None,
         now: dt.datetime | None = None,
+        thought: str = "",
     ) -> SlotInputs:
         """Return the slots, candidates and first choices for one call.
 
@@ -76,13 +77,15 @@ class JsonSlots:
             Makes the arrays that a head takes; without it there are none, and the caller chooses by other means.
         now
             What relative dates in the query are relative to; without it they are not read.
+        thought
+            A language model's short chain of thought about the query: more context, of which nothing is a candidate.
 
         Raises
         ------
         TrmInputError
             Where an argument has another type, or the draft needs more than MAX_SLOTS slots.
         """
-        check_call(query, draft, now)
+        check_call(query, draft, now, thought)
         arguments = self.tool.arguments
         read = read_draft(arguments, draft or "")
         slots = tuple(slots_of(arguments, (), False, read.value)) if self._slots is None else self._slots
@@ -100,7 +103,7 @@ class JsonSlots:
             candidates += own
             counts.append(len(own))
         slot_of = np.repeat(np.arange(len(slots)), counts)
-        inputs = SlotInputs(self.tool, query, read, slots, tuple(candidates), slot_of, y0)
+        inputs = SlotInputs(self.tool, query, read, slots, tuple(candidates), slot_of, y0, thought)
         return inputs if featurizer is None else inputs.with_features(featurizer)
 
 
@@ -113,9 +116,9 @@ def _place_of(value: Json | Missing, candidates: Sequence[Candidate], offset: in
     return -1
 
 
-def check_call(query: str, draft: str | None, now: dt.datetime | None) -> None:
+def check_call(query: str, draft: str | None, now: dt.datetime | None, thought: str) -> None:
     """Raise :class:`TrmInputError` where an argument of a call has another type."""
-    for name, text in (("query", query), ("draft", "" if draft is None else draft)):
+    for name, text in (("query", query), ("draft", "" if draft is None else draft), ("thought", thought)):
         if not isinstance(text, str):
             raise TrmInputError(f"{name}: expected text, got {type(text).__name__}")
     if now is not None and not isinstance(now, dt.datetime):
@@ -146,6 +149,7 @@ class SlotInputs:
     candidates: tuple[Candidate, ...]
     slot_of: np.ndarray[Any, np.dtype[np.int64]]
     y0: np.ndarray[Any, np.dtype[np.int32]]
+    thought: str = ""
     features: Features | None = None
 
     def with_features(self, featurizer: Featurizer) -> SlotInputs:

@@ -5,7 +5,7 @@ seen: a slot is its name, its description, its tool and its type; a candidate is
 query, and how well these fit the slot that it is a candidate of.
 
 ==========  =========================================================================================================
-x           [P, W + TOKEN_FLAGS]: a row per token of the query
+x           [P, W + TOKEN_FLAGS]: a row per token of the query, and of what a language model thought about it
 slots       [S, 3 W + SLOT_FLAGS]: name, description, tool; type, constraints, draft, what the query mentions of it
 candidates  [M, W + CANDIDATE_FLAGS]: a span's words before and behind it, else the text; source, operator, place, fit
 ==========  =========================================================================================================
@@ -30,7 +30,7 @@ from ..spec import TrmSpec
 from .fit import FITS, NEAR, covered, leads, mentioned, nearness, order, own_fit, said, strongest, taken
 from .known import BESIDES, OF_TOOLS, besides, known_of_tools
 from .providers import ContextProvider, HashedNgrams, Vectors
-from .reading import EDGES, ReadQuery, Rows, direction
+from .reading import EDGES, PLACE, ReadQuery, Rows, direction
 from .schema import MISSING
 from .slot_flags import name_of, ranks, schema_flags
 from .slots import Slot, at
@@ -97,7 +97,7 @@ class Featurizer:
     provider
         Where vectors come from.
     max_context
-        Rows of ``x``; of a longer query the first and the last half are kept.
+        Rows of ``x``; of a longer query the first and the last half are kept, of a thought what there is room for.
     vectors
         Whether rows have vectors, or only flags.
     """
@@ -114,6 +114,7 @@ class Featurizer:
         self._rows = lru_cache(maxsize=1 << 13)(self._unit_rows)
         self._known = lru_cache(maxsize=1 << 7)(self._read_slots)  # of so many tools
         self._query = lru_cache(maxsize=2)(lambda query: ReadQuery(query, provider.tokens(query)))  # of the last calls
+        self._thought = lru_cache(maxsize=2)(self._read_thought)
         self._texts = lru_cache(maxsize=8)(self._read_texts)  # of their candidates
         self._pooled = lru_cache(maxsize=1 << 13)(lambda text: direction(self._rows(text).sum(axis=0)))
 
@@ -122,7 +123,7 @@ class Featurizer:
         read = self._query(call.query)
         if not call.slots:
             nothing = np.zeros((0, self.slot_size), np.float32), np.zeros((0, self.candidate_size), np.float32)
-            return Features(self._context(read), *nothing)
+            return Features(self._context(read, call.thought), *nothing)
         known = self._known(call.slots, f"{words_of(call.tool.name)} {call.tool.description}")
         spoken = said(read, call.slots)
         rows = np.zeros((0, self.candidate_size), np.float32)
@@ -130,7 +131,7 @@ class Featurizer:
         if call.candidates:
             rows, most = self._candidates(call, read, known, spoken)
         flags = [self._slot_flags(call, read, known), mentioned(read, call.slots, *spoken), most]
-        return Features(self._context(read), self._row(known.vectors, *flags), rows)
+        return Features(self._context(read, call.thought), self._row(known.vectors, *flags), rows)
 
     def _row(self, vectors: Vectors, *flags: np.ndarray[Any, np.dtype[Any]]) -> Vectors:
         """Return vectors and flags [n] or [n, k] side by side, scaled so that a head sees both."""
@@ -161,12 +162,23 @@ class Featurizer:
             ranks(slots),
         )
 
-    def _context(self, read: ReadQuery) -> Vectors:
+    def _context(self, read: ReadQuery, thought: str) -> Vectors:
         x = self._row(read.vectors, read.flags)
         if len(x) > self.max_context:
             half = self.max_context // 2
             x = np.concatenate([x[: self.max_context - half], x[len(x) - half :]])
+        if thought and len(x) < self.max_context:
+            x = np.concatenate([x, self._thought(read.text, thought)[: self.max_context - len(x)]])
         return x
+
+    def _read_thought(self, query: str, thought: str) -> Vectors:
+        """Return a row per token of a thought, read behind its query; their places are counted down from 0."""
+        both = f"{query}\n{thought}"
+        read = ReadQuery(both, self.provider.tokens(both))
+        own = np.flatnonzero(read.tokens.starts > len(query))
+        flags = read.flags[own]
+        flags[:, PLACE] = -np.arange(1, len(own) + 1, dtype=np.float32) / 32
+        return self._row(read.vectors[own], flags)
 
     def _slot_flags(self, call: SlotInputs, read: ReadQuery, known: KnownSlots) -> Vectors:
         """Return what is known of slots without their candidates: the schema, the draft, what the query mentions."""

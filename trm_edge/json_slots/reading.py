@@ -19,6 +19,7 @@ from .wording import LEAD_OF, NEGATIONS, STOP_WORDS, stem, unit_of
 
 MAX_MENTION = 16  # tokens of a text that is looked for in the query
 BEFORE, BEHIND = 6, 2  # words of the clause that are looked at, beside a span
+PLACE = 5  # the column of ``ReadQuery.flags`` that says where a token is
 EDGES = 12  # columns of ``ReadQuery.edges``
 _ARTICLES = frozenset(("the", "a", "an", "my", "your", "our", "his", "her", "their", "its"))
 _BREAKS = frozenset(",;.!?") | {"and"}  # end a clause, as a number does
@@ -115,7 +116,7 @@ class ReadQuery:
         if read:
             self.flags[:, :4] = np.frombuffer(b"".join([word.flags for word in read]), np.uint8).reshape(-1, 4)
             self.flags[:, 4] = [True, *(word.ends for word in read[:-1])]
-            self.flags[:, 5] = np.arange(len(read), dtype=np.float32) / 32
+            self.flags[:, PLACE] = np.arange(len(read), dtype=np.float32) / 32
         self.at: dict[str, list[int]] = {}
         for place, word in enumerate(read):
             if word.stem is not None:

@@ -138,7 +138,9 @@ class Resolver:
         slots.bind("", None, self.featurizer)
         return slots
 
-    def resolve(self, tool: Any, query: str, draft: str | None = None, now: dt.datetime | None = None) -> ResolvedCall:
+    def resolve(
+        self, tool: Any, query: str, draft: str | None = None, now: dt.datetime | None = None, thought: str = ""
+    ) -> ResolvedCall:
         """Resolve the arguments of one tool.
 
         Parameters
@@ -151,10 +153,12 @@ class Resolver:
             The text of the arguments as a language model wrote them, if there is one.
         now
             What relative dates are relative to.
+        thought
+            A language model's short chain of thought about the query, for a head that was trained with some.
         """
         begun = time.perf_counter()
         slots = self._slots_of(tool)
-        inputs = slots.bind(query, draft, self.featurizer, now)
+        inputs = slots.bind(query, draft, self.featurizer, now, thought)
         chosen = self.choose(inputs)
         by_step = _decoded(inputs, chosen)
         last = inputs.abstain() if chosen.confidence < self.abstain_below else by_step[-1]
@@ -169,6 +173,7 @@ class Resolver:
         draft: Any = None,
         now: dt.datetime | None = None,
         rename: bool = False,
+        thought: str = "",
     ) -> ResolvedCall:
         """Choose a tool, unless the draft names one of them, and resolve its arguments.
 
@@ -185,9 +190,11 @@ class Resolver:
             What relative dates are relative to.
         rename
             Choose a tool also where the draft names one; arguments that it has for another one are not looked at.
+        thought
+            As ``resolve`` takes it.
         """
         begun = time.perf_counter()
-        check_call(query, None, now)
+        check_call(query, None, now, thought)
         compiled = [self._slots_of(tool) for tool in tools]
         by_name = {slots.tool.name: slots for slots in compiled}
         if len(by_name) < len(compiled):
@@ -196,12 +203,12 @@ class Resolver:
         if not compiled:
             return ResolvedCall(None, "unresolved", None, arguments or "", 1.0, ())
         if name in by_name and (not rename or len(by_name) == 1):
-            return replace(self.resolve(by_name[name], query, arguments, now), duration_us=_since(begun))
-        inputs = bind_tools([slots.tool for slots in compiled], query, self.featurizer)
+            return replace(self.resolve(by_name[name], query, arguments, now, thought), duration_us=_since(begun))
+        inputs = bind_tools([slots.tool for slots in compiled], query, self.featurizer, thought)
         chosen = self.choose(inputs, [list(by_name).index(name) if name in by_name else -1])
         names = [str(inputs.candidates[int(y[0])].value) for y in chosen.y]
         own = None if name in by_name and name != names[-1] else arguments
-        call = self.resolve(by_name[names[-1]], query, own, now)
+        call = self.resolve(by_name[names[-1]], query, own, now, thought)
         confidence = min(call.confidence, chosen.confidence)
         steps = [
             (name, json if name == names[-1] else None) for name, (_, json) in zip(names, call.by_step, strict=True)
@@ -283,12 +290,12 @@ def resolve_tool_call(
     return kept[key].resolve_tool_call(tools, query, draft, **arguments)
 
 
-def bind_tools(tools: Sequence[Tool], query: str, featurizer: Featurizer | None) -> SlotInputs:
+def bind_tools(tools: Sequence[Tool], query: str, featurizer: Featurizer | None, thought: str = "") -> SlotInputs:
     """Return the inputs of the choice of a tool: one slot, whose candidates are the tools."""
     slots, candidates = _tool_slot(tuple(tools))
     draft, y0 = Draft("", MISSING, False), np.full(1, -1, np.int32)
     slot_of = np.zeros(len(tools), np.int64)
-    inputs = SlotInputs(NO_TOOL, query, draft, slots, candidates, slot_of, y0)
+    inputs = SlotInputs(NO_TOOL, query, draft, slots, candidates, slot_of, y0, thought)
     return inputs if featurizer is None else inputs.with_features(featurizer)
 
 
