@@ -1,7 +1,9 @@
 """Slots of a tool call: what is offered, what comes back, and that this is valid whatever goes in."""
 
 import datetime as dt
+import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from jsonschema import Draft202012Validator
 
 from trm_edge import TrmError
 from trm_edge.errors import TrmInputError
+from trm_edge.json_slots.answer import MAX_TRIES
 from trm_edge.json_slots.calls import JsonSlots
 from trm_edge.json_slots.schema import MISSING, SchemaError
 from trm_edge.json_slots.slots import MAX_ELEMENTS
@@ -177,6 +180,18 @@ class TestDecode:
         assert bound.decode(best, logits).json == '{"b": 2, "a": 1}'  # a alone is not allowed; adding b costs least
         assert bound.decode(best).status == "abstained"  # without logits the draft, which is valid
 
+    def test_slots_that_are_not_to_blame_cost_no_tries(self):
+        names = [f"n{i}" for i in range(12)]
+        pair = {"type": "object", "properties": {"a": INTEGER, "b": INTEGER}, "required": ["a", "b"]}
+        bound = tool(pair=pair, **dict.fromkeys(names, INTEGER)).bind("1, 2, 3, 4")
+        logits = np.where(bound.mask, np.linspace(0, 1, bound.mask.shape[1]), -np.inf)  # the others are all near
+        a, b = (next(i for i, slot in enumerate(bound.slots) if slot.path == ("pair", name)) for name in "ab")
+        logits[a, np.flatnonzero(bound.mask[a])] += [0, 50, 0, 0, 0]  # 1; leaving it out costs 50
+        logits[b, np.flatnonzero(bound.mask[b])] += [60, 0, 0, 0, 0]  # left out; any number costs 60
+        found = json.loads(bound.decode(logits.argmax(axis=1), logits).json)
+        assert "pair" not in found
+        assert len(found) == len(names)
+
     @pytest.mark.parametrize(
         ("indices", "message"),
         [
@@ -219,6 +234,30 @@ queries = st.text("Paris 12 red, blue and 2024-02-29 a@b true", max_size=60)
 @given(roots, queries, st.data())
 def test_what_comes_back_is_valid_whatever_goes_in(schema, query, data):
     comes_back_valid(schema, query, data)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(roots, queries, st.integers(0, 2**32 - 1))
+def test_the_best_of_all_valid_joint_choices_is_found(schema, query, seed):
+    try:
+        bound = JsonSlots({"name": "f", "parameters": schema}).bind(query[:12])
+    except TrmError:
+        return
+    choices = [np.flatnonzero(row).tolist() or [-1] for row in bound.mask]
+    if math.prod(map(len, choices)) > MAX_TRIES:
+        return
+    valid = {}
+    for joint in itertools.product(*choices):
+        found = bound.decode(joint)
+        if found.status == "resolved":
+            valid[joint] = found.json
+    rng = np.random.default_rng(seed)
+    for _ in range(8):
+        logits = np.where(bound.mask, rng.standard_normal(bound.mask.shape), -np.inf)
+        padded = np.pad(logits, ((0, 0), (0, 1)))  # -1: a slot without candidates
+        found = bound.decode([max(own, key=row.__getitem__) for own, row in zip(choices, padded, strict=True)], logits)
+        sums = {joint: sum(row[j] for row, j in zip(padded, joint, strict=True)) for joint in valid}
+        assert found.json == (valid[max(sums, key=sums.get)] if valid else None)
 
 
 @pytest.mark.slow

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import pairwise, takewhile
 from typing import Any
 
 import numpy as np
 
 from .candidates import Candidate
-from .schema import MISSING, Missing, Object, Schema, violation
-from .slots import Draft, Path, Slot, at, has_elements
+from .schema import MISSING, Missing, Object, Path, Schema, violation
+from .slots import Draft, Slot, at, has_elements
 from .text import Json
 
 MAX_TRIES = 256  # joint choices that are looked at before the draft is taken, or nothing
 
 
-def joint_choices(
-    first: list[int], mask: np.ndarray[Any, np.dtype[np.bool_]], logits: np.ndarray[Any, Any] | None
-) -> Iterator[list[int]]:
-    """Yield the joint choice ``first``, then others by falling sum of ``logits [S, M]``, up to MAX_TRIES."""
-    yield first
+def best_choice(
+    first: list[int],
+    mask: np.ndarray[Any, np.dtype[np.bool_]],
+    logits: np.ndarray[Any, Any] | None,
+    conflict: Callable[[list[int]], Collection[int] | None],
+) -> list[int] | None:
+    """Return the joint choice ``first`` if it is valid, else the valid one with the largest sum of ``logits [S, M]``.
+
+    ``conflict`` says which slots of a choice have to change, at least one of them, for it to be valid; None where it
+    is. A choice is followed by those that are one rank worse in one of these slots, so that none is looked at which
+    would be wrong for the same reason. None where there is no valid one among MAX_TRIES, or without ``logits``.
+    """
+    if conflict(first) is None:
+        return first
     if logits is None:
-        return
+        return None
     scores = np.where(mask & ~np.isnan(logits), logits, -np.inf).astype(np.float64)
     orders = [
         [int(j) for j in np.argsort(-row, kind="stable") if allowed[j]]
@@ -35,17 +44,29 @@ def joint_choices(
     seen = {begin}
     for _ in range(MAX_TRIES):
         if not heap:
-            return
+            break
         loss, ranks = heapq.heappop(heap)
         choice = [order[rank] for order, rank in zip(orders, ranks, strict=True)]
-        if choice != first:
-            yield choice
-        for i, rank in enumerate(ranks):
+        slots = conflict(choice)
+        if slots is None:
+            return choice
+        for i in slots:
+            rank = ranks[i]
             after = (*ranks[:i], rank + 1, *ranks[i + 1 :])
             if rank + 1 < len(orders[i]) and after not in seen:
                 seen.add(after)
                 step = scores[i, orders[i][rank]] - scores[i, orders[i][rank + 1]]
                 heapq.heappush(heap, (loss + (float(step) if np.isfinite(step) else 1e9), after))
+    return None
+
+
+def concerned(path: Path, slots: Sequence[Slot]) -> list[int]:
+    """Return the slots of which one has to change where a value is wrong at ``path``.
+
+    They are those of that part; of an array of objects all, as those that are left out are not counted.
+    """
+    part = tuple(takewhile(lambda name: isinstance(name, str), path))
+    return [i for i, slot in enumerate(slots) if slot.path[: len(part)] == part]
 
 
 def assembled(

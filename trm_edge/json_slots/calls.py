@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TrmInputError
-from .answer import assembled, joint_choices
+from .answer import assembled, best_choice, concerned
 from .candidates import Candidate, candidates_of, key_of, operators_for
 from .features import Features, Featurizer
 from .operators import find_spans
@@ -197,11 +197,16 @@ class SlotInputs:
         shape = [len(self.slots), len(self.candidates)]
         if scores is not None and [*scores.shape] != shape:
             raise TrmInputError(f"logits: expected {shape}, got {list(scores.shape)}")
-        for choice in joint_choices(first, self.mask, scores):
-            value = assembled(self.tool.arguments, self.draft, self.slots, self.candidates, choice)
-            if violation(self.tool.arguments, value) is None:
-                return Resolved("resolved", dumps(value), self.draft.text)
-        return self.abstain()
+        choice = best_choice(first, self.mask, scores, self._conflict)
+        return self.abstain() if choice is None else Resolved("resolved", dumps(self._value(choice)), self.draft.text)
+
+    def _value(self, choice: Sequence[int]) -> Json:
+        return assembled(self.tool.arguments, self.draft, self.slots, self.candidates, choice)
+
+    def _conflict(self, choice: Sequence[int]) -> list[int] | None:
+        """Return the slots of which one has to change for a choice to be valid, or None where it is."""
+        wrong = violation(self.tool.arguments, self._value(choice))
+        return None if wrong is None else concerned(wrong.path, self.slots)
 
     def abstain(self) -> Resolved:
         """Return the draft if it is valid, else nothing, with status ``unresolved``."""

@@ -46,6 +46,7 @@ class Missing:
 
 
 MISSING = Missing()
+Path = tuple[str | int, ...]  # to a part of a value
 
 
 @dataclass(frozen=True)
@@ -244,8 +245,19 @@ def walk(schema: Schema) -> Iterator[Schema]:
 # ---- validation ------------------------------------------------------------------------------------------------------
 
 
-def violation(schema: Schema, value: Json, at: str = "") -> str | None:
-    """Return what is wrong with a value, by JSON pointer, or None where it is valid."""
+class Violation(NamedTuple):
+    """What is wrong with a value: the path of a part, what was expected there, and what it is."""
+
+    path: Path
+    expected: str
+    given: str
+
+    def __str__(self) -> str:
+        return f"{pointer_of(self.path) or '/'}: expected {self.expected}, got {self.given}"
+
+
+def violation(schema: Schema, value: Json, at: Path = ()) -> Violation | None:
+    """Return what is wrong with a value, or None where it is valid."""
     if value is None and takes_null(schema):
         return None
     if isinstance(schema, Object):
@@ -259,7 +271,9 @@ def violation(schema: Schema, value: Json, at: str = "") -> str | None:
         if fits == 1 or (fits > 1 and not schema.exactly_one):
             return None
         wanted = "one" if schema.exactly_one else "any"
-        return _wrong(at, f"{wanted} of {len(schema.alternatives)} alternatives", f"{_shown(value)}, which fits {fits}")
+        return Violation(
+            at, f"{wanted} of {len(schema.alternatives)} alternatives", f"{_shown(value)}, which fits {fits}"
+        )
     return _scalar_violation(schema, value, at)
 
 
@@ -268,72 +282,72 @@ def takes_null(schema: Schema) -> bool:
     return schema.nullable or (isinstance(schema, Scalar) and schema.type == "null")
 
 
-def _object_violation(schema: Object, value: Json, at: str) -> str | None:
+def _object_violation(schema: Object, value: Json, at: Path) -> Violation | None:
     if not isinstance(value, dict):
-        return _wrong(at, "an object", _shown(value))
+        return Violation(at, "an object", _shown(value))
     for name in sorted(schema.required - value.keys()):
-        return _wrong(at, f"the property {name!r}", "none")
+        return Violation(at, f"the property {name!r}", "none")
     for name, inner in value.items():
         known = schema.properties.get(name)
         if known is None and schema.closed:
-            return _wrong(at, f"only the properties {', '.join(schema.properties) or '(none)'}", repr(name))
-        wrong = violation(known, inner, f"{at}/{escaped(name)}") if known is not None else None
+            return Violation(at, f"only the properties {', '.join(schema.properties) or '(none)'}", repr(name))
+        wrong = violation(known, inner, (*at, name)) if known is not None else None
         if wrong is not None:
             return wrong
     most = math.inf if schema.max_properties is None else schema.max_properties
     if not schema.min_properties <= len(value) <= most:
-        return _wrong(at, f"{schema.min_properties} to {most} properties", str(len(value)))
+        return Violation(at, f"{schema.min_properties} to {most} properties", str(len(value)))
     for name, needed in schema.dependent_required.items():
         if name in value and not needed <= value.keys():
-            return _wrong(at, f"beside {name!r} also {sorted(needed - value.keys())}", "none")
+            return Violation(at, f"beside {name!r} also {sorted(needed - value.keys())}", "none")
     return None
 
 
-def _array_violation(schema: Array, value: Json, at: str) -> str | None:
+def _array_violation(schema: Array, value: Json, at: Path) -> Violation | None:
     if not isinstance(value, list):
-        return _wrong(at, "an array", _shown(value))
+        return Violation(at, "an array", _shown(value))
     most = math.inf if schema.max_items is None else schema.max_items
     if not schema.min_items <= len(value) <= most:
-        return _wrong(at, f"{schema.min_items} to {most} items", str(len(value)))
+        return Violation(at, f"{schema.min_items} to {most} items", str(len(value)))
     for index, item in enumerate(value):
-        wrong = violation(schema.items, item, f"{at}/{index}")
+        wrong = violation(schema.items, item, (*at, index))
         if wrong is not None:
             return wrong
         if schema.unique and any(same(item, other) for other in value[:index]):
-            return _wrong(f"{at}/{index}", "an item that did not come before", _shown(item))
+            return Violation((*at, index), "an item that did not come before", _shown(item))
     return None
 
 
-def _scalar_violation(schema: Scalar, value: Json, at: str, doubtful: bool = False) -> str | None:
+def _scalar_violation(schema: Scalar, value: Json, at: Path, doubtful: bool = False) -> Violation | None:
     """Return what is wrong; ``doubtful``: what only some validators would find wrong is not."""
     if not _has_type(value, schema.type):
-        return _wrong(at, f"a value of type {schema.type}", _shown(value))
+        return Violation(at, f"a value of type {schema.type}", _shown(value))
     if schema.options is not None and not any(same(value, option) for option in schema.options):
-        return _wrong(at, f"one of {[*schema.options]}", _shown(value))
+        return Violation(at, f"one of {[*schema.options]}", _shown(value))
     if isinstance(value, str):
         most = math.inf if schema.max_length is None else schema.max_length
         if not schema.min_length <= len(value) <= most:
-            return _wrong(at, f"{schema.min_length} to {most} characters", str(len(value)))
+            return Violation(at, f"{schema.min_length} to {most} characters", str(len(value)))
         if schema.format in FORMATS and not FORMATS[schema.format](value):
-            return _wrong(at, f"the format {schema.format}", _shown(value))
+            return Violation(at, f"the format {schema.format}", _shown(value))
     elif schema.type in ("number", "integer"):
         return _number_violation(schema, value, at, doubtful)
     return None
 
 
-def _number_violation(schema: Scalar, value: float, at: str, doubtful: bool) -> str | None:
+def _number_violation(schema: Scalar, value: float, at: Path, doubtful: bool) -> Violation | None:
     if schema.minimum is not None and value < schema.minimum:
-        return _wrong(at, f"at least {schema.minimum}", _shown(value))
+        return Violation(at, f"at least {schema.minimum}", _shown(value))
     if schema.maximum is not None and value > schema.maximum:
-        return _wrong(at, f"at most {schema.maximum}", _shown(value))
+        return Violation(at, f"at most {schema.maximum}", _shown(value))
     if schema.exclusive_minimum is not None and value <= schema.exclusive_minimum:
-        return _wrong(at, f"more than {schema.exclusive_minimum}", _shown(value))
+        return Violation(at, f"more than {schema.exclusive_minimum}", _shown(value))
     if schema.exclusive_maximum is not None and value >= schema.exclusive_maximum:
-        return _wrong(at, f"less than {schema.exclusive_maximum}", _shown(value))
+        return Violation(at, f"less than {schema.exclusive_maximum}", _shown(value))
     if schema.multiple_of is not None:
         seen = _multiple_seen(value, schema.multiple_of)
         if not (any(seen) if doubtful else all(seen)):
-            return _wrong(at, f"a multiple of {schema.multiple_of}", _shown(value))
+            return Violation(at, f"a multiple of {schema.multiple_of}", _shown(value))
     return None
 
 
@@ -354,10 +368,6 @@ def _has_type(value: Json, name: str) -> bool:
     return type_name(value) == name
 
 
-def _wrong(at: str, expected: str, given: str) -> str:
-    return f"{at or '/'}: expected {expected}, got {given}"
-
-
 def _shown(value: Json) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -365,6 +375,11 @@ def _shown(value: Json) -> str:
 
 def _kind(schema: Schema) -> str:
     return schema.type if isinstance(schema, Scalar) else type(schema).__name__.lower()
+
+
+def pointer_of(path: Path) -> str:
+    """Return a path as a JSON pointer."""
+    return "".join("/" + escaped(str(part)) for part in path)
 
 
 def escaped(name: str) -> str:

@@ -10,12 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from .schema import MISSING, Array, Missing, Object, Schema, escaped, violation
+from .schema import MISSING, Array, Missing, Object, Path, Schema, pointer_of, violation
 from .text import Json, JsonTextError, parse, parse_lenient
 
 MAX_ELEMENTS = 3  # of an array of objects that the draft does not have
-
-Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +30,7 @@ class Slot:
     @property
     def pointer(self) -> str:
         """Return the slot's JSON pointer."""
-        return "".join("/" + escaped(str(part)) for part in self.path)
+        return pointer_of(self.path)
 
 
 @dataclass(frozen=True)
