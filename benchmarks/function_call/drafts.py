@@ -37,8 +37,8 @@ from function_call.llm import (
 )
 from trm_edge.files import write_atomically
 from trm_edge.json_slots import JsonTextError, SchemaError, compile_tool
-from trm_edge.json_slots.schema import violation
 from trm_edge.json_slots.text import parse
+from trm_edge.json_slots.validation import violation
 
 FOLDER = Path(__file__).resolve().parent / "drafts"
 DRAWN = 300  # of live_multiple, whose tools all compile

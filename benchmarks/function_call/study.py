@@ -38,7 +38,7 @@ from function_call.llm import call_of
 from function_call.rules import grammar_and_rules, rules_only
 from trm_edge.files import write_atomically
 from trm_edge.json_slots import JsonSlots, Resolver, SchemaError
-from trm_edge.json_slots.schema import violation
+from trm_edge.json_slots.validation import violation
 
 STEPS = 8
 SHOWN = 2  # the step that tables show: as many as a head is trained for

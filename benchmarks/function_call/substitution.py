@@ -32,9 +32,10 @@ from function_call.replacements import (
 from function_call.values import Rng
 from trm_edge.json_slots import SchemaError, Tool, compile_tool
 from trm_edge.json_slots.operators import Span, find_spans
-from trm_edge.json_slots.schema import MISSING, Array, Choice, Object, Scalar, violation
+from trm_edge.json_slots.schema import MISSING, Array, Choice, Object, Scalar
 from trm_edge.json_slots.slots import read_json
 from trm_edge.json_slots.text import dumps
+from trm_edge.json_slots.validation import violation
 
 KEPT = 0.25  # share of the values that could be replaced and are not
 TRIES = 4

@@ -30,7 +30,8 @@ from function_call.phrases import opening, sentence, tail
 from function_call.pools import CLOSINGS, DISTRACTORS, GREETINGS
 from function_call.values import Drawn, Rng, draw
 from trm_edge.json_slots import JsonSlots, SchemaError, Tool, compile_tool
-from trm_edge.json_slots.schema import Array, Object, Schema, violation
+from trm_edge.json_slots.schema import Array, Object, Schema
+from trm_edge.json_slots.validation import violation
 
 SHARES = (0.0, 0.15, 0.3, 0.5, 0.8)  # of the optional properties, one of these for each query
 MAX_OPTIONAL = 4

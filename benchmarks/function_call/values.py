@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from function_call.kinds import kind_of, words_of
 from function_call.pools import POOLS
 from trm_edge.json_slots.operators import spellings
-from trm_edge.json_slots.schema import MISSING, Array, Choice, Scalar, Schema, violation
+from trm_edge.json_slots.schema import MISSING, Array, Choice, Scalar, Schema
+from trm_edge.json_slots.validation import violation
 
 Rng = random.Random
 

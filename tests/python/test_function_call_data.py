@@ -104,7 +104,7 @@ def test_synthetic_arguments_are_valid_and_said() -> None:
     from function_call.synthetic import is_held, synthetic
 
     from trm_edge.json_slots import compile_tool
-    from trm_edge.json_slots.schema import violation
+    from trm_edge.json_slots.validation import violation
 
     schema = compile_tool(FLIGHTS).arguments
     made = synthetic(FLIGHTS, 60)

@@ -13,7 +13,7 @@ from trm_edge import TrmError
 from trm_edge.errors import TrmUnsupportedError
 from trm_edge.json_slots import Featurizer, JsonSlots
 from trm_edge.json_slots.llama import LlamaStates, places
-from trm_edge.json_slots.schema import violation
+from trm_edge.json_slots.validation import violation
 
 pytestmark = pytest.mark.usefixtures("function_call")
 TABLE = {

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from trm_edge.json_slots import compile_tool
-from trm_edge.json_slots.schema import violation
+from trm_edge.json_slots.validation import violation
 
 for package in ("home_assistant_intents", "hassil"):
     pytest.importorskip(package, reason=f"the sentence templates need {package}")

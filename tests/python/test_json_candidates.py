@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 from json_cases import schemas
 
 from trm_edge.json_slots.candidates import SOURCES, Candidate, candidates_of, key_of, operators_for
+from trm_edge.json_slots.compilation import compile_arguments
 from trm_edge.json_slots.operators import MAX_TEXT, OPERATORS, Span, find_spans
-from trm_edge.json_slots.schema import MISSING, SchemaError, compile_arguments, violation, walk
+from trm_edge.json_slots.schema import MISSING, SchemaError, walk
 from trm_edge.json_slots.slots import Slot
+from trm_edge.json_slots.validation import violation
 
 
 def slot(schema, **parts):

@@ -9,18 +9,9 @@ from hypothesis import strategies as st
 from json_cases import json_values, plausible, roots, scalars
 from jsonschema import Draft202012Validator
 
-from trm_edge.json_slots.schema import (
-    MISSING,
-    Array,
-    Choice,
-    Object,
-    Scalar,
-    SchemaError,
-    compile_arguments,
-    compile_tool,
-    violation,
-    walk,
-)
+from trm_edge.json_slots.compilation import compile_arguments, compile_tool
+from trm_edge.json_slots.schema import MISSING, Array, Choice, Object, Scalar, SchemaError, walk
+from trm_edge.json_slots.validation import violation
 
 WEATHER = {
     "type": "object",

@@ -1,15 +1,16 @@
 """Tool calls behind a language model: a draft and a query become slots with candidates, choices become valid JSON.
 
-It reads from left to right: ``schema`` (a tool's JSON Schema, compiled) -> ``slots`` -> ``candidates`` (with what
-``operators`` read from the query) -> ``features`` (arrays, with the vectors of ``providers``) -> a head -> ``answer``
-(JSON). ``calls`` ties them together for one call.
+It reads from left to right: ``compilation`` (a tool's JSON Schema becomes a ``schema``) -> ``slots`` -> ``candidates``
+(with what ``operators`` read from the query) -> ``features`` (arrays, with the vectors of ``providers``) -> a head ->
+``answer`` (JSON, by ``validation`` valid). ``calls`` ties them together for one call.
 """
 
 from .calls import JsonSlots, Resolved, SlotInputs
+from .compilation import compile_tool
 from .features import Featurizer
 from .providers import ContextProvider, GivenStates, HashedNgrams, Tokens
 from .resolver import ResolvedCall, Resolver, resolve_tool_call
-from .schema import SchemaError, Tool, compile_tool
+from .schema import SchemaError, Tool
 from .text import JsonTextError
 
 __all__ = [

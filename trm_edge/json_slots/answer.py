@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from .candidates import Candidate
-from .schema import MISSING, Missing, Object, Path, Schema, violation
+from .schema import MISSING, Missing, Object, Path, Schema
 from .slots import Draft, Slot, at, has_elements
 from .text import Json
+from .validation import violation
 
 MAX_TRIES = 256  # joint choices that are looked at before the draft is taken, or nothing
 

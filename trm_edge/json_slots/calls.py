@@ -18,11 +18,13 @@ import numpy as np
 from ..errors import TrmInputError
 from .answer import assembled, best_choice, concerned
 from .candidates import Candidate, candidates_of, key_of, operators_for
+from .compilation import compile_tool
 from .features import Features, Featurizer
 from .operators import find_spans
-from .schema import MISSING, Missing, SchemaError, Tool, compile_tool, violation, walk
+from .schema import MISSING, Missing, SchemaError, Tool, walk
 from .slots import Draft, Slot, at, has_elements, read_draft, slots_of
 from .text import Json, dumps
+from .validation import violation
 
 MAX_SLOTS = 256
 

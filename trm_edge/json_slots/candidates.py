@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 from .coercion import JOINTS, NUMERAL, coerced, fold_of, number_of
 from .operators import OPERATORS, Operator, Span, Spans
 from .operators.words import OTHER_WORDS, singular
-from .schema import FORMATS, MISSING, Array, Choice, Missing, Named, Object, Scalar, Schema, takes_null, violation
+from .schema import MISSING, Array, Choice, Missing, Named, Object, Scalar, Schema, takes_null
 from .slots import Slot
 from .text import Json
+from .validation import FORMATS, violation
 
 SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span", "tool")
 MAX_ITEM_WORDS = 4  # of the one item of an array that is read from the query

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .schema import MISSING, Array, Choice, Scalar, Schema, violation
+from .schema import MISSING, Array, Choice, Scalar, Schema
 from .text import Json
+from .validation import violation
 
 NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
 JOINTS = re.compile(r"[\s_-]+")  # what joins the words of a name

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from .schema import MISSING, Array, Missing, Object, Path, Schema, pointer_of, violation
+from .schema import MISSING, Array, Missing, Object, Path, Schema, pointer_of
 from .text import Json, JsonTextError, parse, parse_lenient
+from .validation import violation
 
 MAX_ELEMENTS = 3  # of an array of objects that the draft does not have
 

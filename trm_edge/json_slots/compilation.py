@@ -1,0 +1,389 @@
+"""Compilation: a tool's JSON Schema becomes a ``schema``, once, and is refused where a part is not understood.
+
+Tools come as OpenAI's ``tools`` entries, MCP's, BFCL's (with its own type names) or pydantic models. Understood are:
+
+- objects, nested: ``properties``, ``required``, ``additionalProperties`` (true or false), ``minProperties``,
+  ``maxProperties``, ``dependentRequired``;
+- arrays of one schema: ``items``, ``minItems``, ``maxItems``, ``uniqueItems``;
+- strings, numbers, integers, booleans: ``enum``, ``const``, bounds, lengths, ``multipleOf``, ``format``;
+- null beside a type; ``anyOf`` and ``oneOf`` of one schema and null, or of scalars; ``allOf`` of one schema;
+- ``default``, and local ``$ref`` that do not recurse; ``examples`` of a string: names that a query may well mention.
+
+Everything else that could refuse a value is an error that names it by its JSON pointer: with a schema that is only half
+understood, an invalid call could pass for a valid one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from .schema import MISSING, Array, Choice, Object, Scalar, Schema, SchemaError, Tool, escaped
+from .text import MAX_DEPTH, Json, same
+from .validation import has_type, shown
+
+MAX_EXAMPLES = 1024  # of a string that are looked at
+MAX_NODES = 4096  # of a compiled schema, after $ref are filled in
+
+
+def compile_tool(tool: Any) -> Tool:
+    """Compile a tool given as OpenAI's ``tools`` entry, MCP's, BFCL's, or a pydantic model.
+
+    Raises
+    ------
+    SchemaError
+        Where it is none of these, or its schema has a part that is not supported.
+    """
+    model_schema = getattr(tool, "model_json_schema", None)
+    if callable(model_schema):
+        schema = model_schema()
+        name = getattr(tool, "__name__", None) or type(tool).__name__
+        description = schema.get("description", "") if isinstance(schema, dict) else ""
+        return Tool(name, description, compile_arguments(schema))
+    if not isinstance(tool, Mapping):
+        raise SchemaError(f"tool: expected an object or a pydantic model, got {type(tool).__name__}")
+    inner = tool.get("function", tool)
+    if not isinstance(inner, Mapping):
+        raise SchemaError(f"tool /function: expected an object, got {type(inner).__name__}")
+    name = inner.get("name")
+    if not isinstance(name, str) or not name:
+        raise SchemaError(f"tool /name: expected a name, got {name!r}")
+    description = inner.get("description") or ""
+    if not isinstance(description, str):
+        raise SchemaError(f"tool {name} /description: expected text, got {type(description).__name__}")
+    keys = [key for key in ("parameters", "inputSchema", "input_schema") if key in inner]
+    schema = inner[keys[0]] if keys else {"type": "object", "properties": {}}
+    try:
+        return Tool(name, description, compile_arguments(schema))
+    except SchemaError as error:
+        raise SchemaError(f"tool {name}: {error}") from None
+
+
+def compile_arguments(schema: Json) -> Object:
+    """Compile the JSON Schema of a tool's arguments, which must be an object's.
+
+    Raises
+    ------
+    SchemaError
+        With the JSON pointer of what is malformed or not supported.
+    """
+    schema = _as_json(schema)
+    compiled = _Compiler(schema).compile(schema, "", ())
+    if not isinstance(compiled, Object):
+        raise SchemaError(f"/: expected the schema of an object, got that of {_kind(compiled)}")
+    if compiled.nullable:
+        raise SchemaError("/: arguments are an object, and cannot be null")
+    return compiled
+
+
+def _as_json(schema: Json) -> Json:
+    """Return a schema as its JSON text would be read: no tuples, no NaN, nothing that could not be written."""
+    try:
+        return json.loads(json.dumps(schema, allow_nan=False))
+    except RecursionError:
+        raise SchemaError("/: the schema is too deep") from None
+    except (TypeError, ValueError) as error:
+        raise SchemaError(f"/: the schema is not JSON: {error}") from None
+
+
+def _kind(schema: Schema) -> str:
+    return schema.type if isinstance(schema, Scalar) else type(schema).__name__.lower()
+
+
+_TYPE_NAMES = {  # BFCL writes Python's and Java's names
+    **dict.fromkeys(("object", "dict", "hashmap"), "object"),
+    **dict.fromkeys(("array", "list", "tuple"), "array"),
+    **dict.fromkeys(("string", "str", "char"), "string"),
+    **dict.fromkeys(("integer", "int", "long"), "integer"),
+    **dict.fromkeys(("number", "float", "double"), "number"),
+    **dict.fromkeys(("boolean", "bool"), "boolean"),
+    "null": "null",
+}
+_REMARKS = {"title", "description", "examples", "example", "deprecated", "readOnly", "writeOnly"}
+_REMARKS |= {"$schema", "$id", "$comment", "$defs", "definitions", "strict"}
+_COMMON = _REMARKS | {"type", "default", "nullable", "enum", "const", "optional"}
+_NUMBERS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "format"}
+_KEYS = {
+    "object": {
+        *("properties", "required", "additionalProperties", "minProperties", "maxProperties", "dependentRequired"),
+        "propertyOrdering",
+    },
+    "array": {"items", "minItems", "maxItems", "uniqueItems"},
+    "string": {"minLength", "maxLength", "format"},
+    "integer": _NUMBERS,
+    "number": _NUMBERS,
+    "boolean": set(),
+    "null": set(),
+}
+
+
+class _Compiler:
+    """Compiles one document; ``root`` is where local references start."""
+
+    def __init__(self, root: Json) -> None:
+        self.root = root
+        self.nodes = 0
+
+    def compile(self, schema: Json, at: str, behind: tuple[str, ...]) -> Schema:
+        """Compile the schema at a pointer; ``behind`` are the references that led here."""
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise SchemaError(f"{at or '/'}: the schema has more than {MAX_NODES} parts")
+        if at.count("/") > 3 * MAX_DEPTH:
+            raise SchemaError(f"{at or '/'}: the schema is too deep")
+        if not isinstance(schema, dict):
+            raise SchemaError(f"{at or '/'}: expected an object, got {shown(schema)}")
+        if "$ref" in schema:
+            return self.reference(schema, at, behind)
+        for key in ("anyOf", "oneOf", "allOf"):
+            if key in schema:
+                return self.combined(schema, key, at, behind)
+        name, nullable = self.type_of(schema, at)
+        self.check_keys(schema, _COMMON | _KEYS[name], at)
+        common = {
+            "pointer": at or "/",
+            "description": _text(schema, "description", at),
+            "nullable": nullable,
+            "default": schema.get("default", MISSING),
+        }
+        if name == "object":
+            compiled: Schema = self.object(schema, at, behind, common)
+        elif name == "array":
+            compiled = self.array(schema, at, behind, common)
+        else:
+            compiled = self.scalar(schema, at, name, common)
+        if name in ("object", "array") and ("enum" in schema or "const" in schema):
+            raise SchemaError(f"{at}/{'enum' if 'enum' in schema else 'const'}: supported for scalars, not for {name}")
+        return compiled
+
+    def check_keys(self, schema: Mapping[str, Json], known: set[str], at: str) -> None:
+        for key in schema:
+            if key not in known and not key.startswith("x-"):
+                raise SchemaError(f"{at}/{escaped(key)}: not supported here")
+
+    def type_of(self, schema: Mapping[str, Json], at: str) -> tuple[str, bool]:
+        """Return the type's name in JSON Schema, and whether null is allowed beside it."""
+        given = schema.get("type", MISSING)
+        nullable = schema.get("nullable", False)
+        if not isinstance(nullable, bool):
+            raise SchemaError(f"{at}/nullable: expected true or false, got {shown(nullable)}")
+        if isinstance(given, list):
+            others = [name for name in given if name != "null"]
+            if len(others) > 1 or not given:
+                raise SchemaError(f"{at}/type: expected one type, or one and null, got {given}")
+            nullable = nullable or "null" in given
+            given = others[0] if others else "null"
+        if given is MISSING:
+            given = self.implied_type(schema, at)
+        if not isinstance(given, str) or given.lower() not in _TYPE_NAMES:
+            raise SchemaError(f"{at}/type: expected a type of JSON Schema, got {shown(given)}")
+        name = _TYPE_NAMES[given.lower()]
+        return name, nullable and name != "null"
+
+    def implied_type(self, schema: Mapping[str, Json], at: str) -> str:
+        """Return the type of a schema that names none: what its other parts say."""
+        if "properties" in schema:
+            return "object"
+        if "items" in schema:
+            return "array"
+        options = schema.get("enum", [schema["const"]] if "const" in schema else None)
+        if isinstance(options, list):
+            names = {_scalar_name(option) for option in options if option is not None}
+            if names == {"integer", "number"}:
+                names = {"number"}
+            if len(names) == 1 and None not in names:
+                return str(names.pop())
+            if not names and options:
+                return "null"
+        raise SchemaError(f"{at or '/'}: expected a type")
+
+    def reference(self, schema: Mapping[str, Json], at: str, behind: tuple[str, ...]) -> Schema:
+        target = schema["$ref"]
+        self.check_keys(schema, _REMARKS | {"$ref", "default"}, at)
+        if not isinstance(target, str) or not target.startswith("#"):
+            raise SchemaError(f"{at}/$ref: expected a local reference, got {shown(target)}")
+        if target in behind:
+            raise SchemaError(f"{at}/$ref: {target} refers to itself")
+        if len(behind) >= MAX_DEPTH:
+            raise SchemaError(f"{at}/$ref: more than {MAX_DEPTH} references lead here")
+        found: Json = self.root
+        for part in target[1:].split("/")[1:]:
+            part = part.replace("~1", "/").replace("~0", "~")
+            if isinstance(found, dict) and part in found:
+                found = found[part]
+            elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
+                found = found[int(part)]
+            else:
+                raise SchemaError(f"{at}/$ref: there is no {target}")
+        return _beside(self.compile(found, at, (*behind, target)), schema, at)
+
+    def combined(self, schema: Mapping[str, Json], key: str, at: str, behind: tuple[str, ...]) -> Schema:
+        self.check_keys(schema, _REMARKS | {key, "default", "nullable"}, at)
+        parts = schema[key]
+        if not isinstance(parts, list) or not parts:
+            raise SchemaError(f"{at}/{key}: expected a list of schemas, got {shown(parts)}")
+        compiled = [self.compile(part, f"{at}/{key}/{i}", behind) for i, part in enumerate(parts)]
+        if key == "allOf":
+            if len(compiled) > 1:
+                raise SchemaError(f"{at}/allOf: supported with one schema, got {len(compiled)}")
+            return _beside(compiled[0], schema, at)
+        others = [one for one in compiled if not (isinstance(one, Scalar) and one.type == "null")]
+        nulls = sum(one.nullable for one in others) + len(compiled) - len(others)
+        if key == "oneOf" and nulls > 1:
+            raise SchemaError(f"{at}/oneOf: null fits {nulls} alternatives, so it could not be told apart")
+        if not others:
+            return _beside(compiled[0], schema, at)
+        if len(others) == 1:
+            return _beside(replace(others[0], nullable=nulls > 0), schema, at)
+        scalars = []
+        for i, one in enumerate(others):
+            if isinstance(one, (Array, Object)):
+                raise SchemaError(f"{at}/{key}/{i}: several alternatives are supported for scalars only")
+            if isinstance(one, Choice):
+                raise SchemaError(f"{at}/{key}/{i}: alternatives within alternatives are not supported")
+            scalars.append(replace(one, nullable=False))
+        return _beside(Choice(at, tuple(scalars), key == "oneOf", nullable=nulls > 0), schema, at)
+
+    def object(self, schema: Mapping[str, Json], at: str, behind: tuple[str, ...], common: dict[str, Any]) -> Object:
+        properties = schema.get("properties", {})
+        if not isinstance(properties, dict):
+            raise SchemaError(f"{at}/properties: expected an object, got {shown(properties)}")
+        compiled = {
+            name: self.compile(inner, f"{at}/properties/{escaped(name)}", behind) for name, inner in properties.items()
+        }
+        required = _names(schema.get("required", []), f"{at}/required")
+        extra = schema.get("additionalProperties", True)
+        if isinstance(extra, dict) and extra:
+            raise SchemaError(f"{at}/additionalProperties: a schema for other names is not supported")
+        if not isinstance(extra, (bool, dict)):
+            raise SchemaError(f"{at}/additionalProperties: expected true or false, got {shown(extra)}")
+        dependent = schema.get("dependentRequired", {})
+        if not isinstance(dependent, dict):
+            raise SchemaError(f"{at}/dependentRequired: expected an object, got {shown(dependent)}")
+        for name in sorted(required - compiled.keys()):
+            raise SchemaError(f"{at}/required: {name!r} is no property")
+        return Object(
+            properties=compiled,
+            required=required,
+            closed=extra is False,
+            min_properties=_count(schema, "minProperties", at) or 0,
+            max_properties=_count(schema, "maxProperties", at),
+            dependent_required={
+                name: _names(names, f"{at}/dependentRequired/{escaped(name)}") for name, names in dependent.items()
+            },
+            **common,
+        )
+
+    def array(self, schema: Mapping[str, Json], at: str, behind: tuple[str, ...], common: dict[str, Any]) -> Array:
+        if "items" not in schema:
+            raise SchemaError(f"{at or '/'}: expected items, the schema of the array's elements")
+        unique = schema.get("uniqueItems", False)
+        if not isinstance(unique, bool):
+            raise SchemaError(f"{at}/uniqueItems: expected true or false, got {shown(unique)}")
+        return Array(
+            items=self.compile(schema["items"], f"{at}/items", behind),
+            min_items=_count(schema, "minItems", at) or 0,
+            max_items=_count(schema, "maxItems", at),
+            unique=unique,
+            **common,
+        )
+
+    def scalar(self, schema: Mapping[str, Json], at: str, name: str, common: dict[str, Any]) -> Scalar:
+        options = None
+        for key in ("enum", "const"):
+            if key not in schema:
+                continue
+            values = [schema[key]] if key == "const" else schema[key]
+            if not isinstance(values, list) or not values:
+                raise SchemaError(f"{at}/{key}: expected a list of values, got {shown(values)}")
+            if any(isinstance(value, (list, dict)) for value in values):
+                raise SchemaError(f"{at}/{key}: supported for scalars only")
+            kept = values if options is None else [v for v in values if any(same(v, o) for o in options)]
+            options = [v for v in kept if has_type(v, name) or (v is None and common["nullable"])]
+            if not options:
+                raise SchemaError(f"{at}/{key}: no value of type {name} is left")
+        if options is not None and common["nullable"]:
+            common["nullable"] = any(option is None for option in options)
+            options = [option for option in options if option is not None]
+        if options == [] and common["nullable"]:
+            return Scalar(type="null", **{**common, "nullable": False})
+        form = schema.get("format")
+        if form is not None and not isinstance(form, str):
+            raise SchemaError(f"{at}/format: expected a name, got {shown(form)}")
+        return Scalar(
+            type=name,
+            options=None if options is None else tuple(options),
+            minimum=_number(schema, "minimum", at),
+            maximum=_number(schema, "maximum", at),
+            exclusive_minimum=_number(schema, "exclusiveMinimum", at),
+            exclusive_maximum=_number(schema, "exclusiveMaximum", at),
+            multiple_of=_number(schema, "multipleOf", at),
+            min_length=_count(schema, "minLength", at) or 0,
+            max_length=_count(schema, "maxLength", at),
+            format=form,
+            examples=_examples(schema, name),
+            **common,
+        )
+
+
+def _examples(schema: Mapping[str, Json], name: str) -> tuple[str, ...]:
+    """Return the texts among a string's examples; an annotation is never an error."""
+    given = schema.get("examples")
+    if name != "string" or not isinstance(given, list):
+        return ()
+    return tuple(dict.fromkeys(one for one in given[:MAX_EXAMPLES] if isinstance(one, str) and one))
+
+
+def _beside(compiled: Schema, schema: Mapping[str, Json], at: str) -> Schema:
+    """Return what a reference or alternatives compile to, with the description and default that stand beside them."""
+    return replace(
+        compiled,
+        pointer=at or "/",
+        description=_text(schema, "description", at) or compiled.description,
+        default=schema.get("default", compiled.default),
+        nullable=compiled.nullable or schema.get("nullable") is True,
+    )
+
+
+def _scalar_name(value: Json) -> str | None:
+    for name in ("boolean", "integer", "number", "string"):
+        if has_type(value, name):
+            return name
+    return None
+
+
+def _text(schema: Mapping[str, Json], key: str, at: str) -> str:
+    value = schema.get(key) or ""
+    if not isinstance(value, str):
+        raise SchemaError(f"{at}/{key}: expected text, got {shown(value)}")
+    return value
+
+
+def _names(value: Json, at: str) -> frozenset[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise SchemaError(f"{at}: expected a list of names, got {shown(value)}")
+    return frozenset(value)
+
+
+def _count(schema: Mapping[str, Json], key: str, at: str) -> int | None:
+    value = schema.get(key)
+    if value is None:
+        return None
+    if not has_type(value, "integer") or value < 0:
+        raise SchemaError(f"{at}/{key}: expected a whole number from 0, got {shown(value)}")
+    return int(value)
+
+
+def _number(schema: Mapping[str, Json], key: str, at: str) -> float | None:
+    value = schema.get(key)
+    if value is None:
+        return None
+    if not has_type(value, "number") or not math.isfinite(value) or (key == "multipleOf" and not value > 0):
+        raise SchemaError(
+            f"{at}/{key}: expected a {'positive ' if key == 'multipleOf' else ''}number, got {shown(value)}"
+        )
+    number: float = value
+    return number

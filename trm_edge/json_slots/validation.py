@@ -1,0 +1,200 @@
+"""Validation: whether a value is one that a schema allows, and if not, where and why."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import math
+import re
+import uuid
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from .schema import Array, Choice, Object, Path, Scalar, Schema, pointer_of, takes_null
+from .text import Json, same, type_name
+
+
+class Violation(NamedTuple):
+    """What is wrong with a value: the path of a part, what was expected there, and what it is."""
+
+    path: Path
+    expected: str
+    given: str
+
+    def __str__(self) -> str:
+        return f"{pointer_of(self.path) or '/'}: expected {self.expected}, got {self.given}"
+
+
+def violation(schema: Schema, value: Json, at: Path = ()) -> Violation | None:
+    """Return what is wrong with a value, or None where it is valid."""
+    if value is None and takes_null(schema):
+        return None
+    if isinstance(schema, Object):
+        return _object_violation(schema, value, at)
+    if isinstance(schema, Array):
+        return _array_violation(schema, value, at)
+    if isinstance(schema, Choice):
+        fits = sum(violation(one, value, at) is None for one in schema.alternatives)
+        if fits and schema.exactly_one:  # then no other may fit, not even in doubt
+            fits = sum(_scalar_violation(one, value, at, doubtful=True) is None for one in schema.alternatives)
+        if fits == 1 or (fits > 1 and not schema.exactly_one):
+            return None
+        wanted = f"{'one' if schema.exactly_one else 'any'} of {len(schema.alternatives)} alternatives"
+        return Violation(at, wanted, f"{shown(value)}, which fits {fits}")
+    return _scalar_violation(schema, value, at)
+
+
+def _object_violation(schema: Object, value: Json, at: Path) -> Violation | None:
+    if not isinstance(value, dict):
+        return Violation(at, "an object", shown(value))
+    for name in sorted(schema.required - value.keys()):
+        return Violation(at, f"the property {name!r}", "none")
+    for name, inner in value.items():
+        known = schema.properties.get(name)
+        if known is None and schema.closed:
+            return Violation(at, f"only the properties {', '.join(schema.properties) or '(none)'}", repr(name))
+        wrong = violation(known, inner, (*at, name)) if known is not None else None
+        if wrong is not None:
+            return wrong
+    most = math.inf if schema.max_properties is None else schema.max_properties
+    if not schema.min_properties <= len(value) <= most:
+        return Violation(at, f"{schema.min_properties} to {most} properties", str(len(value)))
+    for name, needed in schema.dependent_required.items():
+        if name in value and not needed <= value.keys():
+            return Violation(at, f"beside {name!r} also {sorted(needed - value.keys())}", "none")
+    return None
+
+
+def _array_violation(schema: Array, value: Json, at: Path) -> Violation | None:
+    if not isinstance(value, list):
+        return Violation(at, "an array", shown(value))
+    most = math.inf if schema.max_items is None else schema.max_items
+    if not schema.min_items <= len(value) <= most:
+        return Violation(at, f"{schema.min_items} to {most} items", str(len(value)))
+    for index, item in enumerate(value):
+        wrong = violation(schema.items, item, (*at, index))
+        if wrong is not None:
+            return wrong
+        if schema.unique and any(same(item, other) for other in value[:index]):
+            return Violation((*at, index), "an item that did not come before", shown(item))
+    return None
+
+
+def _scalar_violation(schema: Scalar, value: Json, at: Path, doubtful: bool = False) -> Violation | None:
+    """Return what is wrong; ``doubtful``: what only some validators would find wrong is not."""
+    if not has_type(value, schema.type):
+        return Violation(at, f"a value of type {schema.type}", shown(value))
+    if schema.options is not None and not any(same(value, option) for option in schema.options):
+        return Violation(at, f"one of {[*schema.options]}", shown(value))
+    if isinstance(value, str):
+        most = math.inf if schema.max_length is None else schema.max_length
+        if not schema.min_length <= len(value) <= most:
+            return Violation(at, f"{schema.min_length} to {most} characters", str(len(value)))
+        if schema.format in FORMATS and not FORMATS[schema.format](value):
+            return Violation(at, f"the format {schema.format}", shown(value))
+    elif schema.type in ("number", "integer"):
+        return _number_violation(schema, value, at, doubtful)
+    return None
+
+
+def _number_violation(schema: Scalar, value: float, at: Path, doubtful: bool) -> Violation | None:
+    if schema.minimum is not None and value < schema.minimum:
+        return Violation(at, f"at least {schema.minimum}", shown(value))
+    if schema.maximum is not None and value > schema.maximum:
+        return Violation(at, f"at most {schema.maximum}", shown(value))
+    if schema.exclusive_minimum is not None and value <= schema.exclusive_minimum:
+        return Violation(at, f"more than {schema.exclusive_minimum}", shown(value))
+    if schema.exclusive_maximum is not None and value >= schema.exclusive_maximum:
+        return Violation(at, f"less than {schema.exclusive_maximum}", shown(value))
+    if schema.multiple_of is not None:
+        seen = _multiple_seen(value, schema.multiple_of)
+        if not (any(seen) if doubtful else all(seen)):
+            return Violation(at, f"a multiple of {schema.multiple_of}", shown(value))
+    return None
+
+
+def _multiple_seen(value: float, of: float) -> tuple[bool, ...]:
+    """Whether it is a multiple by each way to look: as decimals are written, and as Python's numbers divide."""
+    written = (Fraction(repr(value)) / Fraction(repr(of))).denominator == 1
+    try:
+        return written, value % of == 0 if isinstance(of, int) else (value / of).is_integer()
+    except OverflowError:  # an integer beyond float64: some see it so, some otherwise
+        return True, False
+
+
+def has_type(value: Json, name: str) -> bool:
+    """Return whether a value is of a type of JSON Schema; 1.0 is an integer, true is none."""
+    if isinstance(value, bool):
+        return name == "boolean"
+    if name == "integer":
+        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return type_name(value) == name
+
+
+def shown(value: Json) -> str:
+    """Return a value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# ---- formats ---------------------------------------------------------------------------------------------------------
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.A)
+_TIME = re.compile(r"(\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[zZ]|[+-](\d\d):(\d\d))", re.A)
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return _DATE.fullmatch(text) is not None and bool(datetime.date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def _is_time(text: str) -> bool:
+    """RFC 3339's full-time; a leap second only where it ends a day in UTC."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return False
+    hour, minute, second = (int(part) for part in match.groups()[:3])
+    ahead = [int(part or 0) for part in match.groups()[3:]]
+    if hour > 23 or minute > 59 or ahead[0] > 23 or ahead[1] > 59:
+        return False
+    if second < 60:
+        return True
+    sign = -1 if "-" in text else 1
+    return second == 60 and (hour * 60 + minute - sign * (ahead[0] * 60 + ahead[1])) % 1440 == 1439
+
+
+def _is_date_time(text: str) -> bool:
+    return text[10:11] in ("T", "t") and _is_date(text[:10]) and _is_time(text[11:])
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def _is_address(version: int) -> Any:
+    def check(text: str) -> bool:
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        return address.version == version and "%" not in text
+
+    return check
+
+
+FORMATS = {
+    "date": _is_date,
+    "time": _is_time,
+    "date-time": _is_date_time,
+    "email": lambda text: _EMAIL.fullmatch(text) is not None,
+    "uuid": _is_uuid,
+    "ipv4": _is_address(4),
+    "ipv6": _is_address(6),
+}
+"""Formats that are checked. Others are remarks, as JSON Schema has it: ``int32``, ``password``, ``uri``."""
