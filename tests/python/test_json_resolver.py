@@ -13,6 +13,7 @@ from models import make_bundle
 from trm_edge.bundle import bundle_bytes
 from trm_edge.errors import TrmInputError
 from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots
+from trm_edge.json_slots.joint import joint_choices
 from trm_edge.json_slots.resolver import Resolver, bind_tools, read_call, resolve_tool_call
 from trm_edge.json_slots.schema import SchemaError
 
@@ -77,6 +78,16 @@ class TestResolve:
     def test_the_same_call_gives_the_same_answer(self, resolver):
         first = resolver.resolve(LIGHT, "den 40", '{"room": "attic"}')
         assert resolver.clone().resolve(JsonSlots(LIGHT), "den 40", '{"room": "attic"}') == first
+
+    def test_slots_choose_together_or_each_by_itself(self):
+        together, alone = make_resolver(), make_resolver(joint=False)
+        inputs = JsonSlots(LIGHT).bind("den 40 or 7, red", None, together.featurizer)
+        mine = alone.choose(inputs)
+        assert np.array_equal(mine.y, np.where(np.isnan(mine.logits), -np.inf, mine.logits).argmax(axis=2))
+        joint = joint_choices(inputs, mine.logits, np.full(len(inputs.slots), -1, np.int32))
+        assert np.array_equal(together.choose(inputs).y, joint)
+        assert not np.array_equal(joint, mine.y)
+        assert alone.clone().joint is False
 
     def test_a_thought_reaches_the_head(self, resolver):
         plain = resolver.resolve(LIGHT, "den 40")

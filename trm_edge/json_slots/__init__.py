@@ -2,7 +2,7 @@
 
 It reads from left to right: ``compilation`` (a tool's JSON Schema becomes a ``schema``) -> ``slots`` -> ``candidates``
 (with what ``operators`` read from the query) -> ``features`` (arrays, with the vectors of ``providers``) -> a head ->
-``answer`` (JSON, by ``validation`` valid). ``calls`` ties them together for one call.
+``joint`` (what slots choose together) -> ``answer`` (JSON, by ``validation`` valid). ``calls`` ties one call together.
 """
 
 from .calls import JsonSlots, Resolved, SlotInputs

@@ -28,6 +28,7 @@ from ..refiner import Refiner, load, thread_refiner
 from .calls import JsonSlots, Resolved, SlotInputs, check_call
 from .candidates import Candidate
 from .features import Featurizer, featurizer_for
+from .joint import joint_choices
 from .providers import ContextProvider
 from .schema import MISSING, Object, Scalar, SchemaError, Tool
 from .slots import Draft, Slot, read_json
@@ -73,7 +74,7 @@ class ResolvedCall:
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """What a head chose: ``y [K, S]`` and ``logits [K, S, M]`` after each step, and the confidence of the last."""
+    """What was chosen after each step, ``y [K, S]``, by ``logits [K, S, M]``; the head's confidence after the last."""
 
     y: np.ndarray[Any, np.dtype[np.int32]]
     logits: Logits
@@ -96,6 +97,9 @@ class Resolver:
     draft_bonus
         What is added to the logits of the draft's choices, 0 or more: how much better (by its logarithm) another one
         must be to be taken.
+    joint
+        Whether slots are chosen together, so that they share no words and leave none that stand out (``joint.py``), or
+        each by itself.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Resolver:
         steps: int = STEPS,
         abstain_below: float = 0.0,
         draft_bonus: float = 1.0,
+        joint: bool = True,
     ) -> None:
         self.refiner = head if isinstance(head, Refiner) else load(head)
         spec = self.refiner.spec
@@ -115,7 +120,7 @@ class Resolver:
             raise TrmInputError(f"steps: expected 1..64, got {steps}")
         if not 0 <= draft_bonus < math.inf:
             raise TrmInputError(f"draft_bonus: expected 0 or more, got {draft_bonus}")
-        self.steps, self.abstain_below, self.draft_bonus = steps, abstain_below, draft_bonus
+        self.steps, self.abstain_below, self.draft_bonus, self.joint = steps, abstain_below, draft_bonus, joint
         self.featurizer = featurizer_for(spec, provider)
         self._compiled = lru_cache(maxsize=KEPT_TOOLS)(lambda text: JsonSlots(json.loads(text)))
 
@@ -127,6 +132,7 @@ class Resolver:
             steps=self.steps,
             abstain_below=self.abstain_below,
             draft_bonus=self.draft_bonus,
+            joint=self.joint,
         )
 
     def compile(self, tool: Any) -> JsonSlots:
@@ -259,6 +265,8 @@ class Resolver:
             rows = np.flatnonzero(favoured >= 0)
             logits[:, rows, favoured[rows]] += self.draft_bonus
             y[:, rows] = logits[:, rows].argmax(axis=2)
+        if self.joint and count > 0:
+            y = joint_choices(inputs, logits, favoured)
         return Choices(y, logits, confidence)
 
 

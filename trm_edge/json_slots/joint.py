@@ -1,0 +1,171 @@
+"""Joint choices: what the slots of a call choose together, where each by itself would take what is likeliest.
+
+Two slots seldom mean the same words of a query, and what stands out in it (a number, a quotation, a name) is seldom
+meant for none. So a joint choice is worth the sum of its logits, less ``SHARED`` for every two slots that take words
+which the query has only once, and less ``UNUSED`` for what stands out and no slot takes. From the likeliest choices on,
+the best change of one slot is made for as long as there is one that is worth it. What a draft has and is likeliest
+stays, so that a right draft is not made wrong here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .calls import SlotInputs
+
+SHARED = 6.0  # logits
+UNUSED = (  # logits, and how it is written
+    (2.0, re.compile(r"(?<![A-Za-z0-9.])\d(?:[\d,.]*\d)?(?![A-Za-z])")),  # a number
+    (2.0, re.compile(r"(?<!\w)(['\"])(?:(?!\1)[^\n]){1,80}\1(?!\w)")),  # a quotation
+    (1.0, re.compile(r"(?<=[a-z,;:] )[A-Z][\w'-]+(?: (?:of |the |de )?[A-Z][\w'-]+)*")),  # a name
+)
+MAX_CHANGES = 8
+MAX_MARKS = 16  # of what stands out in a query
+
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+Choice = np.ndarray[Any, np.dtype[np.int32]]
+Logits = np.ndarray[Any, np.dtype[np.float32]]
+Place = tuple[int, int]  # the characters of a query from, to
+
+
+class Taken(NamedTuple):
+    """The words of a query that a candidate takes: where they are, -1 where others may take them too, and its marks."""
+
+    start: int
+    end: int
+    marks: int  # a bit for each of what stands out that is among them
+
+
+NOTHING = Taken(-1, -1, 0)
+
+
+def joint_choices(inputs: SlotInputs, logits: Logits, drafted: Choice) -> Choice:
+    """Return [K, S] what slots choose together after each step, by ``logits [K, S, M]``; -1 where there is nothing.
+
+    ``drafted`` [S] are the candidates of a draft, which stay where they are the likeliest; -1 for none.
+    """
+    slots = _Slots(inputs)
+    own = logits[:, inputs.slot_of, np.arange(len(inputs.candidates))]  # a candidate is one slot's only
+    found = [slots.settled(np.where(np.isnan(after), -np.inf, after), drafted.tolist()) for after in own]
+    return np.array(found, np.int32)
+
+
+class _Slots:
+    """The slots of a call with their candidates, and the words of the query that these take."""
+
+    def __init__(self, inputs: SlotInputs) -> None:
+        self.query, self.candidates, self.slot_of = inputs.query, inputs.candidates, inputs.slot_of
+        lowered = inputs.query.lower()
+        self.lowered = lowered if len(lowered) == len(self.query) else self.query
+        ends = np.cumsum(np.bincount(inputs.slot_of, minlength=len(inputs.slots))).tolist()
+        self.own = list(zip([0, *ends], ends, strict=False))
+        self.starts = np.array([one.start for one in self.candidates])
+        self.ends = np.array([one.end for one in self.candidates])
+        marks = [(match.span(), cost) for cost, mark in UNUSED for match in mark.finditer(self.query)][:MAX_MARKS]
+        self.marks, self.costs = [mark for mark, _ in marks], [cost for _, cost in marks]
+        self._taken: dict[int, Taken] = {-1: NOTHING}
+        self._takers: dict[int, list[tuple[int, Indices]]] = {}
+
+    def settled(self, logits: Logits, drafted: Sequence[int]) -> list[int]:
+        """Return per slot its choice after the last change that is worth it, by ``logits [M]``."""
+        chosen = [begin + int(logits[begin:end].argmax()) if begin < end else -1 for begin, end in self.own]
+        stays = [j >= 0 and j == draft for j, draft in zip(chosen, drafted, strict=True)]
+        taken = [self.taken(j) for j in chosen]
+        for _ in range(MAX_CHANGES):
+            sharing = [self.sharers(taken, slot, one) for slot, one in enumerate(taken)]
+            used = _union(taken)
+            unused = self.unused(used)
+            most, best = 0.0, None
+            for slot, j in self.changes(taken, sharing, logits):
+                new = self.taken(j)
+                gain = float(logits[j] - logits[chosen[slot]]) + SHARED * sharing[slot] + unused
+                if stays[slot] or gain - self.unused(used | new.marks) <= most:
+                    continue  # not worth it even if it is all gain
+                others = [*taken[:slot], *taken[slot + 1 :]]
+                gain -= SHARED * self.sharers(taken, slot, new) + self.unused(_union(others) | new.marks)
+                if gain > most:
+                    most, best = gain, (slot, j)
+            if best is None:
+                break
+            slot, j = best
+            chosen[slot], taken[slot] = j, self.taken(j)
+        return chosen
+
+    def sharers(self, taken: Sequence[Taken], slot: int, own: Taken) -> int:
+        """Return how many other slots take words that a slot takes, where the query has them only once."""
+        start, end, _ = own
+        if end < 0:
+            return 0
+        return sum(start < its[1] and its[0] < end for other, its in enumerate(taken) if other != slot)
+
+    def changes(self, taken: Sequence[Taken], sharing: Sequence[int], logits: Logits) -> Iterator[tuple[int, int]]:
+        """Yield changes of one slot that may be worth it, as (slot, candidate).
+
+        Of slots that share words, each takes others or none; what is unused, any slot takes.
+        """
+        for slot in (slot for slot, others in enumerate(sharing) if others):
+            begin, end = self.own[slot]
+            free = np.ones(end - begin, bool)
+            for other, its in enumerate(taken):
+                if other != slot and its.end > 0:
+                    free &= (self.starts[begin:end] >= its.end) | (self.ends[begin:end] <= its.start)
+            if free.any():
+                yield slot, begin + int(np.where(free, logits[begin:end], -np.inf).argmax())
+        used = _union(taken)
+        for number in range(len(self.marks)):
+            if not used >> number & 1:
+                for slot, several in self.takers(number):
+                    yield slot, int(several[logits[several].argmax()])
+
+    def unused(self, used: int) -> float:
+        """Return what the marks cost that are not used."""
+        return sum(cost for number, cost in enumerate(self.costs) if not used >> number & 1)
+
+    def takers(self, mark: int) -> list[tuple[int, Indices]]:
+        """Return the candidates that were read from words of a mark, by slot."""
+        if mark not in self._takers:
+            start, end = self.marks[mark]
+            found = np.flatnonzero((self.starts >= 0) & (self.starts < end) & (self.ends > start))
+            owners = self.slot_of[found]
+            self._takers[mark] = [(slot, found[owners == slot]) for slot in np.unique(owners).tolist()]
+        return self._takers[mark]
+
+    def taken(self, candidate: int) -> Taken:
+        """Return the words that a candidate was read from, or where its value stands; nothing for -1."""
+        if candidate not in self._taken:
+            place = self._place(candidate)
+            self._taken[candidate] = NOTHING if place is None else self._words(*place)
+        return self._taken[candidate]
+
+    def _words(self, start: int, end: int) -> Taken:
+        marks = sum(1 << number for number, mark in enumerate(self.marks) if mark[0] < end and start < mark[1])
+        once = self.query.count(self.query[start:end]) == 1
+        return Taken(start, end, marks) if once else Taken(-1, -1, marks)
+
+    def _place(self, candidate: int) -> Place | None:
+        value, _, _, start, end, *_ = self.candidates[candidate]
+        if start >= 0:
+            return start, end
+        if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+            return None
+        text = str(value).removesuffix(".0").replace("_", " ").lower()
+        at = self.lowered.find(text) if text else -1
+        while at >= 0:
+            around = self.query[at - 1 : at] if at else "", self.query[at + len(text) : at + len(text) + 1]
+            if not any(map(str.isalnum, around)):
+                return at, at + len(text)
+            at = self.lowered.find(text, at + 1)
+        return None
+
+
+def _union(taken: Iterable[Taken]) -> int:
+    """Return the marks that are among the words of any."""
+    marks = 0
+    for one in taken:
+        marks |= one.marks
+    return marks
