@@ -42,7 +42,16 @@ from trm_edge.json_slots.validation import violation
 
 STEPS = 8
 SHOWN = 2  # the step that tables show: as many as a head is trained for
-ARMS = ("oracle", "rules", "head", "grammar", "grammar + rules", "grammar + head", "grammar + head, renamed")
+MODEL_ARMS = ("direct", "grammar", "cot", "vote")  # of the language model alone
+ARMS = ("oracle", "rules", "head", *MODEL_ARMS, "grammar + rules", "grammar + head", "grammar + head, renamed")
+PAIRS = (
+    ("grammar + head, renamed", "grammar + rules"),
+    ("grammar + head", "grammar + rules"),
+    *(("grammar + head", arm) for arm in MODEL_ARMS),
+    ("grammar + rules", "grammar"),
+    *(("head", arm) for arm in MODEL_ARMS),
+    *((arm, "grammar") for arm in MODEL_ARMS if arm != "grammar"),
+)
 THRESHOLDS = (0.0, 0.3, 0.5, 0.7, 0.9)
 DRAFTED = {"grammar + head": False, "grammar + head, renamed": True}  # arms, and whether the function is chosen anew
 BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
@@ -70,7 +79,7 @@ class Asked:
         self.resolver, self.alone = resolver, alone
         provider = resolver.featurizer.provider
         self.by_bonus = [Resolver(resolver.refiner, provider, steps=SHOWN, draft_bonus=bonus) for bonus in BONUSES]
-        self.rows = drafts("grammar")
+        self.drafts = {arm: drafts(arm) for arm in MODEL_ARMS}
 
     def row(self, example: Example) -> Row:
         """Return what every arm makes of an example: right or wrong, by step for the head."""
@@ -85,7 +94,7 @@ class Asked:
             return row | dict.fromkeys(("oracle", "rules", "head"), False) | {"refused": True}
         own = tools[example.name]
         self._head(row, "head", tools, example, None)
-        draft = self.rows.get(example.identity)
+        draft = self.drafts["grammar"].get(example.identity)
         name, arguments = call_of(draft["text"]) if draft is not None else (None, None)
         call = {"name": name, "arguments": arguments or ""}
         if draft is not None:
@@ -94,9 +103,12 @@ class Asked:
             return row
         row["oracle"] = self._oracle(own, example)
         row["rules"] = _passes(example, rules_only(own.tool, example.query))
+        for arm, rows in self.drafts.items():
+            if example.identity in rows:
+                its_name, its_arguments = call_of(rows[example.identity]["text"])
+                row[arm] = its_name == example.name and _passes(example, its_arguments)
         if draft is not None:
             row["named"] = named = name == example.name
-            row["grammar"] = named and _passes(example, arguments)
             ruled = grammar_and_rules(own.tool, example.query, arguments or "") if named else None
             row["grammar + rules"] = named and _passes(example, ruled)
             self._head(row, "grammar + head", tools, example, call)
@@ -172,19 +184,17 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
     for title, some in parts.items():
         found[title] = {arm: _share([row[arm] for row in some if arm in row]) for arm in ARMS}
     both = [row for row in rows if "grammar" in row]
-    found["paired"] = {
-        f"{one} against {other}": {
-            "difference": _mean([row[one] for row in both]) - _mean([row[other] for row in both]),
-            "p": mcnemar([row[one] for row in both], [row[other] for row in both]),
+    found["paired"] = {}
+    for one, other in PAIRS:
+        pairs = [(row[one], row[other]) for row in rows if one in row and other in row]
+        if not pairs:
+            continue
+        mine, its = [a for a, _ in pairs], [b for _, b in pairs]
+        found["paired"][f"{one} against {other}"] = {
+            "count": len(pairs),
+            "difference": _mean(mine) - _mean(its),
+            "p": mcnemar(mine, its),
         }
-        for one, other in (
-            ("grammar + head, renamed", "grammar + rules"),
-            ("grammar + head", "grammar + rules"),
-            ("grammar + head", "grammar"),
-            ("grammar + rules", "grammar"),
-            ("head", "grammar"),
-        )
-    }
     for arm in ("grammar + rules", *DRAFTED):
         found["paired"][arm] = {
             "harm": _harm([row[arm] for row in both], both),
@@ -257,15 +267,10 @@ def table(found: Mapping[str, Any]) -> str:
     """Return the report for people."""
     lines = [f"{'':16}" + "".join(f"{title:>26}" for title in found if title in ("all", *SETS))]
     for arm in ARMS:
-        cells = []
-        for title in ("all", *SETS):
-            one = found[title][arm]
-            low, high = one.get("interval", (0, 0))
-            shown = f"{100 * one['right']:.1f} [{100 * low:.0f}, {100 * high:.0f}] of {one['count']}"
-            cells.append(f"{shown if one['count'] else 'none':>26}")
+        cells = [f"{_cell(found[title][arm]):>26}" for title in ("all", *SETS)]
         lines.append(f"{arm:16}" + "".join(cells))
     for name, one in found["paired"].items():
-        lines.append(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in one.items()))
+        lines.append(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in one.items()))
     for arm, values in found["by step"].items():
         lines.append(f"{arm}, k = 1..{STEPS}: " + " ".join(f"{100 * value:.1f}" for value in values))
     for arm, several in found["by confidence"].items():
@@ -280,6 +285,13 @@ def table(found: Mapping[str, Any]) -> str:
         shown = " ".join(f"{100 * sure:.0f}: {100 * right:.0f} ({count})" for count, sure, right in parts)
         lines.append(f"{arm}, confidence: right in percent (calls): {shown}")
     return "\n".join(lines)
+
+
+def _cell(one: Mapping[str, Any]) -> str:
+    if not one["count"]:
+        return "none"
+    low, high = one["interval"]
+    return f"{100 * one['right']:.1f} [{100 * low:.0f}, {100 * high:.0f}] of {one['count']}"
 
 
 def variant_line(variant: str, rows: Sequence[Row], first: Sequence[Row]) -> str:

@@ -73,6 +73,17 @@ def test_report_counts_harm_repair_and_abstention():
     assert "grammar + head, renamed" in study().table(found)
 
 
+def test_arms_are_compared_on_the_examples_that_both_have():
+    rows = [row(*one) for one in ROWS]
+    assert not any("vote" in pair for pair in study().report(rows)["paired"])
+    for one, vote in zip(rows, (True, True, False), strict=False):
+        one["vote"] = vote
+    paired = study().report(rows)["paired"]
+    assert paired["grammar + head against vote"]["count"] == 3
+    assert paired["vote against grammar"] == {"count": 3, "difference": pytest.approx(0), "p": 1.0}
+    assert paired["grammar + head against grammar"]["count"] == 5
+
+
 def test_a_variant_is_compared_on_the_same_examples():
     first = [row(*one) for one in ROWS]
     line = study().variant_line("one step", [row(*one, alone=False) for one in ROWS], first)
