@@ -76,12 +76,18 @@ class _Slots:
         chosen = [begin + int(logits[begin:end].argmax()) if begin < end else -1 for begin, end in self.own]
         stays = [j >= 0 and j == draft for j, draft in zip(chosen, drafted, strict=True)]
         taken = [self.taken(j) for j in chosen]
+        likeliest: dict[int, list[tuple[int, int]]] = {}  # (slot, candidate) by mark
         for _ in range(MAX_CHANGES):
             sharing = [self.sharers(taken, slot, one) for slot, one in enumerate(taken)]
             used = _union(taken)
             unused = self.unused(used)
+            changes = list(self.apart(taken, sharing, logits))
+            for mark in (mark for mark in range(len(self.marks)) if not used >> mark & 1):
+                if mark not in likeliest:
+                    likeliest[mark] = [(slot, int(own[logits[own].argmax()])) for slot, own in self.takers(mark)]
+                changes += likeliest[mark]
             most, best = 0.0, None
-            for slot, j in self.changes(taken, sharing, logits):
+            for slot, j in changes:
                 new = self.taken(j)
                 gain = float(logits[j] - logits[chosen[slot]]) + SHARED * sharing[slot] + unused
                 if stays[slot] or gain - self.unused(used | new.marks) <= most:
@@ -103,11 +109,8 @@ class _Slots:
             return 0
         return sum(start < its[1] and its[0] < end for other, its in enumerate(taken) if other != slot)
 
-    def changes(self, taken: Sequence[Taken], sharing: Sequence[int], logits: Logits) -> Iterator[tuple[int, int]]:
-        """Yield changes of one slot that may be worth it, as (slot, candidate).
-
-        Of slots that share words, each takes others or none; what is unused, any slot takes.
-        """
+    def apart(self, taken: Sequence[Taken], sharing: Sequence[int], logits: Logits) -> Iterator[tuple[int, int]]:
+        """Yield (slot, candidate) for slots that share words: the likeliest that takes no words of others."""
         for slot in (slot for slot, others in enumerate(sharing) if others):
             begin, end = self.own[slot]
             free = np.ones(end - begin, bool)
@@ -116,11 +119,6 @@ class _Slots:
                     free &= (self.starts[begin:end] >= its.end) | (self.ends[begin:end] <= its.start)
             if free.any():
                 yield slot, begin + int(np.where(free, logits[begin:end], -np.inf).argmax())
-        used = _union(taken)
-        for number in range(len(self.marks)):
-            if not used >> number & 1:
-                for slot, several in self.takers(number):
-                    yield slot, int(several[logits[several].argmax()])
 
     def unused(self, used: int) -> float:
         """Return what the marks cost that are not used."""
