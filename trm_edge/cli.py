@@ -302,7 +302,9 @@ def _add_demo(commands: Any) -> None:
     parser.add_argument("what", nargs="?", default="actions", choices=("actions", "slots"), help="kind of answer")
     parser.add_argument("text", nargs="*", help="slots: a sentence")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
-    parser.add_argument("--steps", type=int, default=4, help="refinement steps (default: 4)")
+    parser.add_argument(
+        "--steps", type=int, help=f"refinement steps (default: {demo.STEPS}; slots: {demo_slots.STEPS})"
+    )
     parser.add_argument("--plot", type=Path, help=f"actions: picture to write (default: {demo.PLOT})")
 
 

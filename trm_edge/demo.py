@@ -25,6 +25,7 @@ from .refiner import Refiner, load
 DATA = Path(__file__).parent / "data"
 BUNDLE, RECORDED = DATA / "metaworld.trm", DATA / "metaworld.npz"
 PLOT = Path("trm-edge-demo-actions.png")
+STEPS = 4  # unless told otherwise
 
 METRICS = ("error", "roughness", "violations", "excess")
 _ARRAYS = ("x", "y0", "features", "last_action", "target", "fresh", "episode", "task", "age")
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     plot = _where_to_plot(arguments)
     bundle, recorded = read_bundle(BUNDLE), read_recorded(RECORDED)
     refiner = load(BUNDLE, backend="fused")
-    steps = check_steps(arguments.steps, bundle.spec.answer)
+    steps = check_steps(STEPS if arguments.steps is None else arguments.steps, bundle.spec.answer)
     if steps < 1:
         raise TrmInputError("--steps: expected at least 1, got 0")
     answers = refine_all(refiner, recorded, steps)

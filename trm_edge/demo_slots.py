@@ -17,6 +17,7 @@ from .errors import TrmInputError
 from .files import read_file
 from .inputs import check_steps
 from .json_slots import JsonSlots, ResolvedCall, Resolver
+from .json_slots.resolver import STEPS as STEPS
 
 DATA = Path(__file__).parent / "data"
 HEAD, TOOLS = DATA / "home_assistant.trm", DATA / "home_assistant.json"
@@ -34,7 +35,7 @@ SENTENCES = (
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command ``trm-edge demo slots``."""
-    steps = check_steps(arguments.steps, "slots")
+    steps = check_steps(STEPS if arguments.steps is None else arguments.steps, "slots")
     if steps < 1:
         raise TrmInputError("--steps: expected at least 1, got 0")
     resolver = Resolver(HEAD, steps=steps)

@@ -71,7 +71,7 @@ def test_json_is_for_programs(capsys):
     assert main(["demo", "slots", "stop the timer", "--json"]) == 0
     (call,) = json.loads(capsys.readouterr().out)["calls"]
     assert call["sentence"] == "stop the timer"
-    assert len(call["by_step"]) == 4
+    assert len(call["by_step"]) == demo_slots.STEPS
     assert isinstance(call["arguments"], dict)
 
 
