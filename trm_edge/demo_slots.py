@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     steps = check_steps(STEPS if arguments.steps is None else arguments.steps, "slots")
     if steps < 1:
         raise TrmInputError("--steps: expected at least 1, got 0")
-    resolver = Resolver(HEAD, steps=steps)
+    resolver = Resolver(HEAD, steps=steps, by_step=True)
     tools = [JsonSlots(tool) for tool in json.loads(read_file(TOOLS))]
     calls = []
     for sentence in _sentences(arguments.text):

@@ -154,7 +154,7 @@ def answers(fold: int, bundle: Path, alone: bool, cache: Path) -> list[Row]:
     if kept.exists():
         rows: list[Row] = json.loads(kept.read_text())
         return rows
-    asked = Asked(Resolver(bundle, steps=STEPS), alone)
+    asked = Asked(Resolver(bundle, steps=STEPS, by_step=True), alone)
     rows = [asked.row(example) for example in tqdm(split(fold).test, desc=f"fold {fold}", disable=None)]
     write_atomically(kept, (json.dumps(rows) + "\n").encode())
     return rows

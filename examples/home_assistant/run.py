@@ -124,7 +124,8 @@ def measure(
 
     By step are the answers of a run of LOOKED_AT steps, whose last one names the tool.
     """
-    served, looked_at = (Resolver(bundle, provider, steps=steps) for steps in (STEPS, LOOKED_AT))
+    served = Resolver(bundle, provider, steps=STEPS)
+    looked_at = Resolver(bundle, provider, steps=LOOKED_AT, by_step=True)
     exact, intents, confidence, seconds, by_step = [], [], [], [], []
     for sentence in tqdm(sentences, desc="held-out sentences", leave=False, disable=None):
         begun = time.perf_counter()

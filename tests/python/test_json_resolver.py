@@ -55,7 +55,7 @@ def make_head(answer_rows=4, max_candidates=64, sizes=SIZES):
 
 
 def make_resolver(*sizes, **options):
-    return Resolver(make_head(*sizes), **options)
+    return Resolver(make_head(*sizes), **{"by_step": True, **options})
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,15 @@ class TestResolve:
     def test_the_same_call_gives_the_same_answer(self, resolver):
         first = resolver.resolve(LIGHT, "den 40", '{"room": "attic"}')
         assert resolver.clone().resolve(JsonSlots(LIGHT), "den 40", '{"room": "attic"}') == first
+
+    def test_only_the_last_step_is_told_unless_all_are_asked_for(self, resolver):
+        brief = make_resolver(by_step=False)
+        calls = [one.resolve_tool_call([LIGHT, TIMER], "den 40 or 7, red") for one in (resolver, brief)]
+        assert calls[1].by_step == calls[0].by_step[-1:]
+        assert (calls[1].json, calls[1].confidence) == (calls[0].json, calls[0].confidence)
+        drafted = [one.resolve(LIGHT, "den 40", '{"room": "attic"}') for one in (resolver, brief)]
+        assert (drafted[1].json, drafted[1].by_step) == (drafted[0].json, drafted[0].by_step[-1:])
+        assert not brief.clone().by_step
 
     def test_slots_choose_together_or_each_by_itself(self):
         together, alone = make_resolver(), make_resolver(joint=False)
@@ -212,8 +221,9 @@ class TestResolveToolCall:
         path.write_bytes(make_head())
         first = resolve_tool_call([LIGHT, TIMER], "five minutes", model=path, steps=2)
         assert first == Resolver(path, steps=2).resolve_tool_call([LIGHT, TIMER], "five minutes")
+        assert first.by_step == ((first.name, first.json),)
         assert resolve_tool_call([LIGHT, TIMER], "five minutes", model=path, steps=2) == first
-        assert len(resolve_tool_call([LIGHT, TIMER], "five minutes", model=path, steps=3).by_step) == 3
+        assert len(resolve_tool_call([LIGHT, TIMER], "five minutes", model=path, steps=3, by_step=True).by_step) == 3
 
     def test_no_tool_is_no_call(self, resolver):
         call = resolver.resolve_tool_call([], "five minutes")

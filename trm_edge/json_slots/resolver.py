@@ -58,7 +58,7 @@ class ResolvedCall:
     confidence
         0 to 1: the head's own estimate that every slot is right; 1 where there was nothing to choose.
     by_step
-        (name, arguments) after each refinement step.
+        (name, arguments) after each refinement step, or after the last one only (``Resolver(by_step=...)``).
     duration_us
         Wall time of the call.
     """
@@ -74,7 +74,7 @@ class ResolvedCall:
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """What was chosen after each step, ``y [K, S]``, by ``logits [K, S, M]``; the head's confidence after the last."""
+    """What was chosen after each step that is told, ``y [K, S]``, by ``logits [K, S, M]``; the last confidence."""
 
     y: np.ndarray[Any, np.dtype[np.int32]]
     logits: Logits
@@ -100,6 +100,8 @@ class Resolver:
     joint
         Whether slots are chosen together, so that they share no words and leave none that stand out (``joint.py``), or
         each by itself.
+    by_step
+        Whether a call tells its answer after every step, which costs time, or after the last one only.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Resolver:
         abstain_below: float = 0.0,
         draft_bonus: float = 1.0,
         joint: bool = True,
+        by_step: bool = False,
     ) -> None:
         self.refiner = head if isinstance(head, Refiner) else load(head)
         spec = self.refiner.spec
@@ -120,7 +123,8 @@ class Resolver:
             raise TrmInputError(f"steps: expected 1..64, got {steps}")
         if not 0 <= draft_bonus < math.inf:
             raise TrmInputError(f"draft_bonus: expected 0 or more, got {draft_bonus}")
-        self.steps, self.abstain_below, self.draft_bonus, self.joint = steps, abstain_below, draft_bonus, joint
+        self.steps, self.abstain_below, self.draft_bonus = steps, abstain_below, draft_bonus
+        self.joint, self.by_step = joint, by_step
         self.featurizer = featurizer_for(spec, provider)
         self._compiled = lru_cache(maxsize=KEPT_TOOLS)(lambda text: JsonSlots(json.loads(text)))
 
@@ -133,6 +137,7 @@ class Resolver:
             abstain_below=self.abstain_below,
             draft_bonus=self.draft_bonus,
             joint=self.joint,
+            by_step=self.by_step,
         )
 
     def compile(self, tool: Any) -> JsonSlots:
@@ -261,6 +266,8 @@ class Resolver:
             y[:, some] = np.where(out.trajectory >= 0, out.trajectory + columns.start, -1)
             logits[:, some, columns] = out.logits
             confidence = min(confidence, float(out.confidence))
+        if not self.by_step:
+            y, logits = y[-1:], logits[-1:]
         if self.draft_bonus and (favoured >= 0).any():
             rows = np.flatnonzero(favoured >= 0)
             logits[:, rows, favoured[rows]] += self.draft_bonus
@@ -282,16 +289,18 @@ def resolve_tool_call(
     steps: int = STEPS,
     abstain_below: float = 0.0,
     draft_bonus: float = 1.0,
+    by_step: bool = False,
     **arguments: Any,
 ) -> ResolvedCall:
     """Resolve a call with the head at ``model``; other arguments as for :class:`Resolver` and its method.
 
     The last few models stay loaded, with a session per thread; a file that changed on disk is loaded again.
     """
-    key = thread_refiner(model), steps, abstain_below, draft_bonus
+    key = thread_refiner(model), steps, abstain_below, draft_bonus, by_step
     kept: OrderedDict[Any, Resolver] = _own.__dict__.setdefault("resolvers", OrderedDict())
     if key not in kept:
-        kept[key] = Resolver(key[0], steps=steps, abstain_below=abstain_below, draft_bonus=draft_bonus)
+        options: dict[str, Any] = {"abstain_below": abstain_below, "draft_bonus": draft_bonus, "by_step": by_step}
+        kept[key] = Resolver(key[0], steps=steps, **options)
     kept.move_to_end(key)
     while len(kept) > _CACHED_RESOLVERS:
         kept.popitem(last=False)
