@@ -18,20 +18,22 @@ from .validation import violation
 MAX_TRIES = 256  # joint choices that are looked at before the draft is taken, or nothing
 
 
-def best_choice(
+def best_valid(
     first: list[int],
     mask: np.ndarray[Any, np.dtype[np.bool_]],
     logits: np.ndarray[Any, Any] | None,
-    conflict: Callable[[list[int]], Collection[int] | None],
-) -> list[int] | None:
-    """Return the joint choice ``first`` if it is valid, else the valid one with the largest sum of ``logits [S, M]``.
+    attempt: Callable[[list[int]], tuple[Json, Collection[int] | None]],
+) -> Json | None:
+    """Return what ``first`` makes if that is valid, else the valid choice with the largest sum of ``logits [S, M]``.
 
-    ``conflict`` says which slots of a choice have to change, at least one of them, for it to be valid; None where it
-    is. A choice is followed by those that are one rank worse in one of these slots, so that none is looked at which
-    would be wrong for the same reason. None where there is no valid one among MAX_TRIES, or without ``logits``.
+    ``attempt`` makes an object of a joint choice, and says which slots have to change, at least one of them, for it to
+    be valid; None where it is. A choice is followed by those that are one rank worse in one of these slots, so that
+    none is looked at which would be wrong for the same reason. None where there is no valid one among MAX_TRIES, or
+    without ``logits``.
     """
-    if conflict(first) is None:
-        return first
+    value, blamed = attempt(first)
+    if blamed is None:
+        return value
     if logits is None:
         return None
     scores = np.where(mask & ~np.isnan(logits), logits, -np.inf).astype(np.float64)
@@ -48,10 +50,10 @@ def best_choice(
             break
         loss, ranks = heapq.heappop(heap)
         choice = [order[rank] for order, rank in zip(orders, ranks, strict=True)]
-        slots = conflict(choice)
-        if slots is None:
-            return choice
-        for i in slots:
+        value, blamed = attempt(choice)
+        if blamed is None:
+            return value
+        for i in blamed:
             rank = ranks[i]
             after = (*ranks[:i], rank + 1, *ranks[i + 1 :])
             if rank + 1 < len(orders[i]) and after not in seen:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TrmInputError
-from .answer import assembled, best_choice, concerned
+from .answer import assembled, best_valid, concerned
 from .candidates import Candidate, candidates_of, key_of, operators_for
 from .compilation import compile_tool
 from .features import Features, Featurizer
@@ -199,16 +199,14 @@ class SlotInputs:
         shape = [len(self.slots), len(self.candidates)]
         if scores is not None and [*scores.shape] != shape:
             raise TrmInputError(f"logits: expected {shape}, got {list(scores.shape)}")
-        choice = best_choice(first, self.mask, scores, self._conflict)
-        return self.abstain() if choice is None else Resolved("resolved", dumps(self._value(choice)), self.draft.text)
+        value = best_valid(first, self.mask, scores, self._attempt)
+        return self.abstain() if value is None else Resolved("resolved", dumps(value), self.draft.text)
 
-    def _value(self, choice: Sequence[int]) -> Json:
-        return assembled(self.tool.arguments, self.draft, self.slots, self.candidates, choice)
-
-    def _conflict(self, choice: Sequence[int]) -> list[int] | None:
-        """Return the slots of which one has to change for a choice to be valid, or None where it is."""
-        wrong = violation(self.tool.arguments, self._value(choice))
-        return None if wrong is None else concerned(wrong.path, self.slots)
+    def _attempt(self, choice: Sequence[int]) -> tuple[Json, list[int] | None]:
+        """Return what a choice makes, and the slots of which one has to change for it to be valid, None where it is."""
+        value = assembled(self.tool.arguments, self.draft, self.slots, self.candidates, choice)
+        wrong = violation(self.tool.arguments, value)
+        return value, None if wrong is None else concerned(wrong.path, self.slots)
 
     def abstain(self) -> Resolved:
         """Return the draft if it is valid, else nothing, with status ``unresolved``."""

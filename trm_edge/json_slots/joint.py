@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -64,12 +65,15 @@ class _Slots:
         self.lowered = lowered if len(lowered) == len(self.query) else self.query
         ends = np.cumsum(np.bincount(inputs.slot_of, minlength=len(inputs.slots))).tolist()
         self.own = list(zip([0, *ends], ends, strict=False))
-        self.starts = np.array([one.start for one in self.candidates])
-        self.ends = np.array([one.end for one in self.candidates])
         marks = [(match.span(), cost) for cost, mark in UNUSED for match in mark.finditer(self.query)][:MAX_MARKS]
         self.marks, self.costs = [mark for mark, _ in marks], [cost for _, cost in marks]
         self._taken: dict[int, Taken] = {-1: NOTHING}
         self._takers: dict[int, list[tuple[int, Indices]]] = {}
+
+    @cached_property
+    def spans(self) -> tuple[Indices, Indices]:
+        """Return [M] where the words begin and end that candidates were read from, -1 for none."""
+        return np.array([one.start for one in self.candidates]), np.array([one.end for one in self.candidates])
 
     def settled(self, logits: Logits, drafted: Sequence[int]) -> list[int]:
         """Return per slot its choice after the last change that is worth it, by ``logits [M]``."""
@@ -113,10 +117,11 @@ class _Slots:
         """Yield (slot, candidate) for slots that share words: the likeliest that takes no words of others."""
         for slot in (slot for slot, others in enumerate(sharing) if others):
             begin, end = self.own[slot]
+            starts, ends = (some[begin:end] for some in self.spans)
             free = np.ones(end - begin, bool)
             for other, its in enumerate(taken):
                 if other != slot and its.end > 0:
-                    free &= (self.starts[begin:end] >= its.end) | (self.ends[begin:end] <= its.start)
+                    free &= (starts >= its.end) | (ends <= its.start)
             if free.any():
                 yield slot, begin + int(np.where(free, logits[begin:end], -np.inf).argmax())
 
@@ -128,7 +133,8 @@ class _Slots:
         """Return the candidates that were read from words of a mark, by slot."""
         if mark not in self._takers:
             start, end = self.marks[mark]
-            found = np.flatnonzero((self.starts >= 0) & (self.starts < end) & (self.ends > start))
+            starts, ends = self.spans
+            found = np.flatnonzero((starts >= 0) & (starts < end) & (ends > start))
             owners = self.slot_of[found]
             self._takers[mark] = [(slot, found[owners == slot]) for slot in np.unique(owners).tolist()]
         return self._takers[mark]

@@ -296,11 +296,12 @@ def resolve_tool_call(
 
     The last few models stay loaded, with a session per thread; a file that changed on disk is loaded again.
     """
-    key = thread_refiner(model), steps, abstain_below, draft_bonus, by_step
+    options: dict[str, Any] = {"steps": steps, "abstain_below": abstain_below}
+    options |= {"draft_bonus": draft_bonus, "by_step": by_step}
+    key = thread_refiner(model), *options.values()
     kept: OrderedDict[Any, Resolver] = _own.__dict__.setdefault("resolvers", OrderedDict())
     if key not in kept:
-        options: dict[str, Any] = {"abstain_below": abstain_below, "draft_bonus": draft_bonus, "by_step": by_step}
-        kept[key] = Resolver(key[0], steps=steps, **options)
+        kept[key] = Resolver(key[0], **options)
     kept.move_to_end(key)
     while len(kept) > _CACHED_RESOLVERS:
         kept.popitem(last=False)

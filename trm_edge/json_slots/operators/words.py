@@ -170,9 +170,10 @@ class _Gaps(NamedTuple):
 
 
 def _gaps(text: str) -> _Gaps:
-    words, pairs = words_of(text), tuple(pairwise(words_of(text)))
+    words = words_of(text)
+    pairs = tuple(pairwise(words))
     marked = [True, *(_is_marked(one, other) for one, other in pairs), True]
-    parted = [a or b for a, b in zip(marked, [True, *(_parts(one, other) for one, other in pairs), True], strict=True)]
+    parted = [True, *(_is_marked(one, other) or _parts(one, other) for one, other in pairs), True]
     cased = any(_is_name(other.text) and not one.stops for one, other in pairs)
     small = [0, *accumulate(word.small and cased for word in words)]
     return _Gaps(marked, parted, small, cased)
