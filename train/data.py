@@ -29,7 +29,7 @@ from trm_edge.errors import TrmInputError
 from trm_edge.inputs import Array
 from trm_edge.spec import TrmSpec
 
-BUCKET = 16  # batches whose examples are sorted by length together
+BUCKET, GROUP = 64, 8  # batches whose examples are sorted together, by one length and by the other
 _BLOCK = 1 << 16  # rows that are widened to float64 at once
 IGNORED = -100
 """Target of a token that nothing is asked of."""
@@ -78,7 +78,7 @@ class Examples:
 
     @property
     def lengths(self) -> Array | None:
-        """Return what batches of like length go by, [N]; None where it makes no difference."""
+        """Return what batches of like length go by, [N, 2], the one that costs more first; None where none does."""
         return None
 
     def subset(self, index: Array) -> Examples:
@@ -119,8 +119,9 @@ def split(examples: Examples, share: float, seed: int) -> tuple[Examples, Exampl
 def batch_index(size: int, batch_size: int, number: int, seed: int, lengths: Array | None = None) -> Array:
     """Return the example numbers of training batch ``number``: every epoch is a fresh order, its odd rest left out.
 
-    With ``lengths`` the examples of every BUCKET batches are dealt out by length, so that batches need little padding.
-    A function of its arguments alone, so that a run can be resumed anywhere.
+    With ``lengths [size, 2]`` the examples of every BUCKET batches are sorted by the first length, those of every GROUP
+    of these batches by the second, and the batches dealt out in any order, so that they need little padding. A function
+    of its arguments alone, so that a run can be resumed anywhere.
     """
     per_epoch = size // batch_size
     epoch, place = divmod(number, per_epoch)
@@ -129,7 +130,9 @@ def batch_index(size: int, batch_size: int, number: int, seed: int, lengths: Arr
     if lengths is not None:
         first = place // BUCKET * BUCKET
         bucket = order[first * batch_size : (first + BUCKET) * batch_size]
-        bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+        bucket = bucket[np.argsort(lengths[bucket, 0], kind="stable")]
+        group = np.arange(len(bucket)) // (GROUP * batch_size)
+        bucket = bucket[np.lexsort((lengths[bucket, 1], group))]
         dealt = np.random.default_rng([seed, 3, epoch, first]).permutation(len(bucket) // batch_size)
         place, order = int(dealt[place - first]), bucket
     picked: Array = order[place * batch_size : (place + 1) * batch_size]

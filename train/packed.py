@@ -52,8 +52,8 @@ class Packed(Examples):
 
     @property
     def lengths(self) -> Array:
-        """Return the number of candidates of each example, which is most of its padding."""
-        return self.arrays["m_len"]
+        """Return the rows of each example's state and the number of its candidates, which cost less."""
+        return np.stack([self.arrays["x_len"] + self.arrays["s_len"], self.arrays["m_len"]], axis=1)
 
     def __len__(self) -> int:
         return len(self.arrays["x_len"])
