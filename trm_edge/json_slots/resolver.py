@@ -171,7 +171,7 @@ class Resolver:
         slots = self._slots_of(tool)
         inputs = slots.bind(query, draft, self.featurizer, now, thought)
         chosen = self.choose(inputs)
-        by_step = _decoded(inputs, chosen)
+        by_step = [inputs.decode(y, logits) for y, logits in zip(chosen.y, chosen.logits, strict=True)]
         last = inputs.abstain() if chosen.confidence < self.abstain_below else by_step[-1]
         name = slots.tool.name
         steps = tuple((name, one.json) for one in by_step)
@@ -342,19 +342,6 @@ def read_call(draft: Any) -> tuple[str | None, str | None]:
     if isinstance(arguments, Mapping):
         arguments = dumps(dict(arguments))
     return (name if isinstance(name, str) else None), (arguments if isinstance(arguments, str) else None)
-
-
-def _decoded(inputs: SlotInputs, chosen: Choices) -> list[Resolved]:
-    """Decode every step; a choice that comes again, as most do, only once."""
-    known: dict[bytes, Resolved] = {}
-    by_step = []
-    for y, logits in zip(chosen.y, chosen.logits, strict=True):
-        found = known.get(y.tobytes())
-        if found is None:
-            found = known[y.tobytes()] = inputs.decode(y)
-        taken = found.status in ("unchanged", "resolved")
-        by_step.append(found if taken else inputs.decode(y, logits))
-    return by_step
 
 
 def _since(begun: float) -> float:
