@@ -166,6 +166,29 @@ class TestDecode:
         assert bound.decode(choose(bound, n=4)).json == '{"where": null, "n": 4}'
         assert bound.decode(choose(bound, x=4)).json == '{"where": {"x": 4}, "n": 1}'
 
+    def test_an_object_that_must_be_there_is_null_where_it_may_be_and_nothing_of_it_is_chosen(self):
+        where = {"type": ["object", "null"], "properties": {"street": STRING}, "required": ["street"]}
+        slots = tool(("n", "where"), n=INTEGER, where=where)
+        bound = slots.bind("set it to 5")
+        assert bound.decode(choose(bound, n=5, street=MISSING)).json == '{"n": 5, "where": null}'
+        drafted = slots.bind("set it to 5", '{"n": 4, "where": {"street": "x"}}')
+        assert drafted.decode(choose(drafted, n=5, street=MISSING)).json == '{"n": 5, "where": null}'
+
+    def test_elements_that_are_null_stay(self):
+        items = {"type": ["object", "null"], "properties": {"x": INTEGER}}
+        bound = tool(a={"type": "array", "items": items}, n=INTEGER).bind("5", '{"a": [null, {"x": 1}], "n": 1}')
+        assert bound.decode(choose(bound, n=5)).json == '{"a": [null, {"x": 1}], "n": 5}'
+
+    def test_an_object_goes_where_what_it_needs_cannot_be_had(self):
+        day = {"type": "object", "properties": {"day": {"type": "string", "format": "date"}}, "required": ["day"]}
+        trip = {"type": "object", "properties": {"when": day, "note": STRING}, "required": ["when"]}
+        bound = tool(("n",), n=INTEGER, trip=trip).bind("go 5")
+        chosen = choose(bound, n=5, note="go")
+        logits = np.where(bound.mask, 0.0, -np.inf)
+        logits[np.arange(len(chosen)), chosen] = 1
+        assert bound.decode(chosen).json is None
+        assert bound.decode(chosen, logits).json == '{"n": 5}'
+
     def test_where_the_joint_choice_is_not_valid_the_next_best_one_is_taken(self):
         schema = {"type": "object", "properties": {"a": INTEGER, "b": INTEGER}, "dependentRequired": {"a": ["b"]}}
         bound = JsonSlots({"name": "f", "parameters": schema}).bind("1 and 2", '{"b": 9}')

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Collection, Mapping, Sequence
-from itertools import pairwise, takewhile
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
 from .candidates import Candidate
 from .schema import MISSING, Missing, Object, Path, Schema
-from .slots import Draft, Slot, at, has_elements
+from .slots import Draft, Slot, at, elements_of, has_elements
 from .text import Json
 from .validation import violation
 
@@ -63,12 +63,21 @@ def best_valid(
     return None
 
 
-def concerned(path: Path, slots: Sequence[Slot]) -> list[int]:
+def concerned(arguments: Object, path: Path, slots: Sequence[Slot]) -> list[int]:
     """Return the slots of which one has to change where a value is wrong at ``path``.
 
-    They are those of that part; of an array of objects all, as those that are left out are not counted.
+    They are those of that part; of an array of objects all, as those that are left out are not counted; of an object
+    that may be left out, or null, all too, as it is there only because one of them was chosen.
     """
-    part = tuple(takewhile(lambda name: isinstance(name, str), path))
+    part: Path = ()
+    schema: Schema = arguments
+    for name in takewhile(lambda name: isinstance(name, str), path):
+        if not isinstance(schema, Object) or name not in schema.properties:
+            break
+        may_go = name not in schema.required
+        schema, part = schema.properties[str(name)], (*part, name)
+        if isinstance(schema, Object) and (may_go or schema.nullable):
+            break
     return [i for i, slot in enumerate(slots) if slot.path[: len(part)] == part]
 
 
@@ -76,74 +85,43 @@ def assembled(
     arguments: Object, draft: Draft, slots: Sequence[Slot], candidates: Sequence[Candidate], choice: Sequence[int]
 ) -> Json:
     """Return the draft's value with every slot set to its choice; names that the schema does not know are kept."""
-    result = _kept(arguments, draft.value)
+    chosen: dict[Path, Json] = {}
     for slot, index in zip(slots, choice, strict=True):
         value = candidates[index].value if index >= 0 else at(draft.value, slot.path)
         if value is not MISSING and (index >= 0 or violation(slot.schema, value) is None):
-            _set(result, slot.path, value)
-    return _pruned(arguments, result, draft.value)
+            chosen[slot.path] = value
+    made = _built(arguments, (), draft.value, chosen)
+    return _built(arguments, (), {}, {}) if made is MISSING or made is None else made
 
 
-def _kept(schema: Schema, draft: Json | Missing) -> Json:
-    """Return the frame that choices are set into: the draft's unknown names, where the schema lets them stand."""
+def _built(schema: Schema, path: Path, was: Json | Missing, chosen: Mapping[Path, Json]) -> Json | Missing:
+    """Return what stands at a path, where the draft has ``was``; MISSING where nothing within is chosen.
+
+    Then too it stays where the draft has it empty, and is null where the draft has null. What an object must have is
+    there, empty, or null where it may be.
+    """
+    part: Json
     if isinstance(schema, Object):
-        known = schema.properties
-        frame: dict[str, Json] = {}
-        for name, value in draft.items() if isinstance(draft, Mapping) else ():
-            if name not in known:
-                if not schema.closed:
-                    frame[name] = value
-            else:
-                frame[name] = _kept(known[name], value)
-        return frame
-    if has_elements(schema):
-        return [_kept(schema.items, item) for item in (draft if isinstance(draft, list) else [])]
-    return MISSING
-
-
-def _set(frame: Json, path: Path, value: Json) -> None:
-    for part, following in pairwise(path):
-        empty: Json = [] if isinstance(following, int) else {}
-        if isinstance(part, int):
-            while len(frame) <= part:
-                frame.append(MISSING)
-            if not isinstance(frame[part], (dict, list)):
-                frame[part] = empty
-        elif not isinstance(frame.get(part), (dict, list)):
-            frame[part] = empty
-        frame = frame[part]
-    frame[path[-1]] = value
-
-
-def _pruned(schema: Schema, value: Json, draft: Json | Missing) -> Json:
-    """Return a frame without what was not chosen; objects that are required, or that the draft has empty, stay."""
-    if isinstance(schema, Object) and isinstance(value, dict):
-        result: dict[str, Json] = {}
-        names = [*value, *(name for name in schema.properties if name in schema.required and name not in value)]
-        for name in names:
+        drafted = was if isinstance(was, Mapping) else {}
+        part = {}
+        for name in dict.fromkeys([*drafted, *schema.properties]):
             inner = schema.properties.get(name)
-            part = value.get(name, MISSING)
-            if inner is None:
-                result[name] = part
-                continue
-            holds = isinstance(inner, Object) or has_elements(inner)
-            was = at(draft, (name,))
-            if part is MISSING and holds and name in schema.required and not inner.nullable:
-                part = {} if isinstance(inner, Object) else []
-            part = _pruned(inner, part, was)
-            if holds and not part and was is None and inner.nullable:
-                part = None
-            elif holds and not part and name not in schema.required and was not in ({}, []):
-                part = MISSING
-            if part is not MISSING:
-                result[name] = part
-        return result
-    if has_elements(schema) and isinstance(value, list):
-        drafted = [at(draft, (i,)) for i in range(len(value))]
-        parts = [
-            (_pruned(schema.items, item, was), was)
-            for item, was in zip(value, drafted, strict=True)
-            if item is not MISSING
-        ]
-        return [part for part, was in parts if part or was == {}]
-    return value
+            if inner is not None:
+                value = _built(inner, (*path, name), at(drafted, (name,)), chosen)
+            else:
+                value = MISSING if schema.closed else drafted[name]
+            if value is not MISSING:
+                part[name] = value
+    elif has_elements(schema):
+        elements = (_built(schema.items, (*path, i), at(was, (i,)), chosen) for i in range(elements_of(schema, was)))
+        part = [element for element in elements if element is not MISSING]
+    else:
+        return chosen.get(path, MISSING)
+    if not part and was != part:
+        return None if was is None and schema.nullable else MISSING
+    if isinstance(schema, Object):
+        for name, inner in schema.properties.items():
+            if name in schema.required and name not in part and (isinstance(inner, Object) or has_elements(inner)):
+                empty: Json = {} if isinstance(inner, Object) else []
+                part[name] = None if inner.nullable else _built(inner, (), empty, {})
+    return part

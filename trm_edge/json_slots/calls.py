@@ -206,7 +206,7 @@ class SlotInputs:
         """Return what a choice makes, and the slots of which one has to change for it to be valid, None where it is."""
         value = assembled(self.tool.arguments, self.draft, self.slots, self.candidates, choice)
         wrong = violation(self.tool.arguments, value)
-        return value, None if wrong is None else concerned(wrong.path, self.slots)
+        return value, None if wrong is None else concerned(self.tool.arguments, wrong.path, self.slots)
 
     def abstain(self) -> Resolved:
         """Return the draft if it is valid, else nothing, with status ``unresolved``."""

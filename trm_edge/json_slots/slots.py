@@ -68,13 +68,17 @@ def slots_of(schema: Schema, path: Path, optional: bool, draft: Json | Missing) 
             missing_may = optional or schema.nullable or name not in schema.required
             yield from slots_of(inner, (*path, name), missing_may, at(draft, (name,)))
     elif has_elements(schema):
-        given = len(draft) if isinstance(draft, list) else 0
-        least = schema.min_items
-        for index in range(given or max(MAX_ELEMENTS, least)):
-            inner_optional = optional or schema.nullable or (not given and index >= least)
+        given = isinstance(draft, list) and bool(draft)
+        for index in range(elements_of(schema, draft)):
+            inner_optional = optional or schema.nullable or (not given and index >= schema.min_items)
             yield from slots_of(schema.items, (*path, index), inner_optional, at(draft, (index,)))
     else:
         yield Slot(path, schema, optional)
+
+
+def elements_of(schema: Array, draft: Json | Missing) -> int:
+    """Return how many elements an array of objects has slots for."""
+    return len(draft) if isinstance(draft, list) and draft else max(MAX_ELEMENTS, schema.min_items)
 
 
 def has_elements(schema: Schema) -> TypeGuard[Array]:
