@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from function_call.gbnf import grammar_of
-from trm_edge.json_slots.resolver import read_call
+from trm_edge.json_slots.drafts import read_call
 
 MAX_TOKENS = 200  # of a call
 MAX_THOUGHT = 60  # tokens of a chain of thought

@@ -31,9 +31,9 @@ from function_call.replacements import (
 )
 from function_call.values import Rng
 from trm_edge.json_slots import SchemaError, Tool, compile_tool
+from trm_edge.json_slots.drafts import read_json
 from trm_edge.json_slots.operators import Span, find_spans
 from trm_edge.json_slots.schema import MISSING, Array, Choice, Object, Scalar
-from trm_edge.json_slots.slots import read_json
 from trm_edge.json_slots.text import dumps
 from trm_edge.json_slots.validation import violation
 

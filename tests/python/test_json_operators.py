@@ -3,7 +3,7 @@
 import datetime as dt
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trm_edge.json_slots.operators import MAX_TEXT, OPERATORS, Spans, find_spans, spellings
@@ -339,6 +339,7 @@ parts = st.sampled_from(
         *("1e999", "1e289", "k", "million", "minus ", "%", "GHz", "99999999999999999999", "decades", "years", " ago"),
         *("in 999 weeks", "May 5", "9999", "0001", "12:30", "[1e999]", "[NaN]", "'", "s", "ft", "in", "the", "Paris"),
         *(",", "to", "-", "N", "S", "fewer than ", "th", "half", " ", "[", "]", "=", "/", "?", "\\n", "20240230"),
+        *("5 \u017feconds", "Wedne\u017fday", "\u017fept 3", "m\u0131nutes", "5 M\u0130LES", "\u212am"),
     ]
 )
 days = st.sampled_from([None, NOW, dt.datetime(9999, 12, 30), dt.datetime(1, 1, 2)])
@@ -346,6 +347,7 @@ days = st.sampled_from([None, NOW, dt.datetime(9999, 12, 30), dt.datetime(1, 1, 
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(parts, max_size=12).map("".join), days)
+@example("meet on 5 \u017fept 2026, Wedne\u017fday, in 5 \u017feconds", NOW)
 def test_every_value_is_json(text, now):
     for span in find_spans(text, now):
         assert same(parse(dumps(span.value)), span.value)

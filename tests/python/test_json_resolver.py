@@ -1,6 +1,7 @@
 """The resolver with a head of random weights: whatever it chooses, what comes back is valid."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from models import make_bundle
 from trm_edge.bundle import bundle_bytes
 from trm_edge.errors import TrmInputError
 from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots
+from trm_edge.json_slots.drafts import read_call
 from trm_edge.json_slots.joint import joint_choices
-from trm_edge.json_slots.resolver import Resolver, bind_tools, read_call, resolve_tool_call
+from trm_edge.json_slots.resolver import Resolver, bind_tools, resolve_tool_call
 from trm_edge.json_slots.schema import SchemaError
 
 WIDTH = 8
@@ -38,6 +40,16 @@ TIMER = {
     "description": "Start a timer",
     "parameters": {"type": "object", "properties": {"minutes": {"type": "integer"}}, "required": ["minutes"]},
 }
+
+
+PARTS = ("context", "slot", "candidate")
+
+
+class Dumped:
+    """What a client's own class is."""
+
+    def __init__(self, value):
+        self.model_dump = lambda: value
 
 
 def make_head(answer_rows=4, max_candidates=64, sizes=SIZES):
@@ -136,7 +148,7 @@ class TestResolve:
 
     @pytest.mark.parametrize("bonus", [-1, float("inf"), float("nan")])
     def test_a_bonus_that_cannot_be_meant_is_refused(self, bonus):
-        with pytest.raises(TrmInputError, match="draft_bonus: expected 0 or more"):
+        with pytest.raises(TrmInputError, match="draft_bonus: expected 0"):
             make_resolver(draft_bonus=bonus)
 
     def test_a_tool_may_be_compiled_before_its_first_call(self, resolver):
@@ -197,7 +209,7 @@ class TestResolveToolCall:
         draft = {"name": "start_timer", "arguments": '{"minutes": 5}'}
         assert resolver.resolve_tool_call([LIGHT, TIMER], "five minutes", draft).name == "start_timer"
 
-    @pytest.mark.parametrize("draft", [None, "", "{", {"name": "no_such", "arguments": {}}, [], 7])
+    @pytest.mark.parametrize("draft", [None, "", "{", {"name": "no_such", "arguments": {}}, [], "7"])
     def test_otherwise_the_head_names_one(self, resolver, draft):
         call = resolver.resolve_tool_call([LIGHT, TIMER], "five minutes", draft)
         assert call.name in ("set_light", "start_timer")
@@ -230,8 +242,20 @@ class TestResolveToolCall:
         assert (call.name, call.json, call.status) == (None, None, "unresolved")
 
     def test_a_name_that_comes_twice_is_refused(self, resolver):
-        with pytest.raises(SchemaError, match="expected a name once"):
+        with pytest.raises(SchemaError, match="expected every name once, got 'set_light' more than once"):
             resolver.resolve_tool_call([LIGHT, LIGHT], "five minutes")
+
+    def test_tools_that_are_no_list_are_refused(self, resolver):
+        for tools, got in ((None, "NoneType"), (LIGHT, "dict"), ("set_light", "str"), (5, "int")):
+            with pytest.raises(TrmInputError, match=f"tools: expected a list of tools, got {got}"):
+                resolver.resolve_tool_call(tools, "five minutes")
+
+    def test_a_tool_that_is_not_supported_stands_in_nobody_s_way_where_the_draft_names_another(self, resolver):
+        broken = {"name": "broken", "parameters": {"type": "object", "properties": {"a": {"pattern": "a"}}}}
+        draft = {"name": "start_timer", "arguments": {"minutes": 5}}
+        assert resolver.resolve_tool_call([broken, TIMER, LIGHT], "five minutes", draft).name == "start_timer"
+        with pytest.raises(SchemaError, match="tool broken: /properties/a"):
+            resolver.resolve_tool_call([broken, TIMER, LIGHT], "five minutes")
 
     def test_tools_are_the_candidates_of_one_slot(self):
         tools = [JsonSlots(LIGHT).tool, JsonSlots(TIMER).tool]
@@ -253,10 +277,49 @@ class TestResolveToolCall:
         ('{"name": "f", "arguments": {"a": 1', ("f", '{"a": 1}')),
         ("no json at all", (None, None)),
         ({"name": 3, "arguments": 4}, (None, None)),
+        ("7", (None, None)),
+        ("[]", (None, None)),
+        ('[{"name": "f"}, {"name": "g"}]', (None, None)),
+        ([], (None, None)),
+        ({"type": "tool_use", "name": "f", "input": {"a": 1}}, ("f", '{"a": 1}')),
+        ({"function": "f", "arguments": {"a": 1}}, ("f", '{"a": 1}')),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, ("f", "{}")),
+        (Dumped({"id": "1", "function": {"name": "f", "arguments": "{}"}}), ("f", "{}")),
+        ([Dumped({"function": {"name": "f", "arguments": "{}"}})], ("f", "{}")),
     ],
 )
 def test_calls_are_read_in_the_forms_that_models_write(draft, expected):
     assert read_call(draft) == expected
+
+
+@pytest.mark.parametrize(
+    ("draft", "message"),
+    [
+        (7, "draft: expected one call as text, an object or None, got int"),
+        (b"{}", "got bytes"),
+        ([{"name": "f"}, {"name": "g"}], "got 2 in a list"),
+        ({"name": "f", "arguments": {"a": float("nan")}}, "draft: its arguments are not JSON: Out of range float"),
+        ({"name": "f", "arguments": {"a": {1}}}, "draft: its arguments are not JSON: .*set is not JSON"),
+    ],
+)
+def test_what_is_no_call_is_refused(draft, message):
+    with pytest.raises(TrmInputError, match=message):
+        read_call(draft)
+
+
+def test_numbers_beyond_float32_leave_the_draft_as_it_is():
+    largest = {"type": "number", "minimum": -1.7976931348623157e308, "maximum": 1.7976931348623157e308}
+    tool = {"name": "f", "parameters": {"type": "object", "properties": {"a": largest}}}
+    bundle = make_bundle("slots", max_context=12, **{f"{n}_size": getattr(SIZES, f"{n}_size") for n in PARTS}, steps=2)
+    tensors = {name: value * np.float32(1e38) if "encoder" in name else value for name, value in bundle.tensors.items()}
+    draft = '{"a": 1e308}'
+    for weights, status in ((bundle.tensors, None), (tensors, "abstained")):
+        resolver = Resolver(bundle_bytes(replace(bundle, tensors=weights, golden=())), by_step=True)
+        call = resolver.resolve_tool_call([tool], "5", {"name": "f", "arguments": draft})
+        assert status is None or (call.status, call.json, call.confidence) == (status, draft, -1.0)
+        assert len(call.by_step) == 2 and call.json is not None
+    chosen = resolver.resolve_tool_call([LIGHT, TIMER], "5")
+    assert (chosen.name, chosen.status, chosen.json) == (None, "unresolved", None)
 
 
 class TestHead:
@@ -268,6 +331,16 @@ class TestHead:
         with pytest.raises(TrmInputError, match="slot_size 5, a provider of width"):
             Resolver(bundle_bytes(make_bundle("slots", context_size=16)))
 
-    def test_steps_out_of_range_are_refused(self):
-        with pytest.raises(TrmInputError, match=r"steps: expected 1\.\.64, got 0"):
-            make_resolver(steps=0)
+    def test_options_that_are_none_are_refused(self):
+        for name, value, message in (
+            ("steps", 0, r"steps: expected an int in 1\.\.64, got 0"),
+            ("steps", 2.5, "got 2.5"),
+            ("steps", None, "got None"),
+            ("steps", True, "got True"),
+            ("draft_bonus", "x", r"draft_bonus: expected 0\.\.1e\+06, got 'x'"),
+            ("draft_bonus", 1e39, "got 1e"),
+            ("abstain_below", None, "abstain_below: expected a number, got None"),
+            ("provider", 3, "provider: expected one with a width and tokens, got int"),
+        ):
+            with pytest.raises(TrmInputError, match=message):
+                make_resolver(**{name: value})

@@ -14,10 +14,12 @@ from jsonschema import Draft202012Validator
 
 from trm_edge import TrmError
 from trm_edge.errors import TrmInputError
+from trm_edge.json_slots import Featurizer, HashedNgrams
 from trm_edge.json_slots.answer import MAX_TRIES
 from trm_edge.json_slots.calls import JsonSlots
+from trm_edge.json_slots.operators import MAX_TEXT
 from trm_edge.json_slots.schema import MISSING, SchemaError
-from trm_edge.json_slots.slots import MAX_ELEMENTS
+from trm_edge.json_slots.slots import MAX_ELEMENTS, MAX_SLOTS
 from trm_edge.json_slots.text import parse, same
 
 
@@ -27,6 +29,7 @@ def tool(required: tuple[str, ...] = (), **properties) -> JsonSlots:
 
 
 STRING, INTEGER, BOOLEAN = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
+FLAGS = Featurizer(HashedNgrams(8), vectors=False)
 UNIT = {"enum": ["metric", "imperial"]}
 WEATHER = tool(("city",), city=STRING, days={**INTEGER, "minimum": 1, "maximum": 14, "default": 7}, unit=UNIT)
 PEOPLE = {"type": "array", "items": {"type": "object", "properties": {"name": STRING, "age": INTEGER}}}
@@ -235,6 +238,10 @@ class TestDecode:
             bound.decode([other, -1, -1])
         with pytest.raises(TrmInputError, match=r"logits: expected \[3, \d+\], got \[1, 1\]"):
             bound.decode(bound.y0, np.zeros((1, 1)))
+        with pytest.raises(TrmInputError, match=r"logits: expected floats \[3, \d+\], got str"):
+            bound.decode(bound.y0, "x")
+        with pytest.raises(TrmInputError, match=r"indices: expected integers \[3\], got \[\[1\], \[2, 3\]\]"):
+            bound.decode([[1], [2, 3]])
 
     def test_wrong_arguments_are_named(self):
         with pytest.raises(TrmInputError, match="query: expected text, got int"):
@@ -245,9 +252,40 @@ class TestDecode:
             WEATHER.bind("", now="today")
         with pytest.raises(TrmInputError, match="thought: expected text, got NoneType"):
             WEATHER.bind("", thought=None)
-        many = {"people": [{}] * 200}
-        with pytest.raises(SchemaError, match="at most 256 slots, got 400"):
-            tool(people=PEOPLE).bind("", json.dumps(many))
+        with pytest.raises(SchemaError, match="at most 256 slots, got more"):
+            tool(**{f"a{i}": INTEGER for i in range(MAX_SLOTS + 1)}).bind("")
+
+    def test_a_draft_of_too_many_slots_stays_or_is_not_looked_at(self):
+        many = json.dumps({"people": [{"name": "Ann", "age": 3}] * 20_000})
+        bound = tool(people=PEOPLE).bind("Ann", many)
+        assert len(bound.slots) == 0 and bound.decode(bound.y0).json == many
+        broken = tool(people=PEOPLE).bind("Ann", many[:-1])
+        assert len(broken.slots) == 2 * MAX_ELEMENTS and not broken.draft.valid
+
+    def test_halves_of_surrogate_pairs_are_joined_as_json_joins_them(self):
+        bound = tool(a={**STRING, "minLength": 2}).bind("\ud83d\ude00", None)
+        assert offered(bound, "/a") == [MISSING]
+        lone = tool(("a",), a=STRING).bind("\ud83d", None)
+        assert parse(lone.decode(choose(lone, a="\ud83d")).json) == {"a": "\ud83d"}
+
+    def test_only_the_begin_of_a_long_query_is_looked_at(self):
+        bound = tool(a={**STRING, "enum": ["a", "aa", "aaa"]}).bind("a" * 10**6, None, FLAGS)
+        assert len(bound.query) == MAX_TEXT and bound.features is not None
+
+    @pytest.mark.parametrize(
+        "draft",
+        [
+            '"{\\"city\\": \\"Rome\\", \\"days\\": 3}"',
+            '[{"city": "Rome", "days": 3}]',
+            '{"name": "weather", "arguments": {"city": "Rome", "days": 3}}',
+            '{"arguments": "{\\"city\\": \\"Rome\\", \\"days\\": 3}"}',
+            'The call: [{"name": "weather", "input": {"city": "Rome", "days": 3}}]',
+        ],
+    )
+    def test_arguments_within_something_else_are_a_draft(self, draft):
+        bound = WEATHER.bind("", draft)
+        assert not bound.draft.valid
+        assert bound.decode(bound.y0).json == '{"city": "Rome", "days": 3}'
 
 
 queries = st.text("Paris 12 red, blue and 2024-02-29 a@b true", max_size=60)

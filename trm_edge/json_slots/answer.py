@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from .candidates import Candidate
+from .drafts import Draft
 from .schema import MISSING, Missing, Object, Path, Schema
-from .slots import Draft, Slot, at, elements_of, has_elements
+from .slots import Slot, at, elements_of, has_elements
 from .text import Json
 from .validation import violation
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,13 @@ from ..errors import TrmInputError
 from .answer import assembled, best_valid, concerned
 from .candidates import Candidate, candidates_of, key_of, operators_for
 from .compilation import compile_tool
+from .drafts import Draft, read_draft
 from .features import Features, Featurizer
-from .operators import find_spans
-from .schema import MISSING, Missing, SchemaError, Tool, walk
-from .slots import Draft, Slot, at, has_elements, read_draft, slots_of
-from .text import Json, dumps
+from .operators import MAX_TEXT, find_spans
+from .schema import MISSING, Missing, Object, SchemaError, Tool, walk
+from .slots import MAX_SLOTS, Slot, at, has_elements, slots_of
+from .text import Json, dumps, joined
 from .validation import violation
-
-MAX_SLOTS = 256
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class JsonSlots:
         parts = list(walk(arguments))
         self._operators = operators_for(parts)
         fixed = not any(map(has_elements, parts))  # else their number follows from the draft
-        self._slots = tuple(slots_of(arguments, (), False, MISSING)) if fixed else None
+        self._slots = _first_slots(arguments, MISSING) if fixed else None
 
     def bind(
         self,
@@ -72,9 +71,10 @@ class JsonSlots:
         Parameters
         ----------
         query
-            What the user said.
+            What the user said; its first MAX_TEXT characters count.
         draft
-            The text of the arguments as a language model wrote them; None or empty where there is none.
+            The text of the arguments as a language model wrote them; None or empty where there is none. One that needs
+            more than MAX_SLOTS slots stays as it is where it is valid, and is otherwise not looked at.
         featurizer
             Makes the arrays that a head takes; without it there are none, and the caller chooses by other means.
         now
@@ -85,14 +85,18 @@ class JsonSlots:
         Raises
         ------
         TrmInputError
-            Where an argument has another type, or the draft needs more than MAX_SLOTS slots.
+            Where an argument has another type, or the tool has more than MAX_SLOTS slots.
         """
         check_call(query, draft, now, thought)
+        query = read_part(query)
         arguments = self.tool.arguments
         read = read_draft(arguments, draft or "")
-        slots = tuple(slots_of(arguments, (), False, read.value)) if self._slots is None else self._slots
+        slots = _first_slots(arguments, read.value) if self._slots is None else self._slots
+        if len(slots) > MAX_SLOTS and self._slots is None and read.value is not MISSING:
+            read = Draft(read.text, read.value if read.valid else MISSING, read.valid)
+            slots = () if read.valid else _first_slots(arguments, MISSING)
         if len(slots) > MAX_SLOTS:
-            raise SchemaError(f"tool {self.tool.name}: expected at most {MAX_SLOTS} slots, got {len(slots)}")
+            raise SchemaError(f"tool {self.tool.name}: expected at most {MAX_SLOTS} slots, got more")
         spans = find_spans(query, now, self._operators)
         candidates: list[Candidate] = []
         y0 = np.full(len(slots), -1, np.int32)
@@ -107,6 +111,16 @@ class JsonSlots:
         slot_of = np.repeat(np.arange(len(slots)), counts)
         inputs = SlotInputs(self.tool, query, read, slots, tuple(candidates), slot_of, y0, thought)
         return inputs if featurizer is None else inputs.with_features(featurizer)
+
+
+def _first_slots(arguments: Object, draft: Json | Missing) -> tuple[Slot, ...]:
+    """Return the slots of arguments, given what a draft has there; of too many no more than that tells."""
+    return tuple(islice(slots_of(arguments, (), False, draft), MAX_SLOTS + 1))
+
+
+def read_part(query: str) -> str:
+    """Return what is looked at of a query."""
+    return joined(query[:MAX_TEXT])
 
 
 def _place_of(value: Json | Missing, candidates: Sequence[Candidate], offset: int) -> int:
@@ -195,8 +209,11 @@ class SlotInputs:
             for slot, index in zip(self.slots, first, strict=True)
         ):
             return Resolved("unchanged", self.draft.text, self.draft.text)
-        scores = None if logits is None else np.asarray(logits, dtype=np.float64)
         shape = [len(self.slots), len(self.candidates)]
+        try:
+            scores = None if logits is None else np.asarray(logits, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise TrmInputError(f"logits: expected floats {shape}, got {type(logits).__name__}") from None
         if scores is not None and [*scores.shape] != shape:
             raise TrmInputError(f"logits: expected {shape}, got {list(scores.shape)}")
         value = best_valid(first, self.mask, scores, self._attempt)
@@ -215,7 +232,10 @@ class SlotInputs:
         return Resolved("unresolved", None, self.draft.text)
 
     def _checked(self, indices: Sequence[int] | np.ndarray[Any, Any]) -> list[int]:
-        array = np.asarray(indices)
+        try:
+            array = np.asarray(indices)
+        except ValueError:  # of lists of different lengths
+            raise TrmInputError(f"indices: expected integers [{len(self.slots)}], got {indices!r}") from None
         if array.shape != (len(self.slots),) or (array.size and array.dtype.kind not in "iu"):
             raise TrmInputError(
                 f"indices: expected integers [{len(self.slots)}], got {array.dtype} {list(array.shape)}"

@@ -33,7 +33,7 @@ MAX_LITERALS = 32  # of a description
 MAX_MENTIONED = 4  # items of an array that the query may mention, of which every subset is a candidate
 _LITERAL = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,80})\1(?!\w)")
 _EXAMPLE = re.compile(r"\b(?:e\.g\.|such as|for example|for instance),? ([A-Za-z][^.;()'\"\n]{0,60})", re.I)
-_CHOICES = re.compile(r"\(([A-Za-z][\w -]{0,30}(?:, ?(?:or )?[A-Za-z][\w -]{0,30}){2,12})\)")  # "(walk, bike, drive)"
+_CHOICES = re.compile(r"\(([A-Za-z][\w -]{0,30}(?:, ?[A-Za-z][\w -]{0,33}){2,12})\)")  # "(walk, bike, drive)"
 _LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
 _SENTENCE = re.compile(r"[;()]|\.(?!\d)")
 # "2700 for warm white"

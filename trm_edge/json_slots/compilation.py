@@ -6,7 +6,8 @@ Tools come as OpenAI's ``tools`` entries, MCP's, BFCL's (with its own type names
   ``maxProperties``, ``dependentRequired``;
 - arrays of one schema: ``items``, ``minItems``, ``maxItems``, ``uniqueItems``;
 - strings, numbers, integers, booleans: ``enum``, ``const``, bounds, lengths, ``multipleOf``, ``format``;
-- null beside a type; ``anyOf`` and ``oneOf`` of one schema and null, or of scalars; ``allOf`` of one schema;
+- null beside a type (also as OpenAPI's ``nullable``, which validators of JSON Schema do not know); ``anyOf`` and
+  ``oneOf`` of one schema and null, or of scalars; ``allOf`` of one schema;
 - ``default``, and local ``$ref`` that do not recurse; ``examples`` of a string: names that a query may well mention.
 
 Everything else that could refuse a value is an error that names it by its JSON pointer: with a schema that is only half
@@ -16,17 +17,19 @@ understood, an invalid call could pass for a valid one.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
 from .schema import MISSING, Array, Choice, Object, Scalar, Schema, SchemaError, Tool, escaped
-from .text import MAX_DEPTH, Json, same
-from .validation import has_type, shown
+from .slots import MAX_SLOTS
+from .text import MAX_DEPTH, Json, is_finite, same
+from .validation import UNCHECKED, has_type, shown
 
 MAX_EXAMPLES = 1024  # of a string that are looked at
 MAX_NODES = 4096  # of a compiled schema, after $ref are filled in
+MAX_DESCRIPTION = 4096  # characters of a description that are looked at
 
 
 def compile_tool(tool: Any) -> Tool:
@@ -37,12 +40,10 @@ def compile_tool(tool: Any) -> Tool:
     SchemaError
         Where it is none of these, or its schema has a part that is not supported.
     """
-    model_schema = getattr(tool, "model_json_schema", None)
-    if callable(model_schema):
-        schema = model_schema()
-        name = getattr(tool, "__name__", None) or type(tool).__name__
-        description = schema.get("description", "") if isinstance(schema, dict) else ""
-        return Tool(name, description, compile_arguments(schema))
+    if isinstance(tool, type) and callable(getattr(tool, "model_json_schema", None)):
+        tool = _of_model(tool)
+    elif callable(getattr(tool, "model_dump", None)):  # an entry of tools as MCP's and OpenAI's clients have it
+        tool = tool.model_dump(exclude_none=True)
     if not isinstance(tool, Mapping):
         raise SchemaError(f"tool: expected an object or a pydantic model, got {type(tool).__name__}")
     inner = tool.get("function", tool)
@@ -55,11 +56,33 @@ def compile_tool(tool: Any) -> Tool:
     if not isinstance(description, str):
         raise SchemaError(f"tool {name} /description: expected text, got {type(description).__name__}")
     keys = [key for key in ("parameters", "inputSchema", "input_schema") if key in inner]
-    schema = inner[keys[0]] if keys else {"type": "object", "properties": {}}
+    schema = (inner[keys[0]] if keys else None) or {"type": "object", "properties": {}}  # a function of no arguments
     try:
         return Tool(name, description, compile_arguments(schema))
     except SchemaError as error:
         raise SchemaError(f"tool {name}: {error}") from None
+
+
+def name_of(tool: Any) -> str | None:
+    """Return the name of a tool as ``compile_tool`` takes it, where it can be told without compiling it."""
+    if isinstance(tool, Tool):
+        return tool.name
+    if isinstance(tool, Mapping):
+        inner = tool.get("function", tool)
+        name = inner.get("name") if isinstance(inner, Mapping) else None
+    else:
+        name = getattr(tool, "__name__", None) if isinstance(tool, type) else getattr(tool, "name", None)
+    return name if isinstance(name, str) else None
+
+
+def _of_model(model: Any) -> Json:
+    """Return a pydantic model as a tool."""
+    try:
+        schema = model.model_json_schema()
+    except Exception as error:  # pydantic's own, which is not imported here
+        raise SchemaError(f"tool {model.__name__}: pydantic makes no JSON Schema of it: {error}") from None
+    description = schema.get("description", "") if isinstance(schema, dict) else ""
+    return {"name": model.__name__, "description": description, "parameters": schema}
 
 
 def compile_arguments(schema: Json) -> Object:
@@ -136,6 +159,8 @@ class _Compiler:
             raise SchemaError(f"{at or '/'}: the schema is too deep")
         if not isinstance(schema, dict):
             raise SchemaError(f"{at or '/'}: expected an object, got {shown(schema)}")
+        if at and "$id" in schema:
+            raise SchemaError(f"{at}/$id: supported at the root only, as references within would mean something else")
         if "$ref" in schema:
             return self.reference(schema, at, behind)
         for key in ("anyOf", "oneOf", "allOf"):
@@ -198,19 +223,20 @@ class _Compiler:
                 return str(names.pop())
             if not names and options:
                 return "null"
+            raise SchemaError(f"{at}/{'enum' if 'enum' in schema else 'const'}: expected values of one type")
         raise SchemaError(f"{at or '/'}: expected a type")
 
     def reference(self, schema: Mapping[str, Json], at: str, behind: tuple[str, ...]) -> Schema:
         target = schema["$ref"]
         self.check_keys(schema, _REMARKS | {"$ref", "default"}, at)
-        if not isinstance(target, str) or not target.startswith("#"):
-            raise SchemaError(f"{at}/$ref: expected a local reference, got {shown(target)}")
+        if not isinstance(target, str) or not (target == "#" or target.startswith("#/")):
+            raise SchemaError(f"{at}/$ref: expected a local reference by pointer, '#/...', got {shown(target)}")
         if target in behind:
             raise SchemaError(f"{at}/$ref: {target} refers to itself")
         if len(behind) >= MAX_DEPTH:
             raise SchemaError(f"{at}/$ref: more than {MAX_DEPTH} references lead here")
         found: Json = self.root
-        for part in target[1:].split("/")[1:]:
+        for part in unquote(target[1:]).split("/")[1:]:
             part = part.replace("~1", "/").replace("~0", "~")
             if isinstance(found, dict) and part in found:
                 found = found[part]
@@ -283,9 +309,12 @@ class _Compiler:
         unique = schema.get("uniqueItems", False)
         if not isinstance(unique, bool):
             raise SchemaError(f"{at}/uniqueItems: expected true or false, got {shown(unique)}")
+        items, least = self.compile(schema["items"], f"{at}/items", behind), _count(schema, "minItems", at) or 0
+        if isinstance(items, Object) and least > MAX_SLOTS:
+            raise SchemaError(f"{at}/minItems: supported up to {MAX_SLOTS} for an array of objects, got {least}")
         return Array(
-            items=self.compile(schema["items"], f"{at}/items", behind),
-            min_items=_count(schema, "minItems", at) or 0,
+            items=items,
+            min_items=least,
             max_items=_count(schema, "maxItems", at),
             unique=unique,
             **common,
@@ -313,6 +342,8 @@ class _Compiler:
         form = schema.get("format")
         if form is not None and not isinstance(form, str):
             raise SchemaError(f"{at}/format: expected a name, got {shown(form)}")
+        if name == "string" and form in UNCHECKED:
+            raise SchemaError(f"{at}/format: {form} is not supported, as some validators check it and it is not here")
         return Scalar(
             type=name,
             options=None if options is None else tuple(options),
@@ -359,7 +390,7 @@ def _text(schema: Mapping[str, Json], key: str, at: str) -> str:
     value = schema.get(key) or ""
     if not isinstance(value, str):
         raise SchemaError(f"{at}/{key}: expected text, got {shown(value)}")
-    return value
+    return value[:MAX_DESCRIPTION]
 
 
 def _names(value: Json, at: str) -> frozenset[str]:
@@ -381,7 +412,7 @@ def _number(schema: Mapping[str, Json], key: str, at: str) -> float | None:
     value = schema.get(key)
     if value is None:
         return None
-    if not has_type(value, "number") or not math.isfinite(value) or (key == "multipleOf" and not value > 0):
+    if not has_type(value, "number") or not is_finite(value) or (key == "multipleOf" and not value > 0):
         raise SchemaError(
             f"{at}/{key}: expected a {'positive ' if key == 'multipleOf' else ''}number, got {shown(value)}"
         )

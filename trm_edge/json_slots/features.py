@@ -103,6 +103,8 @@ class Featurizer:
     """
 
     def __init__(self, provider: ContextProvider, max_context: int = 64, vectors: bool = True) -> None:
+        if not isinstance(getattr(provider, "width", None), int) or not callable(getattr(provider, "tokens", None)):
+            raise TrmInputError(f"provider: expected one with a width and tokens, got {type(provider).__name__}")
         self.provider = provider
         self.max_context = max_context
         self.vectors = vectors

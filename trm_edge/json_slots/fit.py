@@ -183,7 +183,8 @@ def own_fit(read: ReadQuery, call: SlotInputs, values: Values) -> Vectors:
 
 
 def _between(value: Any, least: float, most: float) -> float:
-    return (value - least) / (most - least) if isinstance(value, (int, float)) else 0.0
+    """Return where a number lies between bounds, from 0 to 1; halves do not overflow."""
+    return (value / 2 - least / 2) / (most / 2 - least / 2) if isinstance(value, (int, float)) else 0.0
 
 
 def _begins(owners: Indices) -> Indices:

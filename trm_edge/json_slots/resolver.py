@@ -14,8 +14,8 @@ import json
 import math
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -23,19 +23,22 @@ from typing import Any
 import numpy as np
 
 from ..backends import Source
-from ..errors import TrmInputError
+from ..errors import Status, TrmInputError
 from ..refiner import Refiner, load, thread_refiner
-from .calls import JsonSlots, Resolved, SlotInputs, check_call
+from .calls import JsonSlots, SlotInputs, check_call, read_part
 from .candidates import Candidate
+from .compilation import name_of
+from .drafts import Draft, read_call
 from .features import Featurizer, featurizer_for
 from .joint import joint_choices
 from .providers import ContextProvider
 from .schema import MISSING, Object, Scalar, SchemaError, Tool
-from .slots import Draft, Slot, read_json
-from .text import Json, dumps
+from .slots import Slot
+from .text import Json
 
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 STEPS = 2  # of a call
+MAX_BONUS = 1e6  # beyond which nothing changes
 KEPT_TOOLS = 256  # compiled, of a resolver
 _CACHED_RESOLVERS = 4  # that resolve_tool_call keeps
 NO_TOOL = Tool("", "", Object(""))  # whose slot the choice of a tool is
@@ -56,7 +59,8 @@ class ResolvedCall:
     draft
         The text of the arguments as they were drafted.
     confidence
-        0 to 1: the head's own estimate that every slot is right; 1 where there was nothing to choose.
+        0 to 1: the head's own estimate that every slot is right; 1 where there was nothing to choose, -1 where the
+        head's numbers left float32, and the draft was left as it is.
     by_step
         (name, arguments) after each refinement step, or after the last one only (``Resolver(by_step=...)``).
     duration_us
@@ -74,7 +78,10 @@ class ResolvedCall:
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """What was chosen after each step that is told, ``y [K, S]``, by ``logits [K, S, M]``; the last confidence."""
+    """What was chosen after each step that is told, ``y [K, S]``, by ``logits [K, S, M]``; the last confidence.
+
+    That is -1 where the head's numbers left float32, and nothing was chosen.
+    """
 
     y: np.ndarray[Any, np.dtype[np.int32]]
     logits: Logits
@@ -95,7 +102,7 @@ class Resolver:
     abstain_below
         Confidence below which the draft is left as it is.
     draft_bonus
-        What is added to the logits of the draft's choices, 0 or more: how much better (by its logarithm) another one
+        What is added to the logits of the draft's choices, 0 to 1e6: how much better (by its logarithm) another one
         must be to be taken.
     joint
         Whether slots are chosen together, so that they share no words and leave none that stand out (``joint.py``), or
@@ -119,10 +126,12 @@ class Resolver:
         spec = self.refiner.spec
         if spec.answer != "slots":
             raise TrmInputError(f"head: expected one that answers slots, got one that answers {spec.answer}")
-        if not 1 <= steps <= 64:
-            raise TrmInputError(f"steps: expected 1..64, got {steps}")
-        if not 0 <= draft_bonus < math.inf:
-            raise TrmInputError(f"draft_bonus: expected 0 or more, got {draft_bonus}")
+        if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= 64:
+            raise TrmInputError(f"steps: expected an int in 1..64, got {steps!r}")
+        if not _is_number(draft_bonus) or not 0 <= draft_bonus <= MAX_BONUS:
+            raise TrmInputError(f"draft_bonus: expected 0..{MAX_BONUS:g}, got {draft_bonus!r}")
+        if not _is_number(abstain_below) or math.isnan(abstain_below):
+            raise TrmInputError(f"abstain_below: expected a number, got {abstain_below!r}")
         self.steps, self.abstain_below, self.draft_bonus = steps, abstain_below, draft_bonus
         self.joint, self.by_step = joint, by_step
         self.featurizer = featurizer_for(spec, provider)
@@ -171,7 +180,10 @@ class Resolver:
         slots = self._slots_of(tool)
         inputs = slots.bind(query, draft, self.featurizer, now, thought)
         chosen = self.choose(inputs)
-        by_step = [inputs.decode(y, logits) for y, logits in zip(chosen.y, chosen.logits, strict=True)]
+        if chosen.confidence < 0:
+            by_step = [inputs.abstain()] * len(chosen.y)
+        else:
+            by_step = [inputs.decode(y, logits) for y, logits in zip(chosen.y, chosen.logits, strict=True)]
         last = inputs.abstain() if chosen.confidence < self.abstain_below else by_step[-1]
         name = slots.tool.name
         steps = tuple((name, one.json) for one in by_step)
@@ -195,8 +207,8 @@ class Resolver:
         query
             What the user said.
         draft
-            A call with ``name`` and ``arguments`` (text or an object), OpenAI's ``{"function": ...}`` around it, or
-            the text of either; None where there is none.
+            A call as ``read_call`` takes it: an object, a client's own class, or text; None where there is none. Where
+            it names a tool that stays, the other tools are not compiled.
         now
             What relative dates are relative to.
         rename
@@ -206,20 +218,27 @@ class Resolver:
         """
         begun = time.perf_counter()
         check_call(query, None, now, thought)
+        if not isinstance(tools, Sequence) or isinstance(tools, (str, bytes)):
+            raise TrmInputError(f"tools: expected a list of tools, got {type(tools).__name__}")
+        name, arguments = read_call(draft)
+        if not tools:
+            return ResolvedCall(None, "unresolved", None, arguments or "", 1.0, ())
+        if name is not None and (not rename or len(tools) == 1):
+            own = [tool for tool in tools if _name_of(tool) == name]
+            if len(own) == 1:
+                return replace(self.resolve(own[0], query, arguments, now, thought), duration_us=_since(begun))
         compiled = [self._slots_of(tool) for tool in tools]
         by_name = {slots.tool.name: slots for slots in compiled}
         if len(by_name) < len(compiled):
-            raise SchemaError("tools: expected a name once, got one twice")
-        name, arguments = read_call(draft)
-        if not compiled:
-            return ResolvedCall(None, "unresolved", None, arguments or "", 1.0, ())
-        if name in by_name and (not rename or len(by_name) == 1):
-            return replace(self.resolve(by_name[name], query, arguments, now, thought), duration_us=_since(begun))
+            [(twice, _)] = Counter(slots.tool.name for slots in compiled).most_common(1)
+            raise SchemaError(f"tools: expected every name once, got {twice!r} more than once")
         inputs = bind_tools([slots.tool for slots in compiled], query, self.featurizer, thought)
         chosen = self.choose(inputs, [list(by_name).index(name) if name in by_name else -1])
+        if chosen.confidence < 0:
+            return ResolvedCall(None, "unresolved", None, arguments or "", -1.0, (), _since(begun))
         names = [str(inputs.candidates[int(y[0])].value) for y in chosen.y]
-        own = None if name in by_name and name != names[-1] else arguments
-        call = self.resolve(by_name[names[-1]], query, own, now, thought)
+        kept = None if name in by_name and name != names[-1] else arguments
+        call = self.resolve(by_name[names[-1]], query, kept, now, thought)
         confidence = min(call.confidence, chosen.confidence)
         steps = [
             (name, json if name == names[-1] else None) for name, (_, json) in zip(names, call.by_step, strict=True)
@@ -262,6 +281,8 @@ class Resolver:
                 candidates=made["candidates"][columns],
                 mask=np.ascontiguousarray(made["mask"][some, columns]),
             )
+            if out.status == Status.NONFINITE:
+                return Choices(y if self.by_step else y[-1:], logits if self.by_step else logits[-1:], -1.0)
             assert out.trajectory is not None and out.logits is not None
             y[:, some] = np.where(out.trajectory >= 0, out.trajectory + columns.start, -1)
             logits[:, some, columns] = out.logits
@@ -292,7 +313,7 @@ def resolve_tool_call(
     by_step: bool = False,
     **arguments: Any,
 ) -> ResolvedCall:
-    """Resolve a call with the head at ``model``; other arguments as for :class:`Resolver` and its method.
+    """Resolve a call with the head at ``model``; options as for :class:`Resolver`, ``arguments`` as for its method.
 
     The last few models stay loaded, with a session per thread; a file that changed on disk is loaded again.
     """
@@ -310,6 +331,7 @@ def resolve_tool_call(
 
 def bind_tools(tools: Sequence[Tool], query: str, featurizer: Featurizer | None, thought: str = "") -> SlotInputs:
     """Return the inputs of the choice of a tool: one slot, whose candidates are the tools."""
+    query = read_part(query)
     slots, candidates = _tool_slot(tuple(tools))
     draft, y0 = Draft("", MISSING, False), np.full(1, -1, np.int32)
     slot_of = np.zeros(len(tools), np.int64)
@@ -327,21 +349,12 @@ def _tool_slot(tools: tuple[Tool, ...]) -> tuple[tuple[Slot, ...], tuple[Candida
     return (Slot((), Scalar("", "string", options=names), False),), candidates
 
 
-def read_call(draft: Any) -> tuple[str | None, str | None]:
-    """Return name and text of the arguments of a drafted call, each None where it cannot be told."""
-    if isinstance(draft, str):
-        draft, _ = read_json(draft)
-    if isinstance(draft, list) and len(draft) == 1:
-        draft = draft[0]
-    if not isinstance(draft, Mapping):
-        return None, None
-    call = draft.get("function", draft)
-    if not isinstance(call, Mapping):
-        return None, None
-    name, arguments = call.get("name"), call.get("arguments", call.get("parameters"))
-    if isinstance(arguments, Mapping):
-        arguments = dumps(dict(arguments))
-    return (name if isinstance(name, str) else None), (arguments if isinstance(arguments, str) else None)
+def _name_of(tool: Any) -> str | None:
+    return tool.tool.name if isinstance(tool, JsonSlots) else name_of(tool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _since(begun: float) -> float:

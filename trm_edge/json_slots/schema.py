@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import TrmInputError
-from .text import Json
+from .text import Json, identity_of
 
 
 class SchemaError(TrmInputError):
@@ -20,6 +20,9 @@ class Missing:
 
     def __repr__(self) -> str:
         return "MISSING"
+
+    def __reduce__(self) -> str:
+        return "MISSING"  # a copy is the same one
 
 
 MISSING = Missing()
@@ -49,6 +52,11 @@ class Scalar:
     max_length: int | None = None
     format: str | None = None
     examples: tuple[str, ...] = ()
+
+    @cached_property
+    def allowed(self) -> frozenset[Any]:
+        """Return the identities of the options."""
+        return frozenset(map(identity_of, self.options or ()))
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ class Tool:
         """Return what the schemas of its arguments name, one entry per argument that has any of it."""
         found = []
         for name, schema in self.arguments.properties.items():
-            scalars = list(_scalars(schema))
+            scalars = [part for part in walk(schema) if isinstance(part, Scalar)]
             examples = frozenset(text for one in scalars for text in one.examples)
             options = frozenset(o for one in scalars for o in one.options or () if isinstance(o, str))
             if examples or options:
@@ -126,20 +134,6 @@ class Named(NamedTuple):
     required: bool
     examples: frozenset[str]
     options: frozenset[str]
-
-
-def _scalars(schema: Schema) -> Iterator[Scalar]:
-    """Yield the scalars that a schema is made of."""
-    parts: Iterable[Schema]
-    if isinstance(schema, Scalar):
-        yield schema
-        return
-    if isinstance(schema, Object):
-        parts = schema.properties.values()
-    else:
-        parts = schema.alternatives if isinstance(schema, Choice) else (schema.items,)
-    for part in parts:
-        yield from _scalars(part)
 
 
 def walk(schema: Schema) -> Iterator[Schema]:

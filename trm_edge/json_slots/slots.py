@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from .schema import MISSING, Array, Missing, Object, Path, Schema, pointer_of
-from .text import Json, JsonTextError, parse, parse_lenient
-from .validation import violation
+from .text import Json
 
+MAX_SLOTS = 256  # of a call
 MAX_ELEMENTS = 3  # of an array of objects that the draft does not have
 
 
@@ -32,33 +32,6 @@ class Slot:
     def pointer(self) -> str:
         """Return the slot's JSON pointer."""
         return pointer_of(self.path)
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A draft of the arguments: its text, the value read from it, if any, and whether it is valid as it stands."""
-
-    text: str
-    value: Json | Missing
-    valid: bool
-
-
-def read_draft(arguments: Object, text: str) -> Draft:
-    """Read a draft strictly, and leniently where that fails."""
-    if not text.strip():
-        return Draft(text, MISSING, False)
-    value, strictly = read_json(text)
-    return Draft(text, value, strictly and violation(arguments, value) is None)
-
-
-def read_json(text: str) -> tuple[Json | Missing, bool]:
-    """Return what a text holds, read strictly, and leniently where that fails; and whether it was strictly."""
-    for reader in (parse, parse_lenient):
-        try:
-            return reader(text), reader is parse
-        except JsonTextError:
-            continue
-    return MISSING, False
 
 
 def slots_of(schema: Schema, path: Path, optional: bool, draft: Json | Missing) -> Iterator[Slot]:

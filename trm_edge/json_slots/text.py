@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any
 
 from ..errors import TrmInputError
@@ -63,7 +64,7 @@ def parse_lenient(text: str | bytes) -> Json:
     JsonTextError
         Where there is neither a ``{`` nor a ``[``, or the text is too deep or too long.
     """
-    return _LenientReader(_decoded(text)).read()
+    return _LenientReader(joined(_decoded(text))).read()
 
 
 def dumps(value: Json) -> str:
@@ -83,6 +84,30 @@ def same(a: Json, b: Json) -> bool:
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(same, a, b))
     return type_name(a) == type_name(b) and a == b
+
+
+def identity_of(value: Json) -> Any:
+    """Return what two values have in common where they are the ``same``; it can be hashed."""
+    if isinstance(value, bool):
+        return value, "boolean"
+    if isinstance(value, dict):
+        return frozenset((name, identity_of(inner)) for name, inner in value.items()), "object"
+    return (tuple(map(identity_of, value)), "array") if isinstance(value, list) else value
+
+
+def is_finite(number: float) -> bool:
+    """Whether a number is one of float64's; integers may be larger."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
+def joined(text: str) -> str:
+    """Return a text whose halves of surrogate pairs are joined where they follow each other, as they are in JSON."""
+    if _SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def type_name(value: Json) -> str:
@@ -137,8 +162,7 @@ def _decoded(text: str | bytes) -> str:
 def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise JsonTextError(f"JSON: name {twice[:80]!r} comes twice in one object")
     return value
 
@@ -151,7 +175,7 @@ def _integer(digits: str) -> int:
 
 def _float(text: str) -> float:
     value = float(text)
-    if not math.isfinite(value):
+    if not is_finite(value):
         raise JsonTextError(f"JSON: number {text[:40]} is beyond float64")
     return value
 
@@ -170,7 +194,7 @@ _STRICT = json.JSONDecoder(
 _FENCE = re.compile(r"```[ \t]*(?:json|javascript|js|python|py)?[ \t]*\r?\n?", re.I)
 _SPACE = re.compile(r"(?:\s|//[^\n]*|#[^\n]*|/\*.*?(?:\*/|\Z)|\ufeff)*", re.S)
 _BLANK = re.compile(r"\s*")
-_NUMBER = re.compile(r"[-+]?(?:\d{1,400}\.?\d{0,400}|\.\d{1,400})(?:[eE][-+]?\d{1,6})?(?=[\s,}\]:]|\Z|//|/\*|#)")
+_NUMBER = re.compile(r"[-+]?(?:\d{1,400}(?:\.\d{0,400})?|\.\d{1,400})(?:[eE][-+]?\d{1,6})?(?=[\s,}\]:]|\Z|//|/\*|#)")
 _WORD = re.compile(r"[^,{}\[\]:\"\n\r]+")
 _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019", "`": "`"}
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}

@@ -11,7 +11,9 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from .schema import Array, Choice, Object, Path, Scalar, Schema, pointer_of, takes_null
-from .text import Json, same, type_name
+from .text import Json, identity_of, type_name
+
+MAX_LISTED = 32  # options in a message
 
 
 class Violation(NamedTuple):
@@ -71,12 +73,16 @@ def _array_violation(schema: Array, value: Json, at: Path) -> Violation | None:
     most = math.inf if schema.max_items is None else schema.max_items
     if not schema.min_items <= len(value) <= most:
         return Violation(at, f"{schema.min_items} to {most} items", str(len(value)))
+    before: set[Any] = set()
     for index, item in enumerate(value):
         wrong = violation(schema.items, item, (*at, index))
         if wrong is not None:
             return wrong
-        if schema.unique and any(same(item, other) for other in value[:index]):
-            return Violation((*at, index), "an item that did not come before", shown(item))
+        if schema.unique:
+            identity = identity_of(item)
+            if identity in before:
+                return Violation((*at, index), "an item that did not come before", shown(item))
+            before.add(identity)
     return None
 
 
@@ -84,8 +90,8 @@ def _scalar_violation(schema: Scalar, value: Json, at: Path, doubtful: bool = Fa
     """Return what is wrong; ``doubtful``: what only some validators would find wrong is not."""
     if not has_type(value, schema.type):
         return Violation(at, f"a value of type {schema.type}", shown(value))
-    if schema.options is not None and not any(same(value, option) for option in schema.options):
-        return Violation(at, f"one of {[*schema.options]}", shown(value))
+    if schema.options is not None and identity_of(value) not in schema.allowed:
+        return Violation(at, f"one of {_listed(schema.options)}", shown(value))
     if isinstance(value, str):
         most = math.inf if schema.max_length is None else schema.max_length
         if not schema.min_length <= len(value) <= most:
@@ -137,11 +143,20 @@ def shown(value: Json) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def _listed(options: tuple[Json, ...]) -> str:
+    """Return the first options for a message."""
+    more = len(options) - MAX_LISTED
+    return f"{[*options[:MAX_LISTED]]}" + (f" or {more} others" if more > 0 else "")
+
+
 # ---- formats ---------------------------------------------------------------------------------------------------------
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.A)
 _TIME = re.compile(r"(\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[zZ]|[+-](\d\d):(\d\d))", re.A)
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)*")
+_RELATIVE_POINTER = re.compile(r"(?:0|[1-9]\d*)(?:#|(?:/(?:[^~/]|~[01])*)*)", re.A)
+MAX_REGEX = 1000  # characters
 
 
 def _is_date(text: str) -> bool:
@@ -188,6 +203,13 @@ def _is_address(version: int) -> Any:
     return check
 
 
+def _is_regex(text: str) -> bool:
+    try:
+        return len(text) <= MAX_REGEX and bool(re.compile(text))
+    except (re.error, OverflowError, RecursionError):
+        return False
+
+
 FORMATS = {
     "date": _is_date,
     "time": _is_time,
@@ -196,5 +218,11 @@ FORMATS = {
     "uuid": _is_uuid,
     "ipv4": _is_address(4),
     "ipv6": _is_address(6),
+    "idn-email": lambda text: _EMAIL.fullmatch(text) is not None,
+    "json-pointer": lambda text: _POINTER.fullmatch(text) is not None,
+    "relative-json-pointer": lambda text: _RELATIVE_POINTER.fullmatch(text) is not None,
+    "regex": _is_regex,
 }
 """Formats that are checked. Others are remarks, as JSON Schema has it: ``int32``, ``password``, ``uri``."""
+UNCHECKED = ("idn-hostname",)
+"""Formats that cannot be checked here, and are checked elsewhere."""

@@ -9,11 +9,11 @@ to that).
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..text import Json
 from . import dates, lists, numbers, places, times, words
-from .base import MAX_TEXT, Operator, Span, Spans, once_per_query
+from .base import MAX_TEXT, Found, Operator, Span, Spans, once_per_query
 
 __all__ = ["MAX_TEXT", "OPERATORS", "Operator", "Span", "Spans", "find_spans", "once_per_query", "spellings"]
 
@@ -23,10 +23,21 @@ OPERATORS = (
 )
 
 
+_LOOKALIKES = str.maketrans("\u017f\u0130\u0131\u212a", "sIik")  # a pattern without case takes these for the others
+
+
 def find_spans(text: str, now: dt.datetime | None = None, operators: Sequence[Operator] = OPERATORS) -> Spans:
     """Return what operators find in the first MAX_TEXT characters, in their order, which is that of the registry."""
     text = text[:MAX_TEXT]
-    return Spans((one.name, one.find(text, now)) for one in operators)
+    plain = text if text.isascii() else text.translate(_LOOKALIKES)
+    found = ((one.name, one.find(plain, now)) for one in operators)
+    return Spans(found if plain == text else ((name, _as_written(text, plain, some)) for name, some in found))
+
+
+def _as_written(text: str, plain: str, spans: Iterable[Found]) -> Iterator[Found]:
+    """Yield spans of ``plain`` with values that stand in it as ``text`` has them."""
+    for start, end, value in spans:
+        yield start, end, text[start:end] if isinstance(value, str) and value == plain[start:end] else value
 
 
 def spellings(value: Json, now: dt.datetime | None = None) -> list[tuple[str, str]]:
