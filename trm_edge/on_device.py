@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import dlpack
-from .errors import Status, TrmInputError
+from .errors import Status, TrmError, TrmInputError
 from .inputs import as_array
 from .refinement import Refinement
 
@@ -69,7 +69,7 @@ def place(
     speaks_dlpack = hasattr(value, "__dlpack_device__")
     described = None  # costs less than a capsule
     if not handshake or not speaks_dlpack:
-        described = getattr(value, "__cuda_array_interface__", None)
+        described = _description(name, value)
     if described is not None:
         borrowed = _described(name, described, value, write)
         produced = described.get("stream")
@@ -78,6 +78,8 @@ def place(
     elif speaks_dlpack and _is_reached(name, value):
         try:
             borrowed = dlpack.take(value.__dlpack__(stream=stream))  # type: ignore[attr-defined]
+        except TrmError:  # of a DeviceArray
+            raise
         except (AssertionError, BufferError, RuntimeError, TypeError, ValueError) as error:
             raise TrmInputError(f"{name}: cannot be taken by DLPack ({error})") from None
     else:
@@ -91,6 +93,16 @@ def place(
         raise TrmInputError(f"{name}: expected a dense, row-major array; make it contiguous")
     rows, columns = (*borrowed.shape, 0, 0)[:2]
     return (borrowed.address, _DTYPES[want], len(borrowed.shape), rows, columns), borrowed.owner
+
+
+def _description(name: str, value: object) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] | None = getattr(value, "__cuda_array_interface__", None)
+    except TrmError:
+        raise
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:  # torch: of a dtype that NumPy does not have
+        raise TrmInputError(f"{name}: has no __cuda_array_interface__ that can be read ({error!r})") from None
+    return found
 
 
 def _is_reached(name: str, value: Any) -> bool:
@@ -140,10 +152,16 @@ class DeviceArray:
     dtype = np.dtype(np.float32)
 
     def __init__(
-        self, address: int, shape: tuple[int, ...], stream: int, order: Order, is_current: Callable[[], bool]
+        self,
+        address: int,
+        shape: tuple[int, ...],
+        stream: int,
+        order: Order,
+        is_current: Callable[[], bool],
+        keeps: object = None,
     ) -> None:
-        """``is_current`` says whether the memory still holds the array."""
-        self.shape = shape
+        """``is_current`` says whether the memory still holds the array; ``keeps`` is the stream's own object."""
+        self.shape, self._keeps = shape, keeps
         self._address, self._stream, self._order, self._is_current = address, stream, order, is_current
 
     def _check(self) -> None:

@@ -35,12 +35,18 @@ DeviceAnswer Session::refine_async(const Call& call, int steps, float halt, floa
         in_flight_ = steps;
         return answer;
     } catch (const Error& error) {  // where the arguments were wrong, what was under way still is
-        if (error.status() == Status::kDeviceError) {
-            begun_ = false;
-            in_flight_ = -1;
-        }
+        if (error.status() != Status::kInvalidArgument && error.status() != Status::kUnsupported) abandon();
+        throw;
+    } catch (...) {
+        abandon();
         throw;
     }
+}
+
+// Nothing is under way any more.
+void Session::abandon() {
+    begun_ = false;
+    in_flight_ = -1;
 }
 
 // states = net(states), by all threads of the session.

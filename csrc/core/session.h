@@ -90,6 +90,7 @@ class Session {
     // recursion.cc: h_cycles x (l_cycles + 1) evaluations of net
     void recur();
     void recur_on_device();
+    void abandon();
     void evaluate_net(float* states);
 
     // decode.cc: false where a value is not finite

@@ -46,6 +46,7 @@ class GraphCache {
         } catch (...) {
             cudaStreamEndCapture(stream, &graph);
             if (graph) cudaGraphDestroy(graph);
+            cudaGetLastError();  // of a capture that has failed, as what is thrown says
             throw;
         }
         TRM_CUDA(cudaStreamEndCapture(stream, &graph));

@@ -12,14 +12,19 @@ namespace trm::cuda {
 
 constexpr int kDevice = 0;
 
-// Our device for as long as a call lasts; the caller may be using another one.
+// Our device for as long as a call lasts; the caller may be using another one. What we wait for has nothing to do with
+// a capture that another thread is making, so no call of ours is forbidden by it, or ends it. An error that a
+// destructor had nobody to tell is not told to the next call either.
 class OnDevice {
   public:
     OnDevice() {
+        cudaGetLastError();
         TRM_CUDA(cudaGetDevice(&before_));
         if (before_ != kDevice) TRM_CUDA(cudaSetDevice(kDevice));
+        exchanged_ = cudaThreadExchangeStreamCaptureMode(&mode_) == cudaSuccess;
     }
     ~OnDevice() {
+        if (exchanged_) cudaThreadExchangeStreamCaptureMode(&mode_);
         if (before_ != kDevice) cudaSetDevice(before_);
     }
     OnDevice(const OnDevice&) = delete;
@@ -27,6 +32,8 @@ class OnDevice {
 
   private:
     int before_ = kDevice;
+    cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;  // and then what it was before
+    bool exchanged_ = false;
 };
 
 // Memory of the host that the device reads and writes where it is.

@@ -162,7 +162,7 @@ class CudaSession : public DeviceSession {
         const OnDevice on_device;
         const cudaStream_t stream = stream_or_null ? static_cast<cudaStream_t>(stream_or_null) : stream_.get();
         const bool captured = is_captured(stream);
-        if (captured) check_capture(y);
+        if (captured) check_capture(y, stream);
         if (y != nullptr && !is_reached("y", y))
             throw Error(Status::kInvalidArgument, "y: expected memory that the GPU writes, got the host's");
         take(stream);
@@ -179,41 +179,13 @@ class CudaSession : public DeviceSession {
             }
             return inbox_.pack(array, count);
         });
-        if (opened) inbox_.send(stream);
-        RowMaps maps = encoding(spec(), shared_->tensors, call_, encoded());
-        maps.nonfinite = nonfinite_.get();
-        map_rows(maps, stream);
-        begin_ = refresh_ = true;
-        Conclusion end;
-        end.answers = answers_.get();
-        end.halt_logits = halt_logits_.get();
-        if (steps > 0) {
-            recur(steps, halt, stream);
-            Products decoded = products(steps, stream);
-            decoded.base = call_.y0 ? call_.y0 : tensor("normalization.y0.mean");
-            decoded.base_stride = call_.y0 ? spec().dof : 0;
-            decoded.out = answers_.get();
-            decoded.halt_logits = halt_logits_.get();
-            multiply(decoded, stream);
-            end.ran = decoded.ran;
+        try {
+            if (opened) inbox_.send(stream);
+            return answer_ = enqueue(steps, halt, y, stream, captured);
+        } catch (...) {
+            if (!captured) abandon(stream);
+            throw;
         }
-        end.steps = steps;
-        end.rows = call_.answer_rows;
-        end.dof = spec().dof;
-        end.halt = halt;
-        end.draft = call_.y0;
-        end.mean = tensor("normalization.y0.mean");
-        end.last_action = call_.last_action;
-        end.kept_action = kept_action_.get();
-        end.limits = {tensor("limits.lower"), tensor("limits.upper"), tensor("limits.velocity")};
-        end.nonfinite = nonfinite_.get();
-        end.y = y ? y : answers_.get() + kMaxAhead * values_of_step(spec());
-        end.outcome = &found_.get()->outcome;
-        if (captured) found_.get()->outcome = {Status::kNotBegun, 0, 0};  // until the graph is launched
-        conclude(end, stream);
-        if (!captured) mark(stream);
-        asked_ = steps;
-        return answer_ = {end.y, halt_logits_.get(), answers_.get()};
     }
 
     DeviceOutcome wait(const DeviceAnswer& to) override {
@@ -267,6 +239,50 @@ class CudaSession : public DeviceSession {
             placed(spec(), call, [&](const char*, auto* array, size_t count) { return inbox_.pack(array, count); });
         inbox_.send(stream_.get());
         return there;
+    }
+
+    // Put the call at hand on a stream, from its rows to its outcome.
+    DeviceAnswer enqueue(int steps, float halt, float* y, cudaStream_t stream, bool captured) {
+        RowMaps maps = encoding(spec(), shared_->tensors, call_, encoded());
+        maps.nonfinite = nonfinite_.get();
+        map_rows(maps, stream);
+        begin_ = refresh_ = true;
+        Conclusion end;
+        end.answers = answers_.get();
+        end.halt_logits = halt_logits_.get();
+        if (steps > 0) {
+            recur(steps, halt, stream);
+            Products decoded = products(steps, stream);
+            decoded.base = call_.y0 ? call_.y0 : tensor("normalization.y0.mean");
+            decoded.base_stride = call_.y0 ? spec().dof : 0;
+            decoded.out = answers_.get();
+            decoded.halt_logits = halt_logits_.get();
+            multiply(decoded, stream);
+            end.ran = decoded.ran;
+        }
+        end.steps = steps;
+        end.rows = call_.answer_rows;
+        end.dof = spec().dof;
+        end.halt = halt;
+        end.draft = call_.y0;
+        end.mean = tensor("normalization.y0.mean");
+        end.last_action = call_.last_action;
+        end.kept_action = kept_action_.get();
+        end.limits = {tensor("limits.lower"), tensor("limits.upper"), tensor("limits.velocity")};
+        end.nonfinite = nonfinite_.get();
+        end.y = y ? y : answers_.get() + kMaxAhead * values_of_step(spec());
+        end.outcome = &found_.get()->outcome;
+        if (captured) found_.get()->outcome = {Status::kNotBegun, 0, 0};  // until the graph is launched
+        conclude(end, stream);
+        if (!captured) mark(stream);
+        asked_ = steps;
+        return {end.y, halt_logits_.get(), answers_.get()};
+    }
+    // A call that failed half way: later ones still come after what it has put on the stream, and start clean.
+    void abandon(cudaStream_t stream) noexcept {
+        cudaMemsetAsync(nonfinite_.get(), 0, sizeof(unsigned), stream);
+        if (cudaEventRecord(done_.get(), stream) == cudaSuccess) pending_ = true;
+        cudaGetLastError();
     }
 
     void recur(int steps, float halt, cudaStream_t stream) {
@@ -333,15 +349,19 @@ class CudaSession : public DeviceSession {
         return status != cudaStreamCaptureStatusNone;
     }
     // Nothing may be waited for in a capture, and a graph be launched by none.
-    void check_capture(const float* y) const {
+    void check_capture(const float* y, cudaStream_t stream) const {
+        if (stream == stream_.get())
+            throw Error(Status::kUnsupported, "stream: a capture is under way; give the stream that is being captured");
         if (y == nullptr)
             throw Error(Status::kInvalidArgument,
                         "y: expected memory of the GPU in a call that is captured into a graph, got null");
         if (shared_->way != Way::kFused)
             throw Error(Status::kUnsupported, "stream: is being captured into a graph, which is for the way 'fused'");
         if (pending_)
-            throw Error(Status::kUnsupported,
-                        "stream: is being captured into a graph; wait for the session's call before, then capture");
+            throw Error(
+                Status::kUnsupported,
+                "stream: is being captured into a graph, and the session may still be at work; make a call with "
+                "a step and wait for it, then capture");
     }
 
     std::shared_ptr<const Shared> shared_;

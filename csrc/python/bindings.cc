@@ -53,7 +53,10 @@ class Session {
         trm_session* session = nullptr;
         checked([&] { return trm_model_info(model.handle.get(), &info_); });
         checked([&] { return trm_session_create(model.handle.get(), &options, &session); });
-        session_.reset(session, trm_session_free);
+        session_.reset(session, [](trm_session* ended) {
+            const py::gil_scoped_release release;  // it waits for the GPU, which may wait for Python
+            trm_session_free(ended);
+        });
     }
 
     // `given` are the tensors of trm_inputs in their order, None where absent. Returns what run() does.

@@ -85,23 +85,35 @@ class FusedBackend:
         return type(self)(self._model, **self._session_options)
 
 
+class _Latest:
+    """The call whose answer a session's memory holds. Answers look here, and hold no session that would hold them."""
+
+    call: object = None
+
+
 class CudaBackend(FusedBackend):
     """All of a call on the first GPU; arrays of the host go there and back, those of the GPU stay where they are."""
 
     name = "cuda"
     _device = 1
-    _calls = 0  # so far; an answer on the GPU is good until the next one
     _held: object = None  # inputs that our own stream may not have read yet
+
+    def __init__(self, source: str | os.PathLike[str] | bytes | core.Model, **options: Any) -> None:
+        super().__init__(source, **options)
+        self._latest = _Latest()
 
     def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
         """Run up to ``steps`` steps from the start, and wait for them."""
         with self._next_call():
-            return super().refine(arrays, puzzle_id, steps, halt, trajectory)
+            found = super().refine(arrays, puzzle_id, steps, halt, trajectory)
+            self._held = None
+            return found
 
     def begin(self, arrays: Arrays, puzzle_id: object) -> None:
         """Start a recursion that :meth:`step` carries on."""
         with self._next_call():
             super().begin(arrays, puzzle_id)
+            self._held = None
 
     def refine_on_device(
         self, arrays: Arrays, steps: int, halt: float | None, trajectory: bool, out: object, stream: object
@@ -126,15 +138,15 @@ class CudaBackend(FusedBackend):
         )
         shape = (spec.answer_rows, spec.dof)
         y_address, keeps_y = out_address(out, shape, handle, session.order, own)
-        with self._next_call():
+        with self._next_call() as call:
             address = session.refine_async(placed, count, _NEVER_HALT if stop is None else stop, y_address, handle)
-        call, keeps = self._calls, (kept, keeps_y)
+        latest, keeps = self._latest, (kept, keeps_y, stream)
         if own:
             self._held = keeps
             session.order(handle, LEGACY)  # who reads `out` on the default stream reads the answer
 
         def is_current() -> bool:
-            return call == self._calls
+            return latest.call is call
 
         def wait() -> Refinement | None:
             if not is_current():
@@ -143,17 +155,21 @@ class CudaBackend(FusedBackend):
             self._held = None
             return _refinement(found, found[1])
 
-        y = out if out is not None else DeviceArray(address, shape, handle, session.order, is_current)
+        y = out
+        if out is None or isinstance(out, DeviceArray):  # whose memory holds this call's answer now
+            y = DeviceArray(address, shape, handle, session.order, is_current, stream)
         return DeviceRefinement(y, wait, keeps)
 
     @contextlib.contextmanager
-    def _next_call(self) -> Iterator[None]:
-        """Say beforehand that the memory will hold something else; a call with wrong arguments leaves it as it is."""
-        self._calls += 1
+    def _next_call(self) -> Iterator[object]:
+        """Say beforehand that the memory will hold something else; a call that is refused leaves it as it is."""
+        latest, before, call = self._latest, self._latest.call, object()
+        latest.call = call
         try:
-            yield
+            yield call
         except (TrmInputError, TrmUnsupportedError, TrmBusyError):
-            self._calls -= 1
+            if latest.call is call:
+                latest.call = before
             raise
 
     def _finish(self) -> None:
