@@ -7,7 +7,7 @@ from json_cases import schemas
 
 from trm_edge.json_slots.candidates import SOURCES, Candidate, candidates_of, key_of, operators_for
 from trm_edge.json_slots.compilation import compile_arguments
-from trm_edge.json_slots.operators import MAX_TEXT, OPERATORS, Span, find_spans
+from trm_edge.json_slots.operators import MAX_TEXT, OPERATORS, find_spans
 from trm_edge.json_slots.schema import MISSING, SchemaError, walk
 from trm_edge.json_slots.slots import Slot
 from trm_edge.json_slots.validation import violation
@@ -206,11 +206,6 @@ def test_a_tool_runs_the_operators_that_its_slots_need():
     assert names[NUMBER] >= {"words", "percent", "duration"}
     assert not names[NUMBER] & {"date", "list"}
     assert operators_for([slot({"type": "boolean"}), slot({"type": "string", "enum": ["a"]})]) == ()
-
-
-def test_spans_of_another_make_are_taken():
-    found = candidates_of(Slot((), TEXT, False), MISSING, [Span(0, 1, "x", "words")])
-    assert found == [Candidate("x", "span", "words", 0, 1)]
 
 
 def test_the_same_query_has_the_same_candidates_in_the_same_order():

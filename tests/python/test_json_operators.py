@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trm_edge.json_slots.operators import MAX_TEXT, OPERATORS, Spans, find_spans, spellings
+from trm_edge.json_slots.operators import MAX_TEXT, OPERATORS, find_spans, spellings
 from trm_edge.json_slots.operators.base import may_have
 from trm_edge.json_slots.text import dumps, parse, same
 
@@ -241,12 +241,12 @@ def test_every_operator_is_shown_to_read():
     assert {operator for operator, *_ in READ} == {one.name for one in OPERATORS}
 
 
-def test_spans_are_a_sequence():
+def test_spans_come_in_the_order_of_their_operators():
     spans = find_spans("from Oslo to Rome for 25 people")
-    every = list(spans)
-    assert len(spans) == len(every) > 9
-    assert (spans[0], spans[-1], spans[2:5]) == (every[0], every[-1], tuple(every[2:5]))
-    assert list(Spans.of(every)) == every
+    names = [one.name for one in OPERATORS]
+    assert len(spans) == len(list(spans)) > 9
+    places = [names.index(span.operator) for span in spans]
+    assert places == sorted(places)
 
 
 def test_operators_make_what_they_say():

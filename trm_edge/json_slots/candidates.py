@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
 from .coercion import JOINTS, NUMERAL, coerced, fold_of, number_of
-from .operators import OPERATORS, Operator, Span, Spans
+from .operators import OPERATORS, Operator, Spans
 from .operators.words import OTHER_WORDS, singular
 from .schema import MISSING, Array, Choice, Missing, Named, Object, Scalar, Schema, takes_null
 from .slots import Slot
-from .text import Json
+from .text import Json, identity_of
 from .validation import FORMATS, violation
 
 SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span", "tool")
@@ -73,9 +73,9 @@ Found = dict[Key, Candidate]
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
-def candidates_of(slot: Slot, draft: Json | Missing, spans: Sequence[Span]) -> list[Candidate]:
+def candidates_of(slot: Slot, draft: Json | Missing, spans: Spans) -> list[Candidate]:
     """Return a slot's candidates, each value once, those of the draft and the schema before the query's."""
-    read = _readings(spans if isinstance(spans, Spans) else Spans.of(spans))
+    read = _readings(spans)
     own: Found = {}
     for candidate in _proposals(slot, draft, read):
         own.setdefault(key_of(candidate.value), candidate)
@@ -439,4 +439,4 @@ def _fits(value: Json, schema: Array) -> bool:
     """Whether an array of valid items is valid."""
     if not schema.min_items <= len(value) <= (len(value) if schema.max_items is None else schema.max_items):
         return False
-    return not schema.unique or len({key_of(item) for item in value}) == len(value)
+    return not schema.unique or len(set(map(identity_of, value))) == len(value)

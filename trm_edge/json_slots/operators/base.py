@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar
 
 from ..text import Json
 
@@ -26,7 +25,7 @@ class Span(NamedTuple):
 Found = tuple[int, int, Json]  # the first three of a span
 
 
-class Spans(Sequence[Span]):
+class Spans:
     """The spans of one text. Equal only to itself, so that what is made of them can be kept beside them.
 
     A query has hundreds, of which few are looked at one by one: ``groups`` has them as plain tuples, by operator.
@@ -35,20 +34,8 @@ class Spans(Sequence[Span]):
     def __init__(self, groups: Iterable[tuple[str, Iterable[Found]]]) -> None:
         self.groups = [(operator, tuple(found)) for operator, found in groups]
 
-    @staticmethod
-    def of(spans: Iterable[Span]) -> Spans:
-        """Make them of spans in their order."""
-        return Spans((name, [span[:3] for span in some]) for name, some in groupby(spans, lambda span: span.operator))
-
     def __len__(self) -> int:
         return sum(len(found) for _, found in self.groups)
-
-    @overload
-    def __getitem__(self, index: int) -> Span: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Span, ...]: ...
-    def __getitem__(self, index: int | slice) -> Span | tuple[Span, ...]:
-        return tuple(self)[index]
 
     def __iter__(self) -> Iterator[Span]:
         return (Span(*one, operator) for operator, found in self.groups for one in found)
