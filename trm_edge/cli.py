@@ -1,6 +1,6 @@
 """The command line: ``trm-edge inspect | verify | refine | profile | demo``, and commands that other folders register.
 
-Exit codes: 0 ok, 1 the check failed, 2 bad usage or input.
+Exit codes: 0 ok, 1 the check failed, 2 bad usage or input, 130 interrupted, 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         code = int(arguments.run(arguments))
-        sys.stdout.flush()  # a full disk or a closed pipe is met here, not at exit
+        if sys.stdout is not None:  # which it is where the caller has closed it
+            sys.stdout.flush()  # a full disk or a closed pipe is met here, not at exit
         return code
     except TrmError as error:
         print(f"trm-edge {arguments.command}: {error}", file=sys.stderr)
@@ -53,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:  # of standard output: a file's is a TrmIOError
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in the buffer
-        if not isinstance(error, BrokenPipeError):
-            print(f"trm-edge {arguments.command}: {error}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError):
+            return 141  # as a shell says it of who is stopped by a reader that has gone
+        print(f"trm-edge {arguments.command}: {error}", file=sys.stderr)
         return 2
 
 

@@ -1,7 +1,10 @@
 """An OpenAI-compatible pass-through that resolves the tool calls of any upstream.
 
     pip install fastapi uvicorn httpx
-    python service.py --upstream http://localhost:8080/v1 --head home_assistant.trm --port 8001
+    python service.py --upstream http://localhost:8080/v1 --head head.trm --mode shadow --port 8001
+
+The head has to be one for such tools: the one that ships (trm_edge/data/home_assistant.trm) is for Home Assistant's,
+and spoils right calls of others. Look at what ``--mode shadow`` logs before the answers are used.
 
 Point a client at port 8001 instead of the upstream. Every request goes upstream as it came; of the answer, only the
 ``arguments`` of tool calls are changed, and only where the head is sure enough. Then they are valid for the schema

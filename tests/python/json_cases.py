@@ -43,6 +43,13 @@ scalar_schemas = st.one_of(
     number_schema("integer"),
     typed("boolean", const=scalars),
     typed("null"),
+    st.builds(
+        lambda kinds, rest: {"type": kinds, **rest},
+        st.lists(
+            st.sampled_from(["string", "integer", "number", "boolean", "null"]), min_size=2, max_size=4, unique=True
+        ),
+        parts(enum=st.lists(scalars, min_size=1, max_size=4)),
+    ),
     typed(
         "string",
         minLength=st.integers(0, 3),

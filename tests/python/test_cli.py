@@ -63,6 +63,13 @@ def command(*argv: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.parametrize(("closing", "code"), [("| true", 141), (">&-", 0)])
+def test_a_reader_that_has_gone_is_no_bad_input(closing: str, code: int) -> None:
+    script = f"set -o pipefail; {sys.executable} -m trm_edge.cli inspect {closing}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
 # ---- Usage -----------------------------------------------------------------------------------------------------------
 
 

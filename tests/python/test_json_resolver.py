@@ -241,6 +241,14 @@ class TestResolveToolCall:
         call = resolver.resolve_tool_call([], "five minutes")
         assert (call.name, call.json, call.status) == (None, None, "unresolved")
 
+    def test_without_a_query_and_a_draft_nothing_is_called(self, resolver):
+        for query in ("", " \n"):
+            call = resolver.resolve_tool_call([LIGHT, TIMER], query)
+            assert (call.name, call.json, call.status, call.by_step) == (None, None, "unresolved", ())
+            assert resolver.resolve(TIMER, query).json is None
+        drafted = resolver.resolve_tool_call([LIGHT, TIMER], "", {"name": "start_timer", "arguments": {"minutes": 5}})
+        assert (drafted.name, json.loads(drafted.json)) == ("start_timer", {"minutes": 5})
+
     def test_a_name_that_comes_twice_is_refused(self, resolver):
         with pytest.raises(SchemaError, match="expected every name once, got 'set_light' more than once"):
             resolver.resolve_tool_call([LIGHT, LIGHT], "five minutes")

@@ -5,7 +5,8 @@ Tools come as OpenAI's ``tools`` entries, MCP's, BFCL's (with its own type names
 - objects, nested: ``properties``, ``required``, ``additionalProperties`` (true or false), ``minProperties``,
   ``maxProperties``, ``dependentRequired``;
 - arrays of one schema: ``items``, ``minItems``, ``maxItems``, ``uniqueItems``;
-- strings, numbers, integers, booleans: ``enum``, ``const``, bounds, lengths, ``multipleOf``, ``format``;
+- strings, numbers, integers, booleans, or several of them: ``enum``, ``const``, bounds, lengths, ``multipleOf``,
+  ``format``;
 - null beside a type (also as OpenAPI's ``nullable``, which validators of JSON Schema do not know); ``anyOf`` and
   ``oneOf`` of one schema and null, or of scalars; ``allOf`` of one schema;
 - ``default``, and local ``$ref`` that do not recurse; ``examples`` of a string: names that a query may well mention.
@@ -166,6 +167,9 @@ class _Compiler:
         for key in ("anyOf", "oneOf", "allOf"):
             if key in schema:
                 return self.combined(schema, key, at, behind)
+        given = schema.get("type")
+        if isinstance(given, list) and len([one for one in given if one != "null"]) > 1:
+            return self.one_of_types(schema, given, at, behind)
         name, nullable = self.type_of(schema, at)
         self.check_keys(schema, _COMMON | _KEYS[name], at)
         common = {
@@ -197,8 +201,8 @@ class _Compiler:
             raise SchemaError(f"{at}/nullable: expected true or false, got {shown(nullable)}")
         if isinstance(given, list):
             others = [name for name in given if name != "null"]
-            if len(others) > 1 or not given:
-                raise SchemaError(f"{at}/type: expected one type, or one and null, got {given}")
+            if not given:
+                raise SchemaError(f"{at}/type: expected a type, got an empty list")
             nullable = nullable or "null" in given
             given = others[0] if others else "null"
         if given is MISSING:
@@ -207,6 +211,29 @@ class _Compiler:
             raise SchemaError(f"{at}/type: expected a type of JSON Schema, got {shown(given)}")
         name = _TYPE_NAMES[given.lower()]
         return name, nullable and name != "null"
+
+    def one_of_types(self, schema: Mapping[str, Json], given: list[Json], at: str, behind: tuple[str, ...]) -> Schema:
+        """Compile a schema of several types of scalars; a constraint of one of them leaves the others alone."""
+        names = [_TYPE_NAMES.get(one.lower()) if isinstance(one, str) else None for one in given]
+        for name, one in zip(names, given, strict=True):
+            if name is None:
+                raise SchemaError(f"{at}/type: expected a type of JSON Schema, got {shown(one)}")
+            if name in ("object", "array"):
+                raise SchemaError(f"{at}/type: several types are supported for scalars only, got {given}")
+        types = [name for name in dict.fromkeys(names) if name is not None and name != "null"]
+        self.check_keys(schema, _COMMON.union(*(_KEYS[name] for name in types)), at)
+        options = schema.get("enum", [schema["const"]] if "const" in schema else [None])
+        nullable = "null" in names and isinstance(options, list) and None in options
+        alternatives = []
+        for name in types:
+            own = {key: value for key, value in schema.items() if key in _KEYS[name] or key in ("enum", "const")}
+            if isinstance(options, list) and options != [None] and not any(has_type(one, name) for one in options):
+                continue
+            alternatives.append(self.compile({**own, "type": name}, at, behind))
+        if not alternatives:
+            raise SchemaError(f"{at}/enum: no value of the types {given} is left")
+        scalars = tuple(one for one in alternatives if isinstance(one, Scalar))
+        return _beside(Choice(at, scalars, False, nullable=nullable), schema, at)
 
     def implied_type(self, schema: Mapping[str, Json], at: str) -> str:
         """Return the type of a schema that names none: what its other parts say."""
@@ -264,13 +291,16 @@ class _Compiler:
             return _beside(compiled[0], schema, at)
         if len(others) == 1:
             return _beside(replace(others[0], nullable=nulls > 0), schema, at)
-        scalars = []
+        scalars: list[Scalar] = []
         for i, one in enumerate(others):
             if isinstance(one, (Array, Object)):
                 raise SchemaError(f"{at}/{key}/{i}: several alternatives are supported for scalars only")
             if isinstance(one, Choice):
-                raise SchemaError(f"{at}/{key}/{i}: alternatives within alternatives are not supported")
-            scalars.append(replace(one, nullable=False))
+                if key == "oneOf" or one.exactly_one:
+                    raise SchemaError(f"{at}/{key}/{i}: alternatives within oneOf are not supported")
+                scalars += one.alternatives
+            else:
+                scalars.append(replace(one, nullable=False))
         return _beside(Choice(at, tuple(scalars), key == "oneOf", nullable=nulls > 0), schema, at)
 
     def object(self, schema: Mapping[str, Json], at: str, behind: tuple[str, ...], common: dict[str, Any]) -> Object:

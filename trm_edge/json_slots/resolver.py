@@ -168,7 +168,7 @@ class Resolver:
         tool
             What ``compile_tool`` takes, a compiled ``Tool``, or a ``JsonSlots`` that is kept from call to call.
         query
-            What the user said.
+            What the user said; where that is nothing, and there is no draft, there is no call.
         draft
             The text of the arguments as a language model wrote them, if there is one.
         now
@@ -179,6 +179,8 @@ class Resolver:
         begun = time.perf_counter()
         slots = self._slots_of(tool)
         inputs = slots.bind(query, draft, self.featurizer, now, thought)
+        if not query.strip() and not inputs.draft.text.strip():
+            return ResolvedCall(slots.tool.name, "unresolved", None, draft or "", 1.0, (), _since(begun))
         chosen = self.choose(inputs)
         if chosen.confidence < 0:
             by_step = [inputs.abstain()] * len(chosen.y)
@@ -221,7 +223,7 @@ class Resolver:
         if not isinstance(tools, Sequence) or isinstance(tools, (str, bytes)):
             raise TrmInputError(f"tools: expected a list of tools, got {type(tools).__name__}")
         name, arguments = read_call(draft)
-        if not tools:
+        if not tools or (not query.strip() and name is None):
             return ResolvedCall(None, "unresolved", None, arguments or "", 1.0, ())
         if name is not None and (not rename or len(tools) == 1):
             own = [tool for tool in tools if _name_of(tool) == name]
