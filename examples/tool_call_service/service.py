@@ -9,9 +9,11 @@ and spoils right calls of others. Look at what ``--mode shadow`` logs before the
 Point a client at port 8001 instead of the upstream. Every request goes upstream as it came; of the answer, only the
 ``arguments`` of tool calls are changed, and only where the head is sure enough. Then they are valid for the schema
 that the request gave. Whatever goes wrong in resolving leaves the upstream's call as it was. ``--mode off`` passes
-everything through untouched; ``--mode shadow`` resolves and logs, and passes the upstream's answer on.
+everything through untouched; ``--mode shadow`` resolves and logs, and passes the upstream's answer on. An upstream that
+cannot be reached is status 502.
 
-A streamed answer is asked for whole, resolved, and sent as one event: a call cannot be resolved before its last token.
+Of a request with tools a streamed answer is asked for whole, resolved, and sent as one event: a call cannot be resolved
+before its last token. Any other answer is passed on as it comes.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.background import BackgroundTask
 
 from trm_edge.errors import TrmError
 from trm_edge.json_slots.resolver import STEPS, ResolvedCall, Resolver
@@ -128,23 +131,36 @@ def make_app(
 
     app = FastAPI(title="trm_edge tool calls", lifespan=lifespan)
 
-    async def forward(request: Request, body: bytes) -> httpx.Response:
+    async def forward(request: Request, body: bytes, stream: bool = False) -> httpx.Response:
         headers = {k: v for k, v in request.headers.items() if k.lower() not in _NOT_PASSED_ON}
         url = upstream.rstrip("/") + request.url.path.removeprefix("/v1")
-        return await http.request(request.method, url, params=dict(request.query_params), headers=headers, content=body)
+        asked = http.build_request(request.method, url, params=request.query_params, headers=headers, content=body)
+        return await http.send(asked, stream=stream)
+
+    async def passed(request: Request, body: bytes) -> Response:
+        """Pass everything on, each part of an answer as it comes."""
+        came = await forward(request, body, stream=True)
+        return StreamingResponse(
+            came.aiter_bytes(), came.status_code, _headers(came), background=BackgroundTask(came.aclose)
+        )
+
+    @app.exception_handler(httpx.RequestError)
+    async def unreachable(request: Request, error: httpx.RequestError) -> Response:
+        log.error("%s: %r", upstream, error)
+        return JSONResponse({"error": {"message": f"upstream: {error!r}", "type": "upstream_error"}}, 502)
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         raw = await request.body()
         asked = _object(raw)
         if mode == "off" or asked is None or not asked.get("tools"):
-            return _passed(await forward(request, raw))
+            return await passed(request, raw)
         streamed = bool(asked.pop("stream", False))
         asked.pop("stream_options", None)
         came = await forward(request, json.dumps(asked).encode() if streamed else raw)
         answer = _object(came.content)
         if came.status_code != 200 or answer is None:
-            return _passed(came)
+            return Response(came.content, came.status_code, _headers(came))
         untouched = json.loads(came.content)
         try:
             await run_in_threadpool(lambda: resolve_answer(resolvers.get(), asked, answer, now()))
@@ -158,7 +174,7 @@ def make_app(
 
     @app.api_route("/v1/{path:path}", methods=["GET", "POST", "DELETE"])
     async def rest(request: Request, path: str) -> Response:
-        return _passed(await forward(request, await request.body()))
+        return await passed(request, await request.body())
 
     return app
 
@@ -171,9 +187,8 @@ def _object(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _passed(came: httpx.Response) -> Response:
-    headers = {k: v for k, v in came.headers.items() if k.lower() not in _NOT_PASSED_ON}
-    return Response(came.content, came.status_code, headers)
+def _headers(came: httpx.Response) -> dict[str, str]:
+    return {k: v for k, v in came.headers.items() if k.lower() not in _NOT_PASSED_ON}
 
 
 def main() -> None:

@@ -3,13 +3,15 @@
 import asyncio
 import json
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 httpx = pytest.importorskip("httpx", reason="pip install fastapi uvicorn httpx")
 fastapi = pytest.importorskip("fastapi", reason="pip install fastapi uvicorn httpx")
-pytest.importorskip("uvicorn", reason="pip install fastapi uvicorn httpx")
+uvicorn = pytest.importorskip("uvicorn", reason="pip install fastapi uvicorn httpx")
 
 from test_json_resolver import LIGHT, make_resolver  # noqa: E402
 
@@ -131,6 +133,55 @@ def test_what_is_not_a_chat_goes_through():
     assert client_of(upstream()).get("/v1/models").json() == {"data": ["any"]}
     plain = {name: REQUEST[name] for name in ("model", "messages")}
     assert arguments_of(client_of(upstream()).post("/v1/chat/completions", json=plain).json()) == BROKEN
+
+
+class Served:
+    """An application on a port of its own, as long as a ``with`` lasts."""
+
+    def __init__(self, app):
+        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+        self.thread = threading.Thread(target=self.server.run)
+
+    def __enter__(self):
+        self.thread.start()
+        while not self.server.started:
+            assert self.thread.is_alive()
+            time.sleep(0.01)
+        return f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}"
+
+    def __exit__(self, *_):
+        self.server.should_exit = True
+        self.thread.join()
+
+
+@pytest.mark.parametrize("mode", ["on", "off"])
+def test_parts_of_an_answer_are_passed_on_as_they_come(mode):
+    """The upstream sends its second part only once the client has the first: if one is held back, none comes."""
+    app, first_is_there = fastapi.FastAPI(), threading.Event()
+
+    @app.post("/chat/completions")
+    def chat():
+        def parts():
+            yield "data: 1\n\n"
+            yield "data: 2\n\n" if first_is_there.wait(30) else "data: held back\n\n"
+
+        return fastapi.responses.StreamingResponse(parts(), media_type="text/event-stream")
+
+    asked = {name: REQUEST[name] for name in ("model", "messages")} if mode == "on" else REQUEST
+    with Served(app) as upstream_url, Served(make_app(upstream_url, make_resolver(), mode)) as url:
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=asked | {"stream": True}, timeout=60) as came:
+            lines = came.iter_lines()
+            assert next(lines) == "data: 1"
+            first_is_there.set()
+            assert [line for line in lines if line] == ["data: 2"]
+        assert came.headers["content-type"].startswith("text/event-stream")
+
+
+def test_an_upstream_that_cannot_be_reached_is_a_bad_gateway():
+    with Served(make_app("http://127.0.0.1:9", make_resolver())) as url:
+        for came in (httpx.get(f"{url}/v1/models"), httpx.post(f"{url}/v1/chat/completions", json=REQUEST)):
+            assert came.status_code == 502
+            assert came.json()["error"]["type"] == "upstream_error"
 
 
 def test_the_last_user_message_is_the_query():
