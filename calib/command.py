@@ -125,7 +125,7 @@ def report(result: Calibration) -> dict[str, Any]:
 def print_report(result: Calibration, name: Path, *, random: bool) -> None:
     """Print the trajectory report."""
     quantization, rounded, metric = result.quantization, result.quantized, result.metric_name or ""
-    source = "the golden vectors' random calls" if random else "held-out calls"
+    source = "random calls, those of the golden vectors" if random else "held-out calls"
     print(f"{name}: {quantization.scheme}, {result.observer}, measured on {result.measured} {source}\n")
     print(f"step  median error  largest error{f'   {metric}: float  {quantization.summary}' if metric else ''}")
     for k in range(result.steps):
@@ -139,9 +139,8 @@ def print_report(result: Calibration, name: Path, *, random: bool) -> None:
     print(f"\nerror {rounded.error:.2e} (median call, worst step), allowed {result.max_error:.2e}")
     if result.metric_loss is not None:
         unit = "of the float model's" if metric == "rms error" else "of all calls"
-        print(
-            f"{metric} in step {result.steps}: worse by {result.metric_loss:+.2%} {unit}, allowed {result.max_loss:.2%}"
-        )
+        change = f"{'better' if result.metric_loss < 0 else 'worse'} by {abs(result.metric_loss):.2%} {unit}"
+        print(f"{metric} in step {result.steps}: {change}, allowed {result.max_loss:.2%} worse")
     print("passed" if result.passed else "FAILED: rounding moves the answers too far")
 
 

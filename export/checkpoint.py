@@ -82,7 +82,7 @@ def read_torch(path: Path) -> tuple[Any, str]:
     try:
         content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises whatever its zip reader and unpickler meet in a damaged file
-        reason = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0].partition(" Re-running")[0]  # advice for whoever trusts the file
         raise TrmBundleError(
             f"{os.fspath(path)}: not a readable checkpoint (a torch.save of tensors): {type(error).__name__}: {reason}"
         ) from None

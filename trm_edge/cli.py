@@ -40,7 +40,12 @@ _ARRAYS = ("x", "y0", "features", "slots", "candidates", "mask", "last_action", 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, more = parser.parse_known_args(argv)
+    if more and (arguments.command != "demo" or any(word.startswith("-") for word in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:
+        arguments.text += more  # of a sentence behind an option
     try:
         code = int(arguments.run(arguments))
         if sys.stdout is not None:  # which it is where the caller has closed it
@@ -206,6 +211,8 @@ def _add_verify(commands: Any) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    if arguments.golden is None and arguments.bundle.suffix in (".onnx", ".engine"):
+        raise TrmInputError(f"{arguments.bundle}: holds no golden vectors; name the bundle it came from with --golden")
     bundle = read_bundle(arguments.golden or arguments.bundle)
     if not bundle.golden:
         raise TrmInputError(f"{arguments.golden or arguments.bundle}: holds no golden vectors to check against")

@@ -63,6 +63,15 @@ def command(*argv: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
 
 
+def test_options_may_stand_anywhere_about_a_sentence(capsys: Capture) -> None:
+    code, told, _ = run(capsys, "demo", "slots", "--json", "turn", "on", "--steps", 1, "the", "lights")
+    assert code == 0
+    assert [call["sentence"] for call in json.loads(told)["calls"]] == ["turn on the lights"]
+    for words in (("demo", "slots", "--jsn", "turn"), ("verify", EXAMPLE, "--jsn", 1)):
+        code, _, error = run(capsys, *words)
+        assert code == 2 and "unrecognized arguments: --jsn" in error
+
+
 @pytest.mark.parametrize(("closing", "code"), [("| true", 141), (">&-", 0)])
 def test_a_reader_that_has_gone_is_no_bad_input(closing: str, code: int) -> None:
     script = f"set -o pipefail; {sys.executable} -m trm_edge.cli inspect {closing}"
