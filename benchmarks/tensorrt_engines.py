@@ -40,7 +40,7 @@ from trm_edge.profiling import machine_facts
 from trm_edge.quantization import Quantization, matrix_names
 from trm_edge.spec import TrmSpec, identity_statistics
 
-EXAMPLE = Path(trm_edge.__file__).parent / "data" / "example.trm"
+EXAMPLE = trm_edge.example()
 GPUS = ("sm86", "sm89", "sm120")
 FORMATS = {"fp32": "Float", "fp16": "Half", "bf16": "BFloat16", "int8": "Int8", "fp8": "FP8"}
 CALLS = 2  # that scales are taken from

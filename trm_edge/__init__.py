@@ -1,7 +1,7 @@
 """trm_edge: refine a large model's draft with a Tiny Recursive Model, at a fixed latency.
 
 >>> import trm_edge
->>> refiner = trm_edge.load("push.trm")  # doctest: +SKIP
+>>> refiner = trm_edge.load(trm_edge.example())
 >>> out = refiner.refine(x, y0, steps=4, last_action=q)  # doctest: +SKIP
 """
 
@@ -25,6 +25,7 @@ from .limits import Projection, project_limits
 from .on_device import DeviceArray, DeviceRefinement
 from .refinement import Refinement
 from .refiner import Refiner, load, refine
+from .shipped import example
 from .spec import TrmSpec
 
 __version__: str = _core_module.__version__
@@ -49,6 +50,7 @@ __all__ = [
     "TrmVersionError",
     "__version__",
     "available_backends",
+    "example",
     "load",
     "project_limits",
     "refine",

@@ -31,8 +31,9 @@ from .profiling.timing import latency_summary
 from .quantization import PRECISIONS, Quantization
 from .refinement import Refinement
 from .refiner import load
+from .shipped import example
 
-EXAMPLE = Path(__file__).parent / "data" / "example.trm"
+EXAMPLE = example()
 """The bundle that ships with the package; commands use it where none is named."""
 
 _ARRAYS = ("x", "y0", "features", "slots", "candidates", "mask", "last_action", "puzzle_id")

@@ -21,9 +21,9 @@ from .files import read_npz
 from .inputs import Array, check_steps
 from .profiling.timing import latency_summary
 from .refiner import Refiner, load
+from .shipped import example
 
-DATA = Path(__file__).parent / "data"
-BUNDLE, RECORDED = DATA / "metaworld.trm", DATA / "metaworld.npz"
+BUNDLE, RECORDED = example("metaworld.trm"), example("metaworld.npz")
 PLOT = Path("trm-edge-demo-actions.png")
 STEPS = 4  # unless told otherwise
 

@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from .errors import TrmInputError
@@ -18,9 +17,9 @@ from .files import read_file
 from .inputs import check_steps
 from .json_slots import JsonSlots, ResolvedCall, Resolver
 from .json_slots.resolver import STEPS as STEPS
+from .shipped import example
 
-DATA = Path(__file__).parent / "data"
-HEAD, TOOLS = DATA / "home_assistant.trm", DATA / "home_assistant.json"
+HEAD, TOOLS = example("home_assistant.trm"), example("home_assistant.json")
 SENTENCES = (
     "turn on the lights in the kitchen",
     "dim the bedroom to twenty percent",

@@ -10,7 +10,10 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """Outcome of a call: 0 ok, positive: an answer was written, with a reason, negative: nothing was written."""
+    """Outcome of a call: 0 ok, positive: an answer was written, with a reason, negative: nothing was written.
+
+    A number that is printed by its name.
+    """
 
     OK = 0
     HALTED = 1  # confidence reached ``halt`` before the last step
@@ -26,6 +29,12 @@ class Status(IntEnum):
     NOT_BEGUN = -8
     INTERNAL = -9
     DEVICE_ERROR = -10
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        return format(self.name, spec)
 
 
 class TrmError(Exception):

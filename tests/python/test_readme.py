@@ -1,0 +1,44 @@
+"""The README's Python runs as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import trm_edge
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+pytestmark = pytest.mark.usefixtures("no_overrides")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[0])
+def test_a_block_of_python_runs(block: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found: dict[str, object] = {}
+    exec(compile(block, "README.md", "exec"), found)
+    if "out" in found:
+        assert isinstance(found["out"], trm_edge.Refinement)
+        assert capsys.readouterr().out == "OK\n"
+    else:
+        assert found["call"].name == "HassLightSet"  # type: ignore[attr-defined]
+
+
+def test_both_interfaces_are_shown() -> None:
+    assert len(BLOCKS) == 2
+
+
+def test_files_that_ship_are_found_by_name() -> None:
+    for name in ("example.trm", "home_assistant.trm", "metaworld.trm", "sudoku.trm"):
+        assert trm_edge.load(trm_edge.example(name)).spec.num_layers == 2
+    with pytest.raises(trm_edge.TrmInputError, match=r"name: expected one of example\.trm, .*, got '\.\./x'"):
+        trm_edge.example("../x")
+
+
+def test_a_status_is_printed_by_its_name() -> None:
+    assert (str(trm_edge.Status.NONFINITE), f"{trm_edge.Status.OK:>4}", int(trm_edge.Status.BUSY)) == (
+        "NONFINITE",
+        "  OK",
+        -7,
+    )
