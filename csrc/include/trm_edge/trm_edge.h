@@ -61,7 +61,8 @@ typedef int32_t trm_status;
 enum {
     TRM_OK = 0,
     TRM_HALTED = 1,         /* confidence reached `halt` before the last step */
-    TRM_NONFINITE = 2,      /* NaN or Inf in an input or inside the recursion; the answer is the (projected) draft */
+    TRM_NONFINITE = 2,      /* NaN or Inf in x, features, slots or candidates, or inside the recursion; the answer is
+                             * the (projected) draft. In y0 or last_action, of which it is made: INVALID_ARGUMENT */
     TRM_OUTSIDE_LIMITS = 3, /* last_action lies outside the bounds; the answer approaches them at the velocity limit */
     TRM_INVALID_ARGUMENT = -1,
     TRM_INVALID_BUNDLE = -2,
