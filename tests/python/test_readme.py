@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands."""
+"""The Python of the README and of the guide to tool calls runs as it stands."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import pytest
 
 import trm_edge
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+TOP = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/tool_calls.md")
 pytestmark = pytest.mark.usefixtures("no_overrides")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+BLOCKS = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", (TOP / page).read_text(), re.DOTALL)]
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[0])
 def test_a_block_of_python_runs(block: str, capsys: pytest.CaptureFixture[str]) -> None:
     found: dict[str, object] = {}
-    exec(compile(block, "README.md", "exec"), found)
+    exec(compile(block, "page", "exec"), found)
     if "out" in found:
         assert isinstance(found["out"], trm_edge.Refinement)
         assert capsys.readouterr().out == "OK\n"
@@ -25,8 +26,8 @@ def test_a_block_of_python_runs(block: str, capsys: pytest.CaptureFixture[str]) 
         assert found["call"].name == "HassLightSet"  # type: ignore[attr-defined]
 
 
-def test_both_interfaces_are_shown() -> None:
-    assert len(BLOCKS) == 2
+def test_no_block_is_missed() -> None:
+    assert len(BLOCKS) == 3
 
 
 def test_files_that_ship_are_found_by_name() -> None:
