@@ -69,9 +69,9 @@ def own_way(
     name: str, precision: str, bundle: Bundle, call: dict[str, Any], steps: int, truth: list[np.ndarray]
 ) -> Way:
     """Open ``bundle`` in one of backend ``cuda``'s ways; one that is not in bf16 says so in its name."""
-    os.environ["TRM_EDGE_CUDA"] = name
+    os.environ["TRM_EDGE_CUDA_WAY"] = name
     refiner = trm_edge.load(bundle_bytes(bundle), backend="cuda", precision=precision)
-    del os.environ["TRM_EDGE_CUDA"]
+    del os.environ["TRM_EDGE_CUDA_WAY"]
     out = refiner.refine(**call, steps=steps, trajectory=True)
     assert out.trajectory is not None
     error = max(relative_error(a, b) for a, b in zip(out.trajectory, truth, strict=True))

@@ -291,7 +291,7 @@ _sessions = threading.local()
 
 def thread_refiner(model: Source, backend: str = "auto", precision: str | None = None) -> Refiner:
     """Return this thread's session of a model; the last few stay open."""
-    chosen = tuple(os.environ.get(name) for name in ("TRM_EDGE_BACKEND", "TRM_EDGE_ISA"))
+    chosen = tuple(os.environ.get(name) for name in ("TRM_EDGE_BACKEND", "TRM_EDGE_ISA", "TRM_EDGE_CUDA_WAY"))
     key = (_identity(model), backend, precision, chosen)
     own: OrderedDict[Any, Refiner] = _sessions.__dict__.setdefault("refiners", OrderedDict())
     if key not in own:

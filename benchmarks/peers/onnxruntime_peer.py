@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 
+from trm_edge.backends.onnx_runtime import int8_saturates
 from trm_edge.inputs import Array, Inputs
 
 from .common import Hosted, Peer, PeerError, Problem, Run, recursion
@@ -62,6 +63,7 @@ def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
             after,
             weight_type=QuantType.QInt8,
             per_channel=True,
+            reduce_range=int8_saturates(),  # to 7 bits, as products would saturate
             op_types_to_quantize=["MatMul"],
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},  # of what a contrib operator returns
         )

@@ -42,7 +42,8 @@ std::string cuda_missing() {
 #ifdef TRM_HAVE_CUDA
     return cuda::why_no_gpu();
 #else
-    return "this build has no CUDA; install nvcc and build again with -DTRM_EDGE_CUDA=ON";
+    return "this build has no CUDA; install nvcc and build again with -DTRM_EDGE_CUDA=ON "
+           "(pip: -C cmake.define.TRM_EDGE_CUDA=ON)";
 #endif
 }
 

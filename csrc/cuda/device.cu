@@ -53,7 +53,7 @@ class CudaModel : public DeviceModel {
 
   private:
     static Way choose(const std::string& why_not, const DeviceProperties& device) {
-        const char* asked = std::getenv("TRM_EDGE_CUDA");
+        const char* asked = std::getenv("TRM_EDGE_CUDA_WAY");
         if (asked == nullptr || *asked == 0) {
             if (!why_not.empty()) return Way::kPlain;
             return device.cooperative ? Way::kFused : Way::kPhases;
@@ -62,10 +62,11 @@ class CudaModel : public DeviceModel {
             if (std::string_view(asked) != kWays[static_cast<int>(way)]) continue;
             if (way != Way::kPlain && !why_not.empty())
                 throw Error(Status::kUnsupported,
-                            "TRM_EDGE_CUDA: '" + shown(asked) + "' cannot run this model: " + why_not);
+                            "TRM_EDGE_CUDA_WAY: '" + shown(asked) + "' cannot run this model: " + why_not);
             return way;
         }
-        throw Error(Status::kUnsupported, "TRM_EDGE_CUDA: expected fused, phases or plain, got '" + shown(asked) + "'");
+        throw Error(Status::kUnsupported,
+                    "TRM_EDGE_CUDA_WAY: expected fused, phases or plain, got '" + shown(asked) + "'");
     }
 
     std::shared_ptr<const Shared> shared_;

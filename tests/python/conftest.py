@@ -46,7 +46,7 @@ def open_refiner(monkeypatch: pytest.MonkeyPatch) -> Open:
 @pytest.fixture
 def no_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what the environment says of backends and instruction sets."""
-    for name in ("TRM_EDGE_BACKEND", "TRM_EDGE_ISA"):
+    for name in ("TRM_EDGE_BACKEND", "TRM_EDGE_ISA", "TRM_EDGE_CUDA_WAY"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -21,7 +21,7 @@ STEPPING = [*(f"fused-{isa}" for isa in ISAS), *GPU, "onnxruntime-step", "refere
 """Runners that offer ``begin`` and ``step``."""
 
 RUNNERS = [*STEPPING, "onnxruntime-loop"]
-_CHOSEN_BY = {"fused": "TRM_EDGE_ISA", "cuda": "TRM_EDGE_CUDA"}
+_CHOSEN_BY = {"fused": "TRM_EDGE_ISA", "cuda": "TRM_EDGE_CUDA_WAY"}
 FLOAT32 = [name for name in RUNNERS if name != "reference"]
 
 Open = Callable[[str, Bundle], trm_edge.Refiner]

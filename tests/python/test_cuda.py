@@ -47,7 +47,7 @@ FUSED: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def load(way: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, precision: str | None) -> trm_edge.Refiner:
-    monkeypatch.setenv("TRM_EDGE_CUDA", way)
+    monkeypatch.setenv("TRM_EDGE_CUDA_WAY", way)
     refiner = trm_edge.load(bundle_bytes(bundle), backend="cuda", precision=precision)
     assert refiner.backend == "cuda" and (refiner.isa or "").endswith(way)
     return refiner

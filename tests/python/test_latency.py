@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from models import random_weights
 
+from trm_edge.backends.onnx_runtime import int8_saturates
 from trm_edge.bundle import Bundle, write_bundle
 from trm_edge.golden import random_inputs
 from trm_edge.profiling import read_report
@@ -127,6 +128,8 @@ def test_openvino_is_right_where_rows_equal_heads() -> None:
 def test_openvino_int8_quantises_all_matrices() -> None:
     pytest.importorskip("openvino")
     pytest.importorskip("nncf")
+    if int8_saturates():
+        pytest.skip("OpenVINO's int8 products saturate on x86-64 without VNNI")
     problem = make_problem()
     error = error_of("openvino", "net", "int8", problem)
     assert 1e-4 < error <= allowed("int8", problem)

@@ -335,7 +335,7 @@ def test_other_backends_say_whose_it_is(backend: str) -> None:
 
 @pytest.fixture(params=WAYS)
 def refiner(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> trm_edge.Refiner:
-    monkeypatch.setenv("TRM_EDGE_CUDA", request.param)
+    monkeypatch.setenv("TRM_EDGE_CUDA_WAY", request.param)
     precision = "fp32" if request.param == "plain" else "bf16"
     return trm_edge.load(bundle_bytes(BUNDLE), backend="cuda", precision=precision)
 
@@ -610,7 +610,7 @@ def test_wrong_arrays_are_named(refiner: trm_edge.Refiner) -> None:
 @pytest.mark.gpu
 def test_a_call_in_a_graph_is_made_again_by_every_replay(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
-    monkeypatch.setenv("TRM_EDGE_CUDA", "fused")
+    monkeypatch.setenv("TRM_EDGE_CUDA_WAY", "fused")
     refiner = trm_edge.load(bundle_bytes(BUNDLE), backend="cuda", precision="bf16")
     calls = [call_of(seed) for seed in range(4)]
     rows = min(len(call["x"]) for call in calls)

@@ -6,12 +6,14 @@ Needs onnxruntime alone: spec and statistics are in the file's metadata.
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .._native import core
 from ..errors import TrmBundleError, TrmUnsupportedError
 from ..extras import import_extra
 from ..files import read_file
@@ -172,6 +174,16 @@ class _Graph:
         return self._registers + answer + context
 
 
+def int8_saturates() -> bool:
+    """Whether ONNX Runtime's int8 products are wrong on this processor.
+
+    On x86-64 without VNNI it adds pairs of products in 16 bits, where they saturate
+    (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html).
+    """
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return x86 and not any("vnni" in isa or "bf16" in isa for isa in core.supported_isas().split(","))
+
+
 def _create_session(data: bytes, threads: int) -> Any:
     onnxruntime = import_extra("onnxruntime", "backend onnxruntime", "onnxruntime")
     options = onnxruntime.SessionOptions()
@@ -179,6 +191,8 @@ def _create_session(data: bytes, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4  # a library does not print; what goes wrong is raised
+    if int8_saturates():
+        options.add_session_config_entry("session.disable_quant_qdq", "1")  # then in float32, as the graph says it
     # our graphs hold their weights; one that points to files elsewhere is refused
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
