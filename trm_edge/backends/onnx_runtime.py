@@ -191,7 +191,7 @@ def _create_session(data: bytes, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 4  # a library does not print; what goes wrong is raised
-    if int8_saturates():
+    if b"DequantizeLinear" in data and int8_saturates():
         options.add_session_config_entry("session.disable_quant_qdq", "1")  # then in float32, as the graph says it
     # our graphs hold their weights; one that points to files elsewhere is refused
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
