@@ -241,6 +241,15 @@ class TestResolveToolCall:
         call = resolver.resolve_tool_call([], "five minutes")
         assert (call.name, call.json, call.status) == (None, None, "unresolved")
 
+    def test_a_draft_names_a_tool_that_is_a_client_s_own_object(self, resolver):
+        class Tool:
+            def model_dump(self, exclude_none):
+                return {"type": "function", "function": TIMER}
+
+        draft = {"name": "start_timer", "arguments": {"minutes": 5}}
+        call = resolver.resolve_tool_call([LIGHT, Tool()], "dim the den to 40", draft)
+        assert call.name == "start_timer"
+
     def test_without_a_query_and_a_draft_nothing_is_called(self, resolver):
         for query in ("", " \n"):
             call = resolver.resolve_tool_call([LIGHT, TIMER], query)

@@ -93,7 +93,7 @@ class JsonSlots:
         read = read_draft(arguments, draft or "")
         slots = _first_slots(arguments, read.value) if self._slots is None else self._slots
         if len(slots) > MAX_SLOTS and self._slots is None and read.value is not MISSING:
-            read = Draft(read.text, read.value if read.valid else MISSING, read.valid)
+            read = read if read.valid else replace(read, value=MISSING)
             slots = () if read.valid else _first_slots(arguments, MISSING)
         if len(slots) > MAX_SLOTS:
             raise SchemaError(f"tool {self.tool.name}: expected at most {MAX_SLOTS} slots, got more")

@@ -25,7 +25,7 @@ from urllib.parse import unquote
 
 from .schema import MISSING, Array, Choice, Object, Scalar, Schema, SchemaError, Tool, escaped
 from .slots import MAX_SLOTS
-from .text import MAX_DEPTH, Json, is_finite, same
+from .text import MAX_DEPTH, Json, dumped, is_finite, same
 from .validation import UNCHECKED, has_type, shown
 
 MAX_EXAMPLES = 1024  # of a string that are looked at
@@ -43,8 +43,7 @@ def compile_tool(tool: Any) -> Tool:
     """
     if isinstance(tool, type) and callable(getattr(tool, "model_json_schema", None)):
         tool = _of_model(tool)
-    elif callable(getattr(tool, "model_dump", None)):  # an entry of tools as MCP's and OpenAI's clients have it
-        tool = tool.model_dump(exclude_none=True)
+    tool = dumped(tool, exclude_none=True)  # an entry of tools as MCP's and OpenAI's clients have it
     if not isinstance(tool, Mapping):
         raise SchemaError(f"tool: expected an object or a pydantic model, got {type(tool).__name__}")
     inner = tool.get("function", tool)
@@ -64,15 +63,13 @@ def compile_tool(tool: Any) -> Tool:
         raise SchemaError(f"tool {name}: {error}") from None
 
 
-def name_of(tool: Any) -> str | None:
-    """Return the name of a tool as ``compile_tool`` takes it, where it can be told without compiling it."""
-    if isinstance(tool, Tool):
-        return tool.name
-    if isinstance(tool, Mapping):
-        inner = tool.get("function", tool)
-        name = inner.get("name") if isinstance(inner, Mapping) else None
-    else:
-        name = getattr(tool, "__name__", None) if isinstance(tool, type) else getattr(tool, "name", None)
+def tool_name(tool: Any) -> str | None:
+    """Return the name of a tool as ``compile_tool`` takes it, without compiling it; None where it has none."""
+    if isinstance(tool, type):
+        return tool.__name__
+    tool = dumped(tool, exclude_none=True)
+    inner = tool.get("function", tool) if isinstance(tool, Mapping) else None
+    name = inner.get("name") if isinstance(inner, Mapping) else None
     return name if isinstance(name, str) else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import TrmInputError
 from .schema import MISSING, Missing, Object
-from .text import Json, JsonTextError, dumps, parse, parse_lenient
+from .text import Json, JsonTextError, dumped, dumps, parse, parse_lenient
 from .validation import violation
 
 _ARGUMENTS = ("arguments", "parameters", "input", "args")  # what a call's arguments are called
@@ -73,14 +73,11 @@ def read_call(draft: Any) -> tuple[str | None, str | None]:
     if written:
         draft, _ = read_json(draft)
         draft = None if draft is MISSING else draft
-    if callable(getattr(draft, "model_dump", None)):
-        draft = draft.model_dump()
+    draft = dumped(draft)
     if isinstance(draft, Mapping) and isinstance(draft.get("tool_calls"), list):
         draft = draft["tool_calls"]
     if isinstance(draft, list) and len(draft) == 1:
-        draft = draft[0]
-        if callable(getattr(draft, "model_dump", None)):
-            draft = draft.model_dump()
+        draft = dumped(draft[0])
     if not isinstance(draft, Mapping):
         if draft is None or draft == [] or written:
             return None, None

@@ -27,7 +27,7 @@ from ..errors import Status, TrmInputError
 from ..refiner import Refiner, load, thread_refiner
 from .calls import JsonSlots, SlotInputs, check_call, read_part
 from .candidates import Candidate
-from .compilation import name_of
+from .compilation import tool_name
 from .drafts import Draft, read_call
 from .features import Featurizer, featurizer_for
 from .joint import joint_choices
@@ -177,10 +177,11 @@ class Resolver:
             A language model's short chain of thought about the query, for a head that was trained with some.
         """
         begun = time.perf_counter()
+        check_call(query, draft, now, thought)
         slots = self._slots_of(tool)
-        inputs = slots.bind(query, draft, self.featurizer, now, thought)
-        if not query.strip() and not inputs.draft.text.strip():
+        if not query.strip() and not (draft or "").strip():
             return ResolvedCall(slots.tool.name, "unresolved", None, draft or "", 1.0, (), _since(begun))
+        inputs = slots.bind(query, draft, self.featurizer, now, thought)
         chosen = self.choose(inputs)
         if chosen.confidence < 0:
             by_step = [inputs.abstain()] * len(chosen.y)
@@ -225,25 +226,25 @@ class Resolver:
         name, arguments = read_call(draft)
         if not tools or (not query.strip() and name is None):
             return ResolvedCall(None, "unresolved", None, arguments or "", 1.0, ())
-        if name is not None and (not rename or len(tools) == 1):
-            own = [tool for tool in tools if _name_of(tool) == name]
-            if len(own) == 1:
-                return replace(self.resolve(own[0], query, arguments, now, thought), duration_us=_since(begun))
+        names = [_name_of(tool) for tool in tools]
+        for known, count in Counter(names).items():
+            if known is not None and count > 1:
+                raise SchemaError(f"tools: expected every name once, got {known!r} more than once")
+        if name is not None and name in names and (not rename or len(tools) == 1):
+            own = tools[names.index(name)]
+            return replace(self.resolve(own, query, arguments, now, thought), duration_us=_since(begun))
         compiled = [self._slots_of(tool) for tool in tools]
         by_name = {slots.tool.name: slots for slots in compiled}
-        if len(by_name) < len(compiled):
-            [(twice, _)] = Counter(slots.tool.name for slots in compiled).most_common(1)
-            raise SchemaError(f"tools: expected every name once, got {twice!r} more than once")
         inputs = bind_tools([slots.tool for slots in compiled], query, self.featurizer, thought)
         chosen = self.choose(inputs, [list(by_name).index(name) if name in by_name else -1])
         if chosen.confidence < 0:
             return ResolvedCall(None, "unresolved", None, arguments or "", -1.0, (), _since(begun))
-        names = [str(inputs.candidates[int(y[0])].value) for y in chosen.y]
-        kept = None if name in by_name and name != names[-1] else arguments
-        call = self.resolve(by_name[names[-1]], query, kept, now, thought)
+        by_step = [str(inputs.candidates[int(y[0])].value) for y in chosen.y]
+        kept = None if name in by_name and name != by_step[-1] else arguments
+        call = self.resolve(by_name[by_step[-1]], query, kept, now, thought)
         confidence = min(call.confidence, chosen.confidence)
         steps = [
-            (name, json if name == names[-1] else None) for name, (_, json) in zip(names, call.by_step, strict=True)
+            (name, json if name == by_step[-1] else None) for name, (_, json) in zip(by_step, call.by_step, strict=True)
         ]
         return replace(call, confidence=confidence, by_step=tuple(steps), duration_us=_since(begun))
 
@@ -352,7 +353,8 @@ def _tool_slot(tools: tuple[Tool, ...]) -> tuple[tuple[Slot, ...], tuple[Candida
 
 
 def _name_of(tool: Any) -> str | None:
-    return tool.tool.name if isinstance(tool, JsonSlots) else name_of(tool)
+    tool = tool.tool if isinstance(tool, JsonSlots) else tool
+    return tool.name if isinstance(tool, Tool) else tool_name(tool)
 
 
 def _is_number(value: Any) -> bool:

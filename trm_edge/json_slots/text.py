@@ -103,6 +103,12 @@ def is_finite(number: float) -> bool:
         return False
 
 
+def dumped(value: Any, **options: Any) -> Any:
+    """Return what a client's own object holds, by its ``model_dump``; anything else as it is."""
+    dump = None if isinstance(value, type) else getattr(value, "model_dump", None)
+    return dump(**options) if callable(dump) else value
+
+
 def joined(text: str) -> str:
     """Return a text whose halves of surrogate pairs are joined where they follow each other, as they are in JSON."""
     if _SURROGATE.search(text) is None:
@@ -175,7 +181,7 @@ def _integer(digits: str) -> int:
 
 def _float(text: str) -> float:
     value = float(text)
-    if not is_finite(value):
+    if not math.isfinite(value):
         raise JsonTextError(f"JSON: number {text[:40]} is beyond float64")
     return value
 

@@ -155,7 +155,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.A)
 _TIME = re.compile(r"(\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[zZ]|[+-](\d\d):(\d\d))", re.A)
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)*")
-_RELATIVE_POINTER = re.compile(r"(?:0|[1-9]\d*)(?:#|(?:/(?:[^~/]|~[01])*)*)", re.A)
+_RELATIVE_POINTER = re.compile(rf"(?:0|[1-9]\d*)(?:#|{_POINTER.pattern})", re.A)
 MAX_REGEX = 1000  # characters
 
 
@@ -183,6 +183,10 @@ def _is_time(text: str) -> bool:
 
 def _is_date_time(text: str) -> bool:
     return text[10:11] in ("T", "t") and _is_date(text[:10]) and _is_time(text[11:])
+
+
+def _is_email(text: str) -> bool:
+    return _EMAIL.fullmatch(text) is not None
 
 
 def _is_uuid(text: str) -> bool:
@@ -214,11 +218,11 @@ FORMATS = {
     "date": _is_date,
     "time": _is_time,
     "date-time": _is_date_time,
-    "email": lambda text: _EMAIL.fullmatch(text) is not None,
+    "email": _is_email,
     "uuid": _is_uuid,
     "ipv4": _is_address(4),
     "ipv6": _is_address(6),
-    "idn-email": lambda text: _EMAIL.fullmatch(text) is not None,
+    "idn-email": _is_email,
     "json-pointer": lambda text: _POINTER.fullmatch(text) is not None,
     "relative-json-pointer": lambda text: _RELATIVE_POINTER.fullmatch(text) is not None,
     "regex": _is_regex,
