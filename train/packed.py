@@ -50,7 +50,7 @@ class Packed(Examples):
         """Return where the rows of every example begin, by part: x, s and m."""
         return {part: np.cumsum(self.arrays[f"{part}_len"]) - self.arrays[f"{part}_len"] for part in _LIMITS}
 
-    @property
+    @cached_property
     def lengths(self) -> Array:
         """Return the rows of each example's state and the number of its candidates, which cost less."""
         return np.stack([self.arrays["x_len"] + self.arrays["s_len"], self.arrays["m_len"]], axis=1)

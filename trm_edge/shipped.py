@@ -24,7 +24,8 @@ def example(name: str = "example.trm") -> Path:
     TrmInputError
         Where there is no such file.
     """
-    known = sorted(path.name for path in _DATA.iterdir() if path.is_file())
-    if name not in known:
+    path = _DATA / name
+    if path.parent != _DATA or not path.is_file():
+        known = sorted(path.name for path in _DATA.iterdir() if path.is_file())
         raise TrmInputError(f"name: expected one of {', '.join(known)}, got {name!r}")
-    return _DATA / name
+    return path

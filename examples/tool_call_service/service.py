@@ -132,9 +132,10 @@ def make_app(
     app = FastAPI(title="trm_edge tool calls", lifespan=lifespan)
 
     async def forward(request: Request, body: bytes, stream: bool = False) -> httpx.Response:
-        headers = {k: v for k, v in request.headers.items() if k.lower() not in _NOT_PASSED_ON}
         url = upstream.rstrip("/") + request.url.path.removeprefix("/v1")
-        asked = http.build_request(request.method, url, params=request.query_params, headers=headers, content=body)
+        asked = http.build_request(
+            request.method, url, params=request.query_params, headers=_headers(request), content=body
+        )
         return await http.send(asked, stream=stream)
 
     async def passed(request: Request, body: bytes) -> Response:
@@ -187,7 +188,7 @@ def _object(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _headers(came: httpx.Response) -> dict[str, str]:
+def _headers(came: Request | httpx.Response) -> dict[str, str]:
     return {k: v for k, v in came.headers.items() if k.lower() not in _NOT_PASSED_ON}
 
 
