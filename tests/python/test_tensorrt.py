@@ -17,6 +17,7 @@ from runners import plain_bundle
 
 import trm_edge
 from trm_edge.backends.host import graph_feeds
+from trm_edge.backends.onnx_runtime import create_session
 from trm_edge.bundle import Bundle, read_bundle, write_bundle
 from trm_edge.cli import main
 from trm_edge.engine import RTX_GPUS, manifest_path, precisions_of, read_engine
@@ -136,9 +137,9 @@ def test_the_smallest_calls(kind: str, sizes: dict[str, int], form: str) -> None
 @pytest.mark.parametrize("kind", ["actions", "slots", "tokens"])
 def test_rounded_loops_compute_what_their_graph_does(kind: str, precision: str) -> None:
     """As ONNX Runtime runs it; roundings at a tie may go either way, so not each call to the last bit."""
-    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime")
     bundle = calibrated(plain_bundle(kind), "static", steps=2)
-    session = onnxruntime.InferenceSession(build_typed(bundle, "onnx-loop", 1, precision).SerializeToString())
+    session = create_session(build_typed(bundle, "onnx-loop", 1, precision).SerializeToString(), threads=1)
     runner = NetworkRunner(network_of(bundle, "loop", precision=precision))
     found = []
     for seed in range(5):
@@ -148,7 +149,8 @@ def test_rounded_loops_compute_what_their_graph_does(kind: str, precision: str) 
         theirs = dict(zip(names, session.run(names, feeds), strict=True))
         name = "logits_steps" if "logits_steps" in ours else "y_steps"
         found.append(relative_error(ours[name], theirs[name]))
-    assert np.median(found) <= (1e-3 if precision == "fp16" else 1e-2) and min(found) <= 1e-3, found
+    ulp = 2.0**-10  # of float16; its roundings differ with the order of each sum, so with the processor
+    assert np.median(found) <= (2 * ulp if precision == "fp16" else 1e-2) and min(found) <= ulp, found
 
 
 def feeds_of(bundle: Bundle, call: dict[str, Any], form: str, steps: int) -> dict[str, np.ndarray]:

@@ -58,7 +58,7 @@ class OnnxRuntimeBackend(HostBackend):
         data = source if isinstance(source, bytes) else read_file(source)
         file = "graph" if isinstance(source, bytes) else os.fspath(source)
         try:
-            session = _create_session(data, threads)
+            session = create_session(data, threads)
             metadata, given_inputs, given_outputs = _describe(session)
             info = read_metadata(metadata)
             _check_signature("input", given_inputs, input_signature(info.spec, info.loop))
@@ -184,7 +184,14 @@ def int8_saturates() -> bool:
     return x86 and not any("vnni" in isa or "bf16" in isa for isa in core.supported_isas().split(","))
 
 
-def _create_session(data: bytes, threads: int) -> Any:
+def create_session(data: bytes, threads: int) -> Any:
+    """Return ONNX Runtime's session of a graph (its bytes), on the CPU, which computes what the graph says.
+
+    Raises
+    ------
+    TrmBundleError
+        If ONNX Runtime cannot load it.
+    """
     onnxruntime = import_extra("onnxruntime", "backend onnxruntime", "onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
