@@ -11,7 +11,7 @@ import numpy as np
 
 from trm_edge.bundle import Bundle
 from trm_edge.errors import TrmInputError
-from trm_edge.files import read_npz
+from trm_edge.files import StrPath, read_npz
 from trm_edge.golden import golden_arguments
 from trm_edge.inputs import Array, Inputs, check_inputs
 from trm_edge.spec import TrmSpec
@@ -34,7 +34,7 @@ class Call:
     target: Array | None
 
 
-def load_calls(path: str | Path, spec: TrmSpec, most: int) -> list[Call]:
+def load_calls(path: StrPath, spec: TrmSpec, most: int) -> list[Call]:
     """Read up to ``most`` calls, evenly spread over a file of training data.
 
     Parameters

@@ -11,19 +11,20 @@ import numpy as np
 import trm_edge
 from trm_edge.bundle import Bundle, write_bundle
 from trm_edge.errors import TrmInputError
+from trm_edge.files import StrPath
 from trm_edge.golden import random_inputs, record_golden
 from trm_edge.inputs import Array
 from trm_edge.spec import MAX_STEPS, TrmSpec
 
-from .checkpoint import Path, parse_checkpoint, read_torch
+from .checkpoint import parse_checkpoint, read_torch
 from .official import load_official
 
 
 def export_bundle(
-    src: Path,
-    dst: Path,
-    official: Path | None = None,
-    dataset: Path | None = None,
+    src: StrPath,
+    dst: StrPath,
+    official: StrPath | None = None,
+    dataset: StrPath | None = None,
     golden_cases: int = 2,
     steps: int = 4,
     seed: int = 0,
@@ -81,7 +82,7 @@ def golden_inputs(spec: TrmSpec, cases: int, seed: int) -> list[dict[str, Any]]:
     return calls
 
 
-def _check_arguments(official: Path | None, dataset: Path | None, golden_cases: int, steps: int) -> None:
+def _check_arguments(official: StrPath | None, dataset: StrPath | None, golden_cases: int, steps: int) -> None:
     if (official is None) != (dataset is None):
         lacking = "dataset (its dataset.json)" if dataset is None else "official (its all_config.yaml)"
         raise TrmInputError(f"a checkpoint of the official trainer needs both files; {lacking} is missing")
@@ -91,7 +92,9 @@ def _check_arguments(official: Path | None, dataset: Path | None, golden_cases: 
         raise TrmInputError(f"steps: expected 1..{MAX_STEPS}, got {steps}")
 
 
-def _read(src: Path, official: Path | None, dataset: Path | None) -> tuple[TrmSpec, dict[str, Array], dict[str, str]]:
+def _read(
+    src: StrPath, official: StrPath | None, dataset: StrPath | None
+) -> tuple[TrmSpec, dict[str, Array], dict[str, str]]:
     if official is not None and dataset is not None:
         return load_official(src, official, dataset)
     content, digest = read_torch(src)

@@ -17,19 +17,17 @@ import numpy as np
 
 from trm_edge.errors import TrmBundleError, TrmVersionError
 from trm_edge.extras import import_extra
-from trm_edge.files import read_file, write_atomically
+from trm_edge.files import StrPath, read_file, write_atomically
 from trm_edge.inputs import Array
 from trm_edge.spec import TrmSpec, check_statistics, identity_statistics
 
 FORMAT = "trm_edge.checkpoint"
 VERSION = 1
 
-Path = str | os.PathLike[str]
-
 _KEYS = {"format", "version", "spec", "state_dict"}
 
 
-def load_checkpoint(path: Path) -> tuple[TrmSpec, dict[str, Array]]:
+def load_checkpoint(path: StrPath) -> tuple[TrmSpec, dict[str, Array]]:
     """Read a checkpoint of the trainer.
 
     Parameters
@@ -53,7 +51,7 @@ def load_checkpoint(path: Path) -> tuple[TrmSpec, dict[str, Array]]:
     return parse_checkpoint(content, os.fspath(path))
 
 
-def save_checkpoint(path: Path, spec: TrmSpec, tensors: Mapping[str, Any]) -> None:
+def save_checkpoint(path: StrPath, spec: TrmSpec, tensors: Mapping[str, Any]) -> None:
     """Write a checkpoint atomically.
 
     Parameters
@@ -75,7 +73,7 @@ def save_checkpoint(path: Path, spec: TrmSpec, tensors: Mapping[str, Any]) -> No
     write_atomically(path, stream.getvalue())
 
 
-def read_torch(path: Path) -> tuple[Any, str]:
+def read_torch(path: StrPath) -> tuple[Any, str]:
     """Return what ``torch.save`` wrote to ``path`` and the file's SHA-256; only tensors and plain containers."""
     torch = import_extra("torch", "reading a checkpoint", "export")
     data = read_file(path)

@@ -23,11 +23,11 @@ import numpy as np
 
 from trm_edge.errors import TrmBundleError
 from trm_edge.extras import import_extra
-from trm_edge.files import read_file
+from trm_edge.files import StrPath, read_file
 from trm_edge.inputs import Array
 from trm_edge.spec import TrmSpec, check_statistics
 
-from .checkpoint import Path, read_torch, to_float32
+from .checkpoint import read_torch, to_float32
 
 ARCH = "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1"
 PREFIXES = ("_orig_mod.model.inner.", "model.inner.")  # with and without torch.compile's wrapper
@@ -37,7 +37,7 @@ _LEARNED_SCALE = 0.707106781  # the trainer's constant, short of 1/sqrt(2)
 
 
 def load_official(
-    checkpoint: Path, config_yaml: Path, dataset_json: Path
+    checkpoint: StrPath, config_yaml: StrPath, dataset_json: StrPath
 ) -> tuple[TrmSpec, dict[str, Array], dict[str, str]]:
     """Read a checkpoint of the official trainer.
 
@@ -91,7 +91,7 @@ def swiglu_width(expansion: float, width: int) -> int:
     return -(-round(expansion * width * 2 / 3) // 256) * 256
 
 
-def _within(path: Path, read: Any) -> Any:
+def _within(path: StrPath, read: Any) -> Any:
     """Run ``read`` and put the file's name before its complaint."""
     try:
         return read()
@@ -99,7 +99,7 @@ def _within(path: Path, read: Any) -> Any:
         raise type(error)(f"{os.fspath(path)}: {error}") from None
 
 
-def _read_yaml(path: Path) -> Any:
+def _read_yaml(path: StrPath) -> Any:
     yaml = import_extra("yaml", "reading all_config.yaml", "export")
     try:
         return yaml.safe_load(read_file(path))

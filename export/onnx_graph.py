@@ -10,7 +10,6 @@ Actions come out before projection onto the limits, which is the host's part.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -19,7 +18,7 @@ import numpy as np
 from trm_edge import graph as contract
 from trm_edge.bundle import Bundle, read_bundle
 from trm_edge.errors import TrmInputError, TrmUnsupportedError
-from trm_edge.files import write_atomically
+from trm_edge.files import StrPath, write_atomically
 from trm_edge.graph import GraphInfo, Signature
 from trm_edge.spec import MAX_STEPS
 
@@ -32,8 +31,8 @@ _MAX_BYTES = (1 << 31) - 1  # what one protobuf message may hold
 
 
 def export_onnx(
-    bundle_path: str | os.PathLike[str],
-    dst: str | os.PathLike[str],
+    bundle_path: StrPath,
+    dst: StrPath,
     loop: str,
     steps: int = 4,
     precision: str | None = None,

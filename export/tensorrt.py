@@ -13,7 +13,6 @@ hardly larger for three than for one, as its kernels are compiled on the device.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from trm_edge.backends.tensorrt import gpu_name, import_library
 from trm_edge.bundle import Bundle, read_bundle
 from trm_edge.engine import EngineManifest, manifest_path, write_manifest
 from trm_edge.errors import TrmError, TrmInputError, TrmUnsupportedError
-from trm_edge.files import write_atomically
+from trm_edge.files import StrPath, write_atomically
 from trm_edge.graph import read_metadata
 from trm_edge.spec import MAX_STEPS
 
@@ -54,8 +53,8 @@ class BuiltEngine:
 
 
 def export_engine(
-    bundle_path: str | os.PathLike[str],
-    dst: str | os.PathLike[str],
+    bundle_path: StrPath,
+    dst: StrPath,
     loop: str = "unrolled",
     steps: int = 4,
     precision: str | None = None,

@@ -2,7 +2,7 @@
 
     from trm_edge.train import TrmHead, load_config, Trainer
 
-    Trainer(load_config(Path("push.toml")), Path("runs/push")).run()      # what `trm-edge train push.toml` does
+    Trainer(load_config("push.toml"), "runs/push").run()      # what `trm-edge train push.toml` does
 
 The frozen model in front stays outside: training reads its recorded outputs. :class:`TrmHead` is differentiable in
 ``x`` and ``y0`` for those who want to go on into it. Needs ``pip install 'trm-edge[train]'``.

@@ -15,7 +15,7 @@ from typing import Any
 
 from trm_edge.errors import TrmBundleError, TrmInputError
 from trm_edge.extras import import_extra
-from trm_edge.files import read_file
+from trm_edge.files import StrPath, read_file
 from trm_edge.spec import MAX_STEPS, TrmSpec
 
 
@@ -172,12 +172,12 @@ class RunConfig:
         return {name: asdict(getattr(self, name)) for name in tables}
 
 
-def load_config(path: Path) -> RunConfig:
+def load_config(path: StrPath) -> RunConfig:
     """Read a configuration, or raise :class:`TrmInputError` that names the file and the field."""
     tomllib = import_extra("tomllib" if sys.version_info >= (3, 11) else "tomli", "reading a configuration", "train")
     data = read_file(path)
     try:
-        return parse_config(tomllib.loads(data.decode()), path.parent)
+        return parse_config(tomllib.loads(data.decode()), Path(path).parent)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TrmInputError(f"{path}: not a TOML file: {error}") from None
     except (TrmInputError, TrmBundleError) as error:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trm_edge.bundle import read_bundle
 from trm_edge.errors import TrmError, TrmInputError, TrmIOError
 from trm_edge.export.checkpoint import load_checkpoint, save_checkpoint
-from trm_edge.files import remove_unfinished
+from trm_edge.files import StrPath, remove_unfinished
 from trm_edge.inputs import Array
 from trm_edge.quantization import Quantization, uniform
 from trm_edge.spec import TrmSpec, check_statistics
@@ -65,9 +65,9 @@ class Trainer:
     """
 
     def __init__(
-        self, config: RunConfig, out: Path, *, resume: bool = False, group: Group | None = None, quiet: bool = False
+        self, config: RunConfig, out: StrPath, *, resume: bool = False, group: Group | None = None, quiet: bool = False
     ) -> None:
-        self.config, self.out, self.group = config, out, group or Group()
+        self.config, self.out, self.group = config, Path(out), group or Group()
         self.quiet = quiet or not self.group.leads
         torch.set_num_threads(config.train.threads)
         seed_everything(config.train.seed)

@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 
 from .errors import TrmBundleError, TrmVersionError
-from .files import read_file, write_atomically
+from .files import StrPath, read_file, write_atomically
 from .inputs import Array
 from .quantization import Quantization
 from .spec import MAX_STEPS, TrmSpec, check_statistics
@@ -87,7 +87,7 @@ class Bundle:
     quantization: Quantization | None = None
 
 
-def write_bundle(path: str | os.PathLike[str], bundle: Bundle) -> None:
+def write_bundle(path: StrPath, bundle: Bundle) -> None:
     """Write ``bundle`` to ``path`` atomically."""
     write_atomically(path, bundle_bytes(bundle))
 
@@ -118,7 +118,7 @@ def bundle_bytes(bundle: Bundle) -> bytes:
     return _seal(metadata, tensors)
 
 
-def read_bundle(source: str | os.PathLike[str] | bytes) -> Bundle:
+def read_bundle(source: StrPath | bytes) -> Bundle:
     """Read and check a bundle from a path or from bytes."""
     name = "bundle" if isinstance(source, bytes) else os.fspath(source)
     data = source if isinstance(source, bytes) else read_file(source)

@@ -37,7 +37,7 @@ import numpy as np
 
 from .bundle import Bundle, unique_keys
 from .errors import TrmBundleError, TrmInputError, TrmIOError, TrmUnsupportedError, TrmVersionError
-from .files import read_file
+from .files import StrPath, read_file
 from .graph import ENGINE_PRECISIONS, GraphInfo, Signature, input_signature, read_metadata, write_metadata
 from .inputs import Array
 from .quantization import quantize_weight, round_bf16
@@ -104,7 +104,7 @@ class EngineManifest:
             )
 
 
-def manifest_path(engine: str | os.PathLike[str]) -> Path:
+def manifest_path(engine: StrPath) -> Path:
     """Return where the manifest of an engine lies."""
     return Path(f"{os.fspath(engine)}.json")
 
@@ -116,7 +116,7 @@ def write_manifest(manifest: EngineManifest) -> bytes:
     return (json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **plain}, indent=1) + "\n").encode()
 
 
-def read_manifest(engine: str | os.PathLike[str]) -> EngineManifest:
+def read_manifest(engine: StrPath) -> EngineManifest:
     """Read and check the manifest beside ``engine``; nothing in it is trusted.
 
     Raises
@@ -137,7 +137,7 @@ def read_manifest(engine: str | os.PathLike[str]) -> EngineManifest:
         raise type(error)(f"{path}: {error}") from None
 
 
-def read_engine(engine: str | os.PathLike[str]) -> tuple[EngineManifest, bytes]:
+def read_engine(engine: StrPath) -> tuple[EngineManifest, bytes]:
     """Return the manifest beside ``engine`` and the bytes that it describes; raises as :func:`read_manifest` does."""
     manifest, data = read_manifest(engine), read_file(engine)
     try:

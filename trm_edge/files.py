@@ -14,10 +14,13 @@ import numpy as np
 from .errors import TrmInputError, TrmIOError
 from .inputs import Array
 
+StrPath = str | os.PathLike[str]
+"""Where a file is: what ``open`` takes, file descriptors apart."""
+
 _UNFINISHED = ".trm-edge."  # what the name of an atomic write's temporary begins with
 
 
-def read_file(path: str | os.PathLike[str]) -> bytes:
+def read_file(path: StrPath) -> bytes:
     """Return the content of ``path`` or raise :class:`TrmIOError`."""
     try:
         regular = stat.S_ISREG(os.stat(path).st_mode)
@@ -30,11 +33,12 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def read_npz(path: Path) -> dict[str, Array]:
+def read_npz(path: StrPath) -> dict[str, Array]:
     """Return the arrays of an ``.npz`` file, without pickles.
 
     Raises :class:`TrmIOError` where the file cannot be opened, :class:`TrmInputError` where it is something else.
     """
+    path = Path(path)
     try:
         file = path.open("rb")
     except OSError as error:
@@ -46,7 +50,7 @@ def read_npz(path: Path) -> dict[str, Array]:
         raise TrmInputError(f"{path}: not a readable .npz file: {error}") from None
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomically(path: StrPath, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part of either.
 
     A symbolic link is followed. What is there and is not a regular file, a device say, is refused rather than replaced.

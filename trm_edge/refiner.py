@@ -12,6 +12,7 @@ from typing import Any
 
 from .backends import Backend, Options, Source, open_backend
 from .errors import TrmInputError, TrmUnsupportedError
+from .files import StrPath
 from .on_device import DeviceRefinement
 from .refinement import Refinement
 from .spec import TrmSpec
@@ -309,7 +310,7 @@ def thread_refiner(model: Source, backend: str = "auto", precision: str | None =
     return own[key]
 
 
-def _absolute(name: str, path: str | os.PathLike[str]) -> Path:
+def _absolute(name: str, path: StrPath) -> Path:
     text = os.fsdecode(path)
     if "\0" in text:  # the operating system would take what stands before it
         raise TrmInputError(f"{name}: expected a path without a null character, got {text!r}")

@@ -24,7 +24,7 @@ torch = pytest.importorskip("torch")
 
 from trm_edge.bundle import read_bundle  # noqa: E402
 from trm_edge.export import export_bundle  # noqa: E402
-from trm_edge.train import Trainer, parse_config  # noqa: E402
+from trm_edge.train import Trainer, load_config, parse_config  # noqa: E402
 from trm_edge.train.log import Progress, read_log  # noqa: E402
 from trm_edge.train.model import TrmHead, load_weights  # noqa: E402
 from trm_edge.train.optimizer import learning_rate, update_average  # noqa: E402
@@ -298,6 +298,15 @@ def test_command_leaves_model_log_state_and_curve(tmp_path, capsys, monkeypatch)
     assert main(["train", "push.toml", "--resume"]) == 0
     assert "k = 1..2" in capsys.readouterr().out
     assert main(["train", "push.toml"]) == 2
+
+
+def test_python_takes_paths_as_text(tmp_path, monkeypatch):
+    """As its docstring shows it: read, train, export."""
+    monkeypatch.chdir(tmp_path)
+    Path("push.toml").write_text(as_toml(make_config("tokens", tmp_path, train={**LIVELY, "max_updates": 4})))
+    Trainer(load_config("push.toml"), "runs/push", quiet=True).run()
+    export_bundle("runs/push/model.pt", "push.trm")
+    assert all(check.passed for check in verify(trm_edge.load("push.trm"), read_bundle("push.trm")))
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from .._native import core
 from ..errors import TrmInputError, TrmUnsupportedError
+from ..files import StrPath
 from .host import Backend
 
-Source = str | os.PathLike[str] | bytes
+Source = StrPath | bytes
 
 __all__ = ["NAMES", "Backend", "Options", "Source", "available_backends", "open_backend"]
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from .._native import PRECISIONS, core
 from ..errors import Status, TrmBusyError, TrmInputError, TrmNotBegunError, TrmUnsupportedError
+from ..files import StrPath
 from ..inputs import check_halt, check_puzzle_id, check_steps
 from ..on_device import LEGACY, DeviceArray, DeviceRefinement, out_address, place, stream_handle
 from ..refinement import Refinement
@@ -35,7 +36,7 @@ class FusedBackend:
 
     def __init__(
         self,
-        source: str | os.PathLike[str] | bytes | core.Model,
+        source: StrPath | bytes | core.Model,
         *,
         precision: str | None = None,
         threads: int = 1,
@@ -98,7 +99,7 @@ class CudaBackend(FusedBackend):
     _device = 1
     _held: object = None  # inputs that our own stream may not have read yet
 
-    def __init__(self, source: str | os.PathLike[str] | bytes | core.Model, **options: Any) -> None:
+    def __init__(self, source: StrPath | bytes | core.Model, **options: Any) -> None:
         super().__init__(source, **options)
         self._latest = _Latest()
 

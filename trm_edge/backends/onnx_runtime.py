@@ -16,7 +16,7 @@ import numpy as np
 from .._native import core
 from ..errors import TrmBundleError, TrmUnsupportedError
 from ..extras import import_extra
-from ..files import read_file
+from ..files import StrPath, read_file
 from ..graph import GraphInfo, Signature, input_signature, output_signature, read_metadata
 from ..inputs import Array, Inputs, check_steps
 from ..reference import StepOutput
@@ -54,7 +54,7 @@ class OnnxRuntimeBackend(HostBackend):
 
     name = "onnxruntime"
 
-    def __init__(self, source: str | os.PathLike[str] | bytes, *, threads: int = 1) -> None:
+    def __init__(self, source: StrPath | bytes, *, threads: int = 1) -> None:
         data = source if isinstance(source, bytes) else read_file(source)
         file = "graph" if isinstance(source, bytes) else os.fspath(source)
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from ..bundle import read_bundle
 from ..engine import LIBRARIES, read_engine
 from ..errors import TrmError, TrmUnsupportedError
+from ..files import StrPath
 from ..inputs import Inputs, check_steps
 from ..reference import StepOutput
 from ..refinement import Refinement
@@ -50,7 +50,7 @@ class TensorRtBackend(HostBackend):
 
     name = "tensorrt"
 
-    def __init__(self, source: str | os.PathLike[str]) -> None:
+    def __init__(self, source: StrPath) -> None:
         manifest, data = read_engine(source)
         library = import_library(manifest.library)
         manifest.require_library(library.__name__, library.__version__)

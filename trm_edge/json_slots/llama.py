@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TrmInputError, TrmUnsupportedError
+from ..files import StrPath
 from .providers import Offsets, Tokens, Vectors
 
 LEAD_IN = "\n"  # read before a text, so that its first word is a word among others
@@ -49,7 +50,7 @@ class LlamaStates:
         Of a text; the states of a longer one end there.
     """
 
-    def __init__(self, model: str | os.PathLike[str], *, threads: int = 1, max_tokens: int = 512) -> None:
+    def __init__(self, model: StrPath, *, threads: int = 1, max_tokens: int = 512) -> None:
         if not Path(model).is_file():
             raise TrmInputError(f"model: expected a GGUF file, got {os.fspath(model)}")
         if max_tokens < 1:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from ..files import StrPath
 
 GPU_BACKENDS = ("cuda", "tensorrt")
 
@@ -29,7 +30,7 @@ _STATE = {
 _WAIT_S = 20
 
 
-def gpu_facts(root: str | os.PathLike[str] = "/") -> dict[str, Any]:
+def gpu_facts(root: StrPath = "/") -> dict[str, Any]:
     """Return what does not change during a run, of the first GPU: name, driver, limits, a Jetson's power mode.
 
     What the system does not tell is left out. ``root`` is where /sys lies, for tests.
@@ -42,7 +43,7 @@ def gpu_facts(root: str | os.PathLike[str] = "/") -> dict[str, Any]:
     return facts | ({"power_mode": ", ".join(mode)} if mode else {})
 
 
-def gpu_state(root: str | os.PathLike[str] = "/") -> dict[str, Any]:
+def gpu_state(root: StrPath = "/") -> dict[str, Any]:
     """Return what changes during a run: clocks [MHz], temperature [C] and power [W]; as :func:`gpu_facts`."""
     state = _query(_STATE)
     clock = _gpu_clock(Path(root), "cur_freq")

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..files import StrPath
 
-def machine_facts(root: str | os.PathLike[str] = "/") -> dict[str, Any]:
+
+def machine_facts(root: StrPath = "/") -> dict[str, Any]:
     """Return what does not change during a run: processor, cores, caches, kernel, scheduling.
 
     What the system does not tell is None or left out. ``root`` is for tests.
@@ -43,7 +45,7 @@ def machine_facts(root: str | os.PathLike[str] = "/") -> dict[str, Any]:
     }
 
 
-def machine_state(root: str | os.PathLike[str] = "/") -> dict[str, Any]:
+def machine_state(root: StrPath = "/") -> dict[str, Any]:
     """Return what changes during a run: load, frequencies, temperatures, time that a hypervisor took."""
     top = Path(root)
     cpu = top / "sys/devices/system/cpu"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TrmInputError
-from ..files import read_file
+from ..files import StrPath, read_file
 from .gpu import describe_gpu
 from .machine import describe
 
@@ -52,7 +52,7 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, os.PathLike) else value
 
 
-def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_report(path: StrPath) -> dict[str, Any]:
     """Read a report's JSON, or raise :class:`TrmInputError`."""
     name = os.fspath(path)
     try:
