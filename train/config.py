@@ -69,6 +69,7 @@ class TrainConfig:
     beta2: float = 0.95
     max_grad_norm: float = 1.0
     ema: float = 0.998  # decay of the averaged weights, which are what is evaluated and exported
+    zero_init_residual: bool = False  # blocks begin as norms of their input, and learn what linear maps do not do
     start: str = ""  # a .pt checkpoint or .trm bundle whose weights and statistics training starts from
     fake_quant: str = "none"  # "int8": a scale per row; "calibrated": the scales of the bundle that start names
     precision: str = "float32"  # "bfloat16" runs the matrix products of training in it; evaluation stays float32
@@ -92,6 +93,8 @@ class TrainConfig:
                 "train.fake_quant: 'calibrated' takes the scales of train.start, which must be a .trm bundle that "
                 f"`trm-edge calibrate` wrote, got {self.start!r}"
             )
+        if self.zero_init_residual and self.start:
+            raise TrmInputError("train.zero_init_residual: only for a head that starts anew, and train.start names one")
         for name in ("steps", "eval_steps"):
             _between(f"train.{name}", getattr(self, name), 1, MAX_STEPS)
         for name in ("batch_size", "max_updates", "threads", "log_every", "eval_every", "checkpoint_every"):

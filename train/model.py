@@ -88,6 +88,13 @@ class TrmHead(nn.Module):
                 owner.register_parameter(leaf, nn.Parameter(initial_weight(spec, name, shape)))
         self._weights = dict(self.named_parameters()) | dict(self.named_buffers())
 
+    def zero_residuals(self) -> None:
+        """Set the last matrix of every mixer and MLP to zero, so that a block begins as the norm of its input."""
+        with torch.no_grad():
+            for name, weight in self.named_parameters():
+                if name.startswith("blocks.") and name.endswith((".out.weight", ".down.weight")):
+                    weight.zero_()
+
     def begin(self, batch: Batch) -> Carry:
         """Return the first state: ``y_init`` plus the encoded draft, and ``z_init``."""
         draft = self._answer_encoder(batch)

@@ -301,6 +301,8 @@ def new_head(config: RunConfig, examples: Examples) -> TrmHead:
         found = start_tensors(config.folder / config.train.start, config.spec)
     else:
         found = statistics(examples) if config.data.normalize else {}
+        if config.train.zero_init_residual:
+            head.zero_residuals()
     for name, values in asdict(config.limits).items():
         if values:
             found[f"limits.{name}"] = np.asarray(values, np.float32)

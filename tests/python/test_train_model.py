@@ -13,7 +13,7 @@ from trm_edge.reference import ReferenceModel
 torch = pytest.importorskip("torch")
 
 from trm_edge.train.data import to_tensors  # noqa: E402
-from trm_edge.train.model import TrmHead, load_weights, masked_argmax  # noqa: E402
+from trm_edge.train.model import TrmHead, load_weights, masked_argmax, rms_norm  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -186,6 +186,26 @@ def test_initial_weights_have_the_stated_spread():
     assert float(wide.detach().abs().max()) <= 2 / 0.8796 * 96**-0.5
     assert float(head.w("token_embedding").detach().std()) == pytest.approx(0.5**0.5, rel=0.02)
     assert not head.w("halt_head.weight").any()
+
+
+@pytest.mark.parametrize(("kind", "mixer"), CASES)
+def test_blocks_with_zeroed_residuals_are_norms_of_their_input_and_learn(kind, mixer):
+    torch.manual_seed(0)
+    spec = make_spec(kind, mixer)
+    head = TrmHead(spec)
+    head.zero_residuals()
+    batch = make_batch(make_calls(spec, count=1))
+    h = torch.randn(head.begin(batch).y.shape)
+    out = head._net(h, head._rows(batch), 1)
+    normed = h
+    for _ in range(spec.num_layers):
+        normed = rms_norm(normed, 0 if spec.mixer == "mlp_t" else -1, spec.norm_eps)
+        normed = rms_norm(normed, -1, spec.norm_eps)
+    torch.testing.assert_close(out, normed)
+    (out * torch.randn(h.shape)).sum().backward()
+    for name, weight in head.named_parameters():
+        if name.startswith("blocks.") and name.endswith((".out.weight", ".down.weight")):
+            assert weight.grad.any(), name
 
 
 def test_masked_argmax_takes_the_lowest_of_ties_and_none_of_an_empty_row():

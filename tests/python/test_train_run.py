@@ -259,6 +259,7 @@ BAD_CONFIGS = [
     ("SPEC[data]\ntrain = 'x'\n[train]\nupdate = 'all'\n", r"train\.update: expected one of step, sum, got 'all'"),
     ("SPEC[data]\ntrain = 'x'\n[train]\nlearning_rate = 0\n", r"train\.learning_rate: expected > 0"),
     ("SPEC[data]\ntrain = 'x'\n[train]\nema = nan\n", r"train\.ema: expected 0"),
+    ("SPEC[data]\ntrain = 'x'\n[train]\nzero_init_residual = true\nstart = 'a.pt'\n", r"zero_init_residual: only for"),
     ("SPEC[data]\ntrain = 'x'\n[loss]\nlimits = 1\n", r"loss\.limits: only for actions"),
     ("SPEC[data]\ntrain = 'x'\n[loss]\nstep_weights = [1]\n", r"loss\.step_weights: expected train\.steps = 8"),
     ("SPEC[data]\ntrain = 'x'\n[limits]\nlower = [1]\n", r"limits\.lower: expected spec\.dof = 0"),
