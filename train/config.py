@@ -61,7 +61,7 @@ class TrainConfig:
     max_updates: int = 2000  # weight updates; the batch that reaches it is finished
     max_seconds: float = math.inf  # training time, over all resumed runs
     learning_rate: float = 1e-3
-    encoder_rate: float = 1.0  # learning rate of the maps from inputs to rows, and of key and query, by learning_rate
+    encoder_rate: float = 1.0  # learning rate of the maps between rows and inputs or answers, by learning_rate
     schedule: str = "constant"  # after the warm-up: "constant" or "cosine" down to 0 at max_updates
     warmup_updates: int = 100
     weight_decay: float = 0.1  # of matrices; vectors and embeddings are left alone

@@ -10,24 +10,27 @@ from torch import Tensor
 from .config import TrainConfig
 from .model import TrmHead
 
-ENCODERS = ("context_encoder", "slot_encoder", "features_encoder", "answer_encoder", "key", "query")
-"""Maps between inputs and rows, which ``train.encoder_rate`` is for."""
+OUTER_MAPS = (
+    *("context_encoder", "slot_encoder", "features_encoder", "answer_encoder", "key"),
+    *("query", "answer_decoder", "halt_head"),
+)
+"""Maps between rows and inputs or answers, which ``train.encoder_rate`` is for."""
 
 
 def make_optimizer(head: TrmHead, train: TrainConfig) -> torch.optim.Optimizer:
     """Return AdamW; weight decay is for the matrices of linear maps only. Each group has its rate as ``scale``."""
     groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in head.named_parameters():
-        kind = name.endswith(".weight"), name.split(".")[0] in ENCODERS
+        kind = name.endswith(".weight"), name.split(".")[0] in OUTER_MAPS
         groups.setdefault(kind, []).append(parameter)
     return torch.optim.AdamW(
         [
             {
                 "params": parameters,
                 "weight_decay": train.weight_decay if decayed else 0.0,
-                "scale": train.encoder_rate if encodes else 1.0,
+                "scale": train.encoder_rate if outer else 1.0,
             }
-            for (decayed, encodes), parameters in groups.items()
+            for (decayed, outer), parameters in groups.items()
         ],
         lr=train.learning_rate,
         betas=(train.beta1, train.beta2),

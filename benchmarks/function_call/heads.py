@@ -34,6 +34,8 @@ CACHE = HERE / "cache"
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "head": {},
     "one step": {"train": {"steps": 1}},
+    "random blocks": {"train": {"zero_init_residual": False}},
+    "linear": {"train": {"learning_rate": 1e-7, "encoder_rate": 2e4}},  # blocks stay norms of their input
     "with texts": {"spec": {"context_size": 134, "slot_size": 449, "candidate_size": 313}},
     "0.1 M": {"spec": {"hidden_size": 48, "inner_size": 144}},
     "0.5 M": {"spec": {"hidden_size": 128, "inner_size": 384}},
@@ -51,7 +53,7 @@ def head(fold: int, variant: str, cache: Path = CACHE, updates: int | None = Non
     data = _examples(fold, config, cache)
     config = replace(config, data=replace(config.data, train=str(data.resolve())))
     about = config.to_dict() | {"data": data.name}
-    name = hash_of((), json.dumps(about, sort_keys=True))
+    name = hash_of(sorted(Path(packed.__file__).parent.glob("*.py")), json.dumps(about, sort_keys=True))
     bundle = cache / f"head-{name}.trm"
     if not bundle.exists():
         print(f"fold {fold}, {variant}: training {bundle.name}", file=sys.stderr)

@@ -27,7 +27,7 @@ from trm_edge.export import export_bundle  # noqa: E402
 from trm_edge.train import Trainer, load_config, parse_config  # noqa: E402
 from trm_edge.train.log import Progress, read_log  # noqa: E402
 from trm_edge.train.model import TrmHead, load_weights  # noqa: E402
-from trm_edge.train.optimizer import learning_rate, update_average  # noqa: E402
+from trm_edge.train.optimizer import learning_rate, make_optimizer, update_average  # noqa: E402
 from trm_edge.train.state import read_state  # noqa: E402
 from trm_edge.train.trainer import load_data  # noqa: E402
 
@@ -299,6 +299,19 @@ def test_command_leaves_model_log_state_and_curve(tmp_path, capsys, monkeypatch)
     assert main(["train", "push.toml", "--resume"]) == 0
     assert "k = 1..2" in capsys.readouterr().out
     assert main(["train", "push.toml"]) == 2
+
+
+def test_encoder_rate_is_that_of_the_maps_around_the_blocks(tmp_path):
+    config = parse_config(make_config("tokens", tmp_path, train={"encoder_rate": 5.0}), tmp_path)
+    head = TrmHead(config.spec)
+    rates = {
+        id(parameter): group["scale"]
+        for group in make_optimizer(head, config.train).param_groups
+        for parameter in group["params"]
+    }
+    fast = {name for name, parameter in head.named_parameters() if rates[id(parameter)] == 5.0}
+    assert fast == {"answer_decoder.weight", "halt_head.weight", "halt_head.bias"}
+    assert set(rates.values()) == {1.0, 5.0}
 
 
 def test_python_takes_paths_as_text(tmp_path, monkeypatch):
