@@ -9,14 +9,19 @@ np.savez(path, **pack(calls))
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from trm_edge.bundle import Bundle
+from trm_edge.golden import record_golden
 from trm_edge.inputs import Array
 from trm_edge.json_slots import JsonSlots, SlotInputs
 from trm_edge.json_slots.candidates import key_of
+from trm_edge.json_slots.features import featurizer_for
+from trm_edge.json_slots.resolver import bind_tools
 from trm_edge.json_slots.schema import MISSING
 from trm_edge.json_slots.slots import at
 from trm_edge.json_slots.text import Json, dumps
@@ -78,3 +83,15 @@ def _spoil(slots: JsonSlots, query: str, value: dict[str, Any], rng: np.random.G
             value.pop(str(name), None)
         else:
             value[str(name)] = other
+
+
+def with_golden_call(bundle: Bundle, tools: Sequence[JsonSlots], query: str, name: str, draft: str) -> Bundle:
+    """Return a head whose golden inputs are a call: the choice of one of ``tools``, and the arguments of one by name.
+
+    Random ones are as large as the head's maxima, which may be more than the head itself.
+    """
+    featurizer = featurizer_for(bundle.spec)
+    choice = bind_tools([one.tool for one in tools], query, featurizer)
+    slots = next(one for one in tools if one.tool.name == name)
+    filled = slots.bind(query, draft, featurizer)
+    return replace(bundle, golden=record_golden(bundle.spec, bundle.tensors, [choice.arrays, filled.arrays]))

@@ -28,6 +28,7 @@ from function_call.bfcl import SETS, Example, examples
 from trm_edge.files import write_atomically
 
 FOLDS = 5
+EVERY = FOLDS  # as a fold: one that tests nothing, and trains on all
 FILE = Path(__file__).with_name("folds.json")
 
 

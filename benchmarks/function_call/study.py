@@ -7,11 +7,11 @@
 Every example of the folds is asked once by every arm, and BFCL's own checker judges the call. Arms that need a language
 model read its drafts from ``drafts/``; examples without one count for the others only. ``rules`` are told the right
 tool, which the others have to choose; of a draft, the function is kept, or chosen anew where an arm is "renamed".
-Variants other than ``head`` answer the arms "head" and "grammar + head, renamed". Steps k = 1..8 are read from one
-pass; a bonus of the draft's choices other than the default is asked apart. Harm: right drafts that are made wrong;
-repair: wrong drafts that are made right. Heads and answers are kept in
-``cache/`` by the hash of what made them; how long a head was trained stands beside it. Needs
-pip install --no-deps bfcl-eval.
+Variants other than ``head`` answer the arms "head" and "grammar + head, renamed". Heads answer after two steps; what
+they say after k = 1..8 is read from one more pass, whose last step names the tool. A bonus of the draft's choices other
+than the default is asked apart. Harm: right drafts that are made wrong; repair: wrong drafts that are made right.
+Heads and answers are kept in ``cache/`` by the hash of what made them; how long a head was trained stands beside it.
+Needs pip install --no-deps bfcl-eval.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ from function_call.rules import grammar_and_rules, rules_only
 from trm_edge.files import write_atomically
 from trm_edge.json_slots import JsonSlots, Resolver, SchemaError
 from trm_edge.json_slots.validation import violation
+from trm_edge.refiner import Refiner, load
 
 STEPS = 8
-SHOWN = 2  # the step that tables show: as many as a head is trained for
+SERVED = 2  # steps of an answer: as many as a head is trained for
 MODEL_ARMS = ("direct", "grammar", "cot", "vote")  # of the language model alone
 ARMS = ("oracle", "rules", "head", *MODEL_ARMS, "grammar + rules", "grammar + head", "grammar + head, renamed")
 PAIRS = (
@@ -69,20 +70,21 @@ class Asked:
 
     Parameters
     ----------
-    resolver
-        With the head.
+    head
+        That answers slots.
     alone
         Ask only what depends on the head, without keeping a draft's function.
     """
 
-    def __init__(self, resolver: Resolver, alone: bool = False) -> None:
-        self.resolver, self.alone = resolver, alone
-        provider = resolver.featurizer.provider
-        self.by_bonus = [Resolver(resolver.refiner, provider, steps=SHOWN, draft_bonus=bonus) for bonus in BONUSES]
+    def __init__(self, head: Refiner, alone: bool = False) -> None:
+        self.alone = alone
+        self.served = Resolver(head, steps=SERVED)
+        self.looked_at = Resolver(head, steps=STEPS, by_step=True)
+        self.by_bonus = [Resolver(head, steps=SERVED, draft_bonus=bonus) for bonus in BONUSES]
         self.drafts = {arm: drafts(arm) for arm in MODEL_ARMS}
 
     def row(self, example: Example) -> Row:
-        """Return what every arm makes of an example: right or wrong, by step for the head."""
+        """Return what every arm makes of an example: right or wrong, for the head by step too."""
         tools: dict[str, JsonSlots] = {}
         for tool in example.tools:
             try:
@@ -131,14 +133,15 @@ class Asked:
         draft: Any,
         rename: bool = False,
     ) -> None:
+        asked = list(tools.values()), example.query, draft
         begun = time.process_time()
-        call = self.resolver.resolve_tool_call(list(tools.values()), example.query, draft, rename=rename)
+        call = self.served.resolve_tool_call(*asked, rename=rename)
         row[f"{arm} seconds"] = time.process_time() - begun
-        right = [name == example.name and _passes(example, text) for name, text in call.by_step]
-        made = [(name, json.loads(text)) for name, text in call.by_step if name is not None and text is not None]
+        answers = [(call.name, call.json), *self.looked_at.resolve_tool_call(*asked, rename=rename).by_step]
+        row[arm], *row[f"{arm} by step"] = [name == example.name and _passes(example, text) for name, text in answers]
+        made = [(name, json.loads(text)) for name, text in answers if name is not None and text is not None]
         row["invalid"] += sum(violation(tools[name].tool.arguments, value) is not None for name, value in made)
         row["unresolved"] += call.json is None
-        row[arm], row[f"{arm} by step"] = right[SHOWN - 1], right
         row[f"{arm} confidence"], row[f"{arm} named"] = call.confidence, call.name == example.name
 
     def _oracle(self, slots: JsonSlots, example: Example) -> bool:
@@ -154,7 +157,7 @@ def answers(fold: int, bundle: Path, alone: bool, cache: Path) -> list[Row]:
     if kept.exists():
         rows: list[Row] = json.loads(kept.read_text())
         return rows
-    asked = Asked(Resolver(bundle, steps=STEPS, by_step=True), alone)
+    asked = Asked(load(bundle), alone)
     rows = [asked.row(example) for example in tqdm(split(fold).test, desc=f"fold {fold}", disable=None)]
     write_atomically(kept, (json.dumps(rows) + "\n").encode())
     return rows
@@ -243,7 +246,7 @@ def _by_bonus(rows: Sequence[Row], arm: str) -> dict[str, dict[str, float]]:
 def _calibration(rows: Sequence[Row], arm: str, bins: int = 10) -> list[list[float]]:
     """Return per tenth of the confidence: how many, their mean confidence, and how many are right in truth."""
     confidence = np.array([row[f"{arm} confidence"] for row in rows])
-    right = np.array([row[f"{arm} by step"][-1] for row in rows], bool)
+    right = np.array([row[arm] for row in rows], bool)
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     found = []
     for i in range(bins):

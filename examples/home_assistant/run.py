@@ -33,15 +33,14 @@ from tqdm import tqdm
 from trm_edge.bundle import bundle_bytes, read_bundle
 from trm_edge.export.bundle_writer import export_bundle
 from trm_edge.files import write_atomically
-from trm_edge.golden import record_golden
 from trm_edge.json_slots import Featurizer, JsonSlots, Resolver
 from trm_edge.json_slots.features import featurizer_for
 from trm_edge.json_slots.llama import LlamaStates
 from trm_edge.json_slots.providers import ContextProvider
-from trm_edge.json_slots.resolver import bind_tools
 from trm_edge.profiling.machine import machine_facts
 from trm_edge.spec import TrmSpec
 from trm_edge.train import RunConfig, Trainer, load_config
+from trm_edge.train.tool_calls import with_golden_call
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "trm_edge" / "data"
@@ -172,12 +171,8 @@ def table(title: str, found: dict[str, Any]) -> str:
 
 def ship(path: Path) -> None:
     """Make a head and the tools those of the package; its golden inputs are calls, as random ones would be large."""
-    bundle, slots = read_bundle(path), compiled(pools())
-    featurizer = featurizer_for(bundle.spec)
-    choice = bind_tools([one.tool for one in slots.values()], GOLDEN, featurizer)
-    filled = slots["HassLightSet"].bind(GOLDEN, '{"area": "kitchen"}', featurizer)
-    golden = record_golden(bundle.spec, bundle.tensors, [choice.arrays, filled.arrays])
-    data = bundle_bytes(replace(bundle, golden=golden))
+    slots = list(compiled(pools()).values())
+    data = bundle_bytes(with_golden_call(read_bundle(path), slots, GOLDEN, "HassLightSet", '{"area": "kitchen"}'))
     if len(data) > MAX_BYTES:
         raise SystemExit(f"{path}: expected at most {MAX_BYTES} bytes, got {len(data)}")
     write_atomically(DATA / "home_assistant.trm", data)

@@ -158,8 +158,16 @@ def tools(household: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
             "properties": {name: _schema(intent, name, sources[name], household) for name in sorted(sources)},
             "additionalProperties": False,
         }
-        if required := sorted(set.intersection(*filled)):
-            parameters["required"] = required
+        required = set.intersection(*filled)
+        if required:
+            parameters["required"] = sorted(required)
+        least = min(map(len, filled))
+        if least > len(required):
+            parameters["minProperties"] = least
+        together = {name: set.intersection(*(one for one in filled if name in one)) - required for name in sources}
+        dependent = {name: sorted(others - {name}) for name, others in sorted(together.items()) if name not in required}
+        if any(dependent.values()):
+            parameters["dependentRequired"] = {name: others for name, others in dependent.items() if others}
         made.append({"name": intent, "description": INTENTS[intent], "parameters": parameters})
     return made
 

@@ -10,7 +10,7 @@ from json_cases import roots
 
 from trm_edge import TrmError
 from trm_edge.json_slots import JsonSlots
-from trm_edge.json_slots.joint import SHARED, joint_choices
+from trm_edge.json_slots.joint import SHARED, given_up, joint_choices
 from trm_edge.json_slots.schema import MISSING
 
 INTEGER, TEXT = {"type": "integer"}, {"type": "string"}
@@ -113,3 +113,40 @@ def test_slots_choose_among_their_own_candidates(schema, query, seed):
     for i, j in enumerate(chosen):
         assert call.mask[i, j] if call.mask[i].any() else j == -1
     json.loads(call.decode(chosen, logits).json or "null")
+
+
+class TestGivenUp:
+    CALL = bound("set 5 minutes and 30 seconds", minutes=INTEGER, seconds=INTEGER)
+
+    def price(self, minutes, seconds, drafted=(None, None), bonus=0.0):
+        """Return what values of the two slots give up, by the logits 5: 4, 30: 1 and 0 for the rest, of either slot."""
+        places = {
+            (i, one.value): j for j, (i, one) in enumerate(zip(self.CALL.slot_of, self.CALL.candidates, strict=True))
+        }
+        numbers = [places[i, MISSING if value is None else value] for i, value in enumerate((minutes, seconds))]
+        logits = np.where(
+            self.CALL.mask, [{5: 4.0, 30: 1.0}.get(one.value, 0.0) for one in self.CALL.candidates], -np.inf
+        )
+        logits = logits.astype(np.float32)
+        favoured = np.array([places.get((i, value), -1) for i, value in enumerate(drafted)], np.int32)
+        for i, j in enumerate(favoured):
+            logits[i, j] += bonus * (j >= 0)
+        return given_up(self.CALL, logits, numbers, favoured, bonus)
+
+    def test_what_is_less_likely_costs_the_difference(self):
+        assert self.price(5, 30) == 3
+        assert self.price(30, 5) == 3
+
+    def test_words_that_are_taken_twice_and_numbers_that_are_left_cost_too(self):
+        assert self.price(5, 5) == SHARED + 2
+        assert self.price(None, 5) == 4 + 2
+        assert self.price(None, None) == 4 + 4 + 2 + 2
+
+    def test_the_bonus_of_a_draft_counts_only_where_it_is_kept(self):
+        assert self.price(5, 30, drafted=(None, 30), bonus=2.0) == 1
+        assert self.price(5, 30, drafted=(None, 30), bonus=1e4) == 0
+        assert self.price(5, 30, drafted=(30, None), bonus=1e4) == 3
+
+    def test_a_tool_without_slots_gives_up_what_stands_out(self):
+        logits = np.zeros((0, 0), np.float32)
+        assert given_up(bound("stop it at 5"), logits, (), np.zeros(0, np.int32), 1.0) == 2

@@ -16,7 +16,7 @@ from trm_edge.errors import TrmInputError
 from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots
 from trm_edge.json_slots.drafts import read_call
 from trm_edge.json_slots.joint import joint_choices
-from trm_edge.json_slots.resolver import Resolver, bind_tools, resolve_tool_call
+from trm_edge.json_slots.resolver import UNRESOLVED, Choices, Resolver, bind_tools, resolve_tool_call
 from trm_edge.json_slots.schema import SchemaError
 
 WIDTH = 8
@@ -42,6 +42,7 @@ TIMER = {
 }
 
 
+STOP = {"name": "stop", "parameters": {"type": "object", "properties": {}}}
 PARTS = ("context", "slot", "candidate")
 
 
@@ -68,6 +69,20 @@ def make_head(answer_rows=4, max_candidates=64, sizes=SIZES):
 
 def make_resolver(*sizes, **options):
     return Resolver(make_head(*sizes), **{"by_step": True, **options})
+
+
+class Told(Resolver):
+    """A resolver whose head is told what values are worth: 0 but for some."""
+
+    def __init__(self, worth, **options):
+        super().__init__(make_head(), by_step=True, **options)
+        self.worth = worth
+
+    def choose(self, inputs, drafted=None):
+        logits = np.where(inputs.mask, [self.worth.get(one.value, 0.0) for one in inputs.candidates], -np.inf)
+        logits = logits.astype(np.float32)[None]
+        none = np.full(len(inputs.slots), -1, np.int32)
+        return Choices(joint_choices(inputs, logits, none), logits, 1.0, none)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +183,7 @@ class TestResolve:
             resolver.resolve(tool, "red")
 
     def test_a_tool_without_slots_needs_no_choice(self, resolver):
-        call = resolver.resolve({"name": "stop", "parameters": {"type": "object", "properties": {}}}, "stop it")
+        call = resolver.resolve(STOP, "stop it")
         assert (call.json, call.confidence) == ("{}", 1.0)
 
     @pytest.mark.parametrize(("rows", "candidates"), [(1, 64), (4, 3), (2, 7), (1, 1)])
@@ -217,7 +232,7 @@ class TestResolveToolCall:
         assert {name for name, _ in call.by_step} <= {"set_light", "start_timer"}
 
     def test_the_head_may_rename_a_draft(self):
-        resolver = make_resolver(draft_bonus=0)
+        resolver = make_resolver(draft_bonus=0, joint=False)
         draft = {"name": "start_timer", "arguments": '{"minutes": 5}'}
         names, texts = {}, {}
         for query in ("five minutes", "den at 40, red", "dim it", "start now", "light", "a timer please"):
@@ -227,6 +242,25 @@ class TestResolveToolCall:
         assert {names[query] == "start_timer" for query in names} == {True, False}, "the head chooses both"
         for query, name in names.items():
             assert texts[query] == ('{"minutes": 5}' if name == "start_timer" else "")
+
+    @pytest.mark.parametrize(
+        ("query", "timer", "name"),
+        [
+            ("start it", 0.5, "stop"),  # the likelier one
+            ("start 5", 0.0, "start_timer"),  # the likelier one leaves a number that stands out, and gives up 2
+            ("start 5", -1.5, "stop"),  # not enough to change it
+            ("start it", 1.5, "stop"),  # there is no number for the likelier one
+            ("start it", 1.5 + UNRESOLVED, "start_timer"),  # which is meant all the same
+        ],
+    )
+    def test_a_tool_is_chosen_with_its_arguments(self, query, timer, name):
+        worth = {"stop": 1.0, "start_timer": timer}
+        for tools in ([STOP, TIMER], [TIMER, STOP]):
+            call = Told(worth).resolve_tool_call(tools, query)
+            assert (call.name, call.by_step[-1]) == (name, (name, call.json))
+            assert (call.json is None) == ("5" not in query and name == "start_timer")
+        alone = Told(worth, joint=False).resolve_tool_call([STOP, TIMER], query)
+        assert alone.name == max(worth, key=worth.__getitem__)
 
     def test_one_call_by_the_path_of_a_head(self, resolver, tmp_path):
         path = tmp_path / "head.trm"

@@ -24,9 +24,10 @@ def best_valid(
     mask: np.ndarray[Any, np.dtype[np.bool_]],
     logits: np.ndarray[Any, Any] | None,
     attempt: Callable[[list[int]], tuple[Json, Collection[int] | None]],
-) -> Json | None:
-    """Return what ``first`` makes if that is valid, else the valid choice with the largest sum of ``logits [S, M]``.
+) -> tuple[Json, list[int]] | None:
+    """Return what ``first`` makes, and itself, if that is valid, else those of the likeliest choice that is.
 
+    Likeliest is what has the largest sum of ``logits [S, M]``.
     ``attempt`` makes an object of a joint choice, and says which slots have to change, at least one of them, for it to
     be valid; None where it is. A choice is followed by those that are one rank worse in one of these slots, so that
     none is looked at which would be wrong for the same reason. None where there is no valid one among MAX_TRIES, or
@@ -34,7 +35,7 @@ def best_valid(
     """
     value, blamed = attempt(first)
     if blamed is None:
-        return value
+        return value, first
     if logits is None:
         return None
     scores = np.where(mask & ~np.isnan(logits), logits, -np.inf).astype(np.float64)
@@ -53,7 +54,7 @@ def best_valid(
         choice = [order[rank] for order, rank in zip(orders, ranks, strict=True)]
         value, blamed = attempt(choice)
         if blamed is None:
-            return value
+            return value, choice
         for i in blamed:
             rank = ranks[i]
             after = (*ranks[:i], rank + 1, *ranks[i + 1 :])

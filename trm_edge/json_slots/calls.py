@@ -34,11 +34,13 @@ class Resolved:
 
     ``status`` is ``unchanged`` (``json`` is the draft's own text), ``resolved`` (``json`` is new), ``abstained``
     (``json`` is the draft's, as it is valid) or ``unresolved`` (``json`` is None). Whatever ``json`` holds is valid.
+    ``chosen`` are the candidates that it was made of, by slot; None where the draft stayed, or there is nothing.
     """
 
     status: str
     json: str | None
     draft: str
+    chosen: tuple[int, ...] | None = None
 
 
 class JsonSlots:
@@ -208,7 +210,7 @@ class SlotInputs:
             index < 0 or key_of(self.candidates[index].value) == key_of(at(self.draft.value, slot.path))
             for slot, index in zip(self.slots, first, strict=True)
         ):
-            return Resolved("unchanged", self.draft.text, self.draft.text)
+            return Resolved("unchanged", self.draft.text, self.draft.text, tuple(first))
         shape = [len(self.slots), len(self.candidates)]
         try:
             scores = None if logits is None else np.asarray(logits, dtype=np.float64)
@@ -216,8 +218,11 @@ class SlotInputs:
             raise TrmInputError(f"logits: expected floats {shape}, got {type(logits).__name__}") from None
         if scores is not None and [*scores.shape] != shape:
             raise TrmInputError(f"logits: expected {shape}, got {list(scores.shape)}")
-        value = best_valid(first, self.mask, scores, self._attempt)
-        return self.abstain() if value is None else Resolved("resolved", dumps(value), self.draft.text)
+        found = best_valid(first, self.mask, scores, self._attempt)
+        if found is None:
+            return self.abstain()
+        value, chosen = found
+        return Resolved("resolved", dumps(value), self.draft.text, tuple(chosen))
 
     def _attempt(self, choice: Sequence[int]) -> tuple[Json, list[int] | None]:
         """Return what a choice makes, and the slots of which one has to change for it to be valid, None where it is."""

@@ -4,7 +4,7 @@ Two slots seldom mean the same words of a query, and what stands out in it (a nu
 meant for none. So a joint choice is worth the sum of its logits, less ``SHARED`` for every two slots that take words
 which the query has only once, and less ``UNUSED`` for what stands out and no slot takes. From the likeliest choices on,
 the best change of one slot is made for as long as there is one that is worth it. What a draft has and is likeliest
-stays, so that a right draft is not made wrong here.
+stays, so that a right draft is not made wrong here. By the same measure a tool is chosen with its arguments.
 """
 
 from __future__ import annotations
@@ -54,6 +54,24 @@ def joint_choices(inputs: SlotInputs, logits: Logits, drafted: Choice) -> Choice
     own = logits[:, inputs.slot_of, np.arange(len(inputs.candidates))]  # a candidate is one slot's only
     found = [slots.settled(np.where(np.isnan(after), -np.inf, after), drafted.tolist()) for after in own]
     return np.array(found, np.int32)
+
+
+def given_up(inputs: SlotInputs, logits: Logits, chosen: Sequence[int], drafted: Choice, bonus: float) -> float:
+    """Return how much less a joint choice is worth than the likeliest of each slot would be, if only these agreed.
+
+    Of two tools, the one whose arguments give up more, as its schema or the words of the query ask for it, is the less
+    likely one. ``logits`` [S, M] have a ``bonus`` on the candidates ``drafted`` [S], which only counts where they are
+    ``chosen`` [S]; -1 for none.
+    """
+    slots = _Slots(inputs)
+    own = logits[inputs.slot_of, np.arange(len(inputs.candidates))]
+    bare = own.copy()
+    bare[drafted[drafted >= 0]] -= bonus
+    taken = [slots.taken(j) for j in chosen]
+    likeliest = [float(np.nanmax(bare[begin:end], initial=-np.inf)) for begin, end in slots.own]
+    lost = sum(max(0.0, most - float(own[j])) for most, j in zip(likeliest, chosen, strict=True) if j >= 0)
+    sharing = sum(slots.sharers(taken, slot, one) for slot, one in enumerate(taken)) / 2
+    return lost + SHARED * sharing + slots.unused(_union(taken))
 
 
 class _Slots:
@@ -160,9 +178,11 @@ class _Slots:
         text = str(value).removesuffix(".0").replace("_", " ").lower()
         at = self.lowered.find(text) if text else -1
         while at >= 0:
-            around = self.query[at - 1 : at] if at else "", self.query[at + len(text) : at + len(text) + 1]
+            end = at + len(text)
+            end += text[-1].isalpha() and self.lowered[end : end + 1] == "s"  # "shutters" say "shutter"
+            around = self.query[at - 1 : at] if at else "", self.query[end : end + 1]
             if not any(map(str.isalnum, around)):
-                return at, at + len(text)
+                return at, end
             at = self.lowered.find(text, at + 1)
         return None
 

@@ -25,12 +25,12 @@ import numpy as np
 from ..backends import Source
 from ..errors import Status, TrmInputError
 from ..refiner import Refiner, load, thread_refiner
-from .calls import JsonSlots, SlotInputs, check_call, read_part
+from .calls import JsonSlots, Resolved, SlotInputs, check_call, read_part
 from .candidates import Candidate
 from .compilation import tool_name
 from .drafts import Draft, read_call
 from .features import Featurizer, featurizer_for
-from .joint import joint_choices
+from .joint import Choice, given_up, joint_choices
 from .providers import ContextProvider
 from .schema import MISSING, Object, Scalar, SchemaError, Tool
 from .slots import Slot
@@ -39,6 +39,8 @@ from .text import Json
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 STEPS = 2  # of a call
 MAX_BONUS = 1e6  # beyond which nothing changes
+MAX_TRIED = 3  # tools, of which the arguments are chosen too before one of them is
+UNRESOLVED = 6.0  # what a tool gives up that has no valid arguments: only a tool about as likely is taken instead
 KEPT_TOOLS = 256  # compiled, of a resolver
 _CACHED_RESOLVERS = 4  # that resolve_tool_call keeps
 NO_TOOL = Tool("", "", Object(""))  # whose slot the choice of a tool is
@@ -80,12 +82,14 @@ class ResolvedCall:
 class Choices:
     """What was chosen after each step that is told, ``y [K, S]``, by ``logits [K, S, M]``; the last confidence.
 
-    That is -1 where the head's numbers left float32, and nothing was chosen.
+    That is -1 where the head's numbers left float32, and nothing was chosen. Of the logits those of the candidates
+    ``drafted`` [S] have the draft's bonus; -1 for none.
     """
 
-    y: np.ndarray[Any, np.dtype[np.int32]]
+    y: Choice
     logits: Logits
     confidence: float
+    drafted: Choice
 
 
 class Resolver:
@@ -105,8 +109,8 @@ class Resolver:
         What is added to the logits of the draft's choices, 0 to 1e6: how much better (by its logarithm) another one
         must be to be taken.
     joint
-        Whether slots are chosen together, so that they share no words and leave none that stand out (``joint.py``), or
-        each by itself.
+        Whether slots are chosen together, so that they share no words and leave none that stand out (``joint.py``), and
+        a tool with its slots; or each by itself.
     by_step
         Whether a call tells its answer after every step, which costs time, or after the last one only.
     """
@@ -182,15 +186,18 @@ class Resolver:
         if not query.strip() and not (draft or "").strip():
             return ResolvedCall(slots.tool.name, "unresolved", None, draft or "", 1.0, (), _since(begun))
         inputs = slots.bind(query, draft, self.featurizer, now, thought)
-        chosen = self.choose(inputs)
+        call, _ = self._resolved(inputs, self.choose(inputs))
+        return replace(call, duration_us=_since(begun))
+
+    def _resolved(self, inputs: SlotInputs, chosen: Choices) -> tuple[ResolvedCall, Resolved]:
+        """Return the call that choices make, and its arguments with what they were made of."""
         if chosen.confidence < 0:
             by_step = [inputs.abstain()] * len(chosen.y)
         else:
             by_step = [inputs.decode(y, logits) for y, logits in zip(chosen.y, chosen.logits, strict=True)]
         last = inputs.abstain() if chosen.confidence < self.abstain_below else by_step[-1]
-        name = slots.tool.name
-        steps = tuple((name, one.json) for one in by_step)
-        return ResolvedCall(name, last.status, last.json, last.draft, chosen.confidence, steps, _since(begun))
+        steps = tuple((inputs.tool.name, one.json) for one in by_step)
+        return ResolvedCall(inputs.tool.name, last.status, last.json, last.draft, chosen.confidence, steps), last
 
     def resolve_tool_call(
         self,
@@ -240,13 +247,31 @@ class Resolver:
         if chosen.confidence < 0:
             return ResolvedCall(None, "unresolved", None, arguments or "", -1.0, (), _since(begun))
         by_step = [str(inputs.candidates[int(y[0])].value) for y in chosen.y]
-        kept = None if name in by_name and name != by_step[-1] else arguments
-        call = self.resolve(by_name[by_step[-1]], query, kept, now, thought)
-        confidence = min(call.confidence, chosen.confidence)
+        likely = chosen.logits[-1, 0]
+        best, most = None, -math.inf
+        for j in sorted(range(len(compiled)), key=lambda j: -likely[j])[: MAX_TRIED if self.joint else 1]:
+            if best is not None and likely[j] <= most:
+                break  # it is less likely than the best one with its arguments
+            kept = None if name in by_name and name != compiled[j].tool.name else arguments
+            own = compiled[j].bind(query, kept, self.featurizer, now, thought)
+            choices = self.choose(own)
+            call, made = self._resolved(own, choices)
+            worth = float(likely[j]) - self._lost(own, choices, made)
+            if best is None or worth > most:
+                best, most = call, worth
+        assert best is not None
+        by_step[-1] = str(best.name)
         steps = [
-            (name, json if name == by_step[-1] else None) for name, (_, json) in zip(by_step, call.by_step, strict=True)
+            (name, json if name == best.name else None) for name, (_, json) in zip(by_step, best.by_step, strict=True)
         ]
-        return replace(call, confidence=confidence, by_step=tuple(steps), duration_us=_since(begun))
+        confidence = min(best.confidence, chosen.confidence)
+        return replace(best, confidence=confidence, by_step=tuple(steps), duration_us=_since(begun))
+
+    def _lost(self, inputs: SlotInputs, choices: Choices, made: Resolved) -> float:
+        """Return what the arguments of a tool give up; nothing where a draft stays."""
+        if made.chosen is None:
+            return UNRESOLVED if made.json is None else 0.0
+        return given_up(inputs, choices.logits[-1], made.chosen, choices.drafted, self.draft_bonus)
 
     def _slots_of(self, tool: Any) -> JsonSlots:
         """Return a tool's slots; of tools that come as JSON the last ones are kept."""
@@ -285,7 +310,7 @@ class Resolver:
                 mask=np.ascontiguousarray(made["mask"][some, columns]),
             )
             if out.status == Status.NONFINITE:
-                return Choices(y if self.by_step else y[-1:], logits if self.by_step else logits[-1:], -1.0)
+                return Choices(y if self.by_step else y[-1:], logits if self.by_step else logits[-1:], -1.0, favoured)
             assert out.trajectory is not None and out.logits is not None
             y[:, some] = np.where(out.trajectory >= 0, out.trajectory + columns.start, -1)
             logits[:, some, columns] = out.logits
@@ -298,7 +323,7 @@ class Resolver:
             y[:, rows] = logits[:, rows].argmax(axis=2)
         if self.joint and count > 0:
             y = joint_choices(inputs, logits, favoured)
-        return Choices(y, logits, confidence)
+        return Choices(y, logits, confidence, favoured)
 
 
 _own = threading.local()  # resolvers, as one serves one thread at a time

@@ -39,9 +39,9 @@ _INNER = re.compile(r"(?<=[A-Za-z])[-/](?=[A-Za-z])|(?<=[\w)])=(?=[\w(+-])")
 _ENDERS = """the a an of to for at and or with from by is are was were as that my your its into about than then if be
 has have i we you which who while whose when where this these those can could would should will please me"""
 _STARTERS = """of and or is are was were to for at on in with from by that as than then if be has have i we can could
-would should will please me which who whose into it it's i'm i'd you do does did"""
+would should will please me which who whose into it it's i'm i'd you do does did off up out down"""
 _NOT_LAST, _NOT_FIRST = frozenset(_ENDERS.split()), frozenset(_STARTERS.split())
-_NOT_ALONE = _NOT_LAST | _NOT_FIRST - {"on", "in", "do", "me"}
+_NOT_ALONE = _NOT_LAST | _NOT_FIRST - {"on", "in", "do", "me", "off", "up", "out", "down"}
 
 
 class Word(NamedTuple):
