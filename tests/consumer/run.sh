@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install the C library into a prefix of its own, build a project that finds it there, run it. usage: run.sh WORKDIR
+# Install the C library into a prefix of its own, build projects that find it there, run them. usage: run.sh WORKDIR
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$1
@@ -10,3 +10,9 @@ cmake -S "$root/tests/consumer" -B "$work/consumer" -G Ninja -DCMAKE_PREFIX_PATH
 cmake --build "$work/consumer"
 "$work/consumer/consumer_c" "$root/trm_edge/data/example.trm"
 "$work/consumer/consumer_cc"
+cmake -S "$root/examples/control_loop" -B "$work/loop" -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix" \
+  -DCMAKE_CXX_FLAGS=-Werror > /dev/null
+cmake --build "$work/loop"
+for mode in on shadow off; do
+  "$work/loop/control_loop" "$root/trm_edge/data/example.trm" --hz 100 --seconds 0.5 --mode "$mode"
+done
