@@ -15,9 +15,9 @@ def example(name: str = "example.trm") -> Path:
     Parameters
     ----------
     name
-        ``example.trm``, an actions head of random weights; three trained heads: ``metaworld.trm`` (actions, with
-        recorded inputs in ``metaworld.npz``), ``sudoku.trm`` (tokens) and ``home_assistant.trm`` (slots, for the tools
-        in ``home_assistant.json``).
+        ``example.trm``, an actions head of random weights; four trained heads: ``metaworld.trm`` (actions, with
+        recorded inputs in ``metaworld.npz``), ``sudoku.trm`` (tokens), ``tool_calls.trm`` (slots, for anybody's tools)
+        and ``home_assistant.trm`` (slots, for the tools in ``home_assistant.json``).
 
     Raises
     ------

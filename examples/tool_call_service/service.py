@@ -1,10 +1,10 @@
 """An OpenAI-compatible pass-through that resolves the tool calls of any upstream.
 
     pip install fastapi uvicorn httpx
-    python service.py --upstream http://localhost:8080/v1 --head head.trm --mode shadow --port 8001
+    python service.py --upstream http://localhost:8080/v1 --mode shadow --port 8001
 
-The head has to be one for such tools: the one that ships (trm_edge/data/home_assistant.trm) is for Home Assistant's,
-and spoils right calls of others. Look at what ``--mode shadow`` logs before the answers are used.
+The head is the one that ships for tools of anybody's (``tool_calls.trm``), or ``--head``; a larger ``--draft-bonus``
+keeps more of what the upstream wrote. Look at what ``--mode shadow`` logs before the answers are used.
 
 Point a client at port 8001 instead of the upstream. Every request goes upstream as it came; of the answer, only the
 ``arguments`` of tool calls are changed, and only where the head is sure enough. Then they are valid for the schema
@@ -34,6 +34,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.background import BackgroundTask
 
+from trm_edge import example
 from trm_edge.errors import TrmError
 from trm_edge.json_slots.resolver import STEPS, ResolvedCall, Resolver
 
@@ -196,15 +197,23 @@ def main() -> None:
     """Serve."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", required=True, help="its base address, as http://localhost:8080/v1")
-    parser.add_argument("--head", required=True, help="a .trm bundle of a head that answers slots")
+    parser.add_argument("--head", default=example("tool_calls.trm"), help="a .trm bundle of a head that answers slots")
     parser.add_argument("--mode", choices=MODES, default="on")
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--abstain-below", type=float, default=0.5)
+    parser.add_argument("--abstain-below", type=float, default=0.0, help="confidence below which a call stays")
+    parser.add_argument(
+        "--draft-bonus", type=float, default=3.0, help="how much better another value has to be (logits)"
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8001)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
-    resolver = Resolver(arguments.head, steps=arguments.steps, abstain_below=arguments.abstain_below)
+    resolver = Resolver(
+        arguments.head,
+        steps=arguments.steps,
+        abstain_below=arguments.abstain_below,
+        draft_bonus=arguments.draft_bonus,
+    )
     uvicorn.run(make_app(arguments.upstream, resolver, arguments.mode), host=arguments.host, port=arguments.port)
 
 

@@ -96,7 +96,7 @@ def test_checker_and_signature(kind: str, mixer: str, loop: str) -> None:
     assert [v.name for v in model.graph.output] == list(output_signature(bundle.spec, loop, 3))
 
 
-@pytest.mark.parametrize("name", ["example", "metaworld", "sudoku", "home_assistant"])
+@pytest.mark.parametrize("name", ["example", "metaworld", "sudoku", "home_assistant", "tool_calls"])
 def test_an_unrolled_file_hardly_grows_by_a_step(name: str) -> None:
     bundle = read_bundle(Path(trm_edge.__file__).parent / "data" / f"{name}.trm")
     sizes = [build_onnx(bundle, "unrolled", steps).ByteSize() for steps in range(1, 6)]

@@ -31,7 +31,7 @@ def test_no_block_is_missed() -> None:
 
 
 def test_files_that_ship_are_found_by_name() -> None:
-    for name in ("example.trm", "home_assistant.trm", "metaworld.trm", "sudoku.trm"):
+    for name in ("example.trm", "home_assistant.trm", "metaworld.trm", "sudoku.trm", "tool_calls.trm"):
         assert trm_edge.load(trm_edge.example(name)).spec.num_layers == 2
     with pytest.raises(trm_edge.TrmInputError, match=r"name: expected one of example\.trm, .*, got '\.\./x'"):
         trm_edge.example("../x")

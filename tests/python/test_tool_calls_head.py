@@ -1,0 +1,87 @@
+"""The head that ships for tools of anybody's: plain calls of tools that are in no benchmark, and the guarantee."""
+
+import json
+
+import pytest
+
+import trm_edge
+from trm_edge.json_slots import Resolver
+
+TOOLS = [
+    {
+        "name": "water_plants",
+        "description": "Water the plants of a garden bed for some minutes.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "bed": {"type": "string", "description": "The name of the garden bed."},
+                "minutes": {"type": "integer", "description": "How many minutes the water runs.", "minimum": 1},
+            },
+            "required": ["bed", "minutes"],
+        },
+    },
+    {
+        "name": "send_parcel",
+        "description": "Send a parcel to a person in a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "recipient": {"type": "string", "description": "The name of the person who gets it."},
+                "city": {"type": "string", "description": "The city where the person lives."},
+                "weight": {"type": "number", "description": "The weight of the parcel in kilograms."},
+                "express": {"type": "boolean", "description": "Whether it is sent by express.", "default": False},
+            },
+            "required": ["recipient", "city"],
+            "additionalProperties": False,
+        },
+    },
+    {
+        "name": "tune_instrument",
+        "description": "Tune a musical instrument to a pitch.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "instrument": {"type": "string", "enum": ["guitar", "violin", "piano"]},
+                "frequency": {"type": "number", "description": "The frequency of the pitch in hertz."},
+            },
+            "required": ["instrument"],
+        },
+    },
+]
+
+
+@pytest.fixture(scope="module")
+def resolver():
+    return Resolver(trm_edge.example("tool_calls.trm"))
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "arguments"),
+    [
+        ("Water the bed called Roses for 12 minutes.", "water_plants", {"bed": "Roses", "minutes": 12}),
+        (
+            "Send a parcel with a weight of 3.5 kg to the city of Berlin, the recipient is Ann.",
+            "send_parcel",
+            {"recipient": "Ann", "city": "Berlin", "weight": 3.5},
+        ),
+        ("Please tune the violin to 442 hertz", "tune_instrument", {"instrument": "violin", "frequency": 442}),
+        ("Tune my guitar.", "tune_instrument", {"instrument": "guitar"}),
+    ],
+)
+def test_plain_calls_are_made_without_a_draft(resolver, query, name, arguments):
+    call = resolver.resolve_tool_call(TOOLS, query)
+    assert (call.name, json.loads(call.json)) == (name, arguments)
+
+
+def test_a_draft_is_mended(resolver):
+    draft = {"name": "water_plants", "arguments": '{"bed": "Roses", "minutes": "twelve"}'}
+    call = resolver.resolve_tool_call(TOOLS, "Water the bed called Roses for 12 minutes.", draft)
+    assert (call.status, json.loads(call.json)) == ("resolved", {"bed": "Roses", "minutes": 12})
+
+
+def test_a_right_draft_comes_back_byte_for_byte(resolver):
+    text = '{ "instrument":"violin",  "frequency": 442 }'
+    call = resolver.resolve_tool_call(
+        TOOLS, "Please tune the violin to 442 hertz", {"name": "tune_instrument", "arguments": text}
+    )
+    assert (call.status, call.json) == ("unchanged", text)
