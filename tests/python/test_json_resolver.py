@@ -395,3 +395,11 @@ class TestHead:
         ):
             with pytest.raises(TrmInputError, match=message):
                 make_resolver(**{name: value})
+
+    def test_without_a_query_the_draft_s_function_stays(self, resolver):
+        for draft, told in (({"minutes": 5}, '{"minutes": 5}'), ("", None)):
+            named = {"name": "start_timer", "arguments": draft}
+            call = resolver.resolve_tool_call([LIGHT, TIMER], " ", named, rename=True)
+            assert (call.name, call.json) == ("start_timer", told)
+        unknown = resolver.resolve_tool_call([STOP, LIGHT], " ", {"name": "no_such", "arguments": ""})
+        assert (unknown.name, unknown.json, unknown.status) == (None, None, "unresolved")

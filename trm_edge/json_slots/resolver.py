@@ -222,7 +222,8 @@ class Resolver:
         now
             What relative dates are relative to.
         rename
-            Choose a tool also where the draft names one; arguments that it has for another one are not looked at.
+            Choose a tool also where the draft names one and there is a query to choose by; arguments that it has for
+            another one are not looked at.
         thought
             As ``resolve`` takes it.
         """
@@ -237,9 +238,11 @@ class Resolver:
         for known, count in Counter(names).items():
             if known is not None and count > 1:
                 raise SchemaError(f"tools: expected every name once, got {known!r} more than once")
-        if name is not None and name in names and (not rename or len(tools) == 1):
+        if name is not None and name in names and (not rename or len(tools) == 1 or not query.strip()):
             own = tools[names.index(name)]
             return replace(self.resolve(own, query, arguments, now, thought), duration_us=_since(begun))
+        if not query.strip() and not (arguments or "").strip():
+            return ResolvedCall(None, "unresolved", None, "", 1.0, (), _since(begun))
         compiled = [self._slots_of(tool) for tool in tools]
         by_name = {slots.tool.name: slots for slots in compiled}
         inputs = bind_tools([slots.tool for slots in compiled], query, self.featurizer, thought)
