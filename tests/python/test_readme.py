@@ -1,10 +1,11 @@
-"""The Python of the README and of the guide to tool calls runs as it stands."""
+"""The Python of the README and of the guide to tool calls runs as it stands, and so does the guide for robots."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import trm_edge
@@ -43,3 +44,23 @@ def test_a_status_is_printed_by_its_name() -> None:
         "  OK",
         -7,
     )
+
+
+def test_the_page_for_robots_trains_what_it_shows(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from trm_edge.cli import main
+
+    page = (TOP / "docs" / "robots.md").read_text()
+    shown = re.search(r"```toml\n(.*?)```", page, re.S)
+    assert shown is not None
+    path = tmp_path / "push.toml"
+    path.write_text(shown[1].replace("[train]", "[train]\nmax_updates = 4"))
+    rng = np.random.default_rng(0)
+    sizes = {"x": (3, 51), "y0": (8, 4), "target": (8, 4), "features": (8, 18)}
+    np.savez(tmp_path / "push.npz", **{name: rng.random((256, *size), np.float32) for name, size in sizes.items()})
+    commands = re.search(r"```sh\n(.*?)```", page, re.S)
+    assert commands is not None
+    for line in commands[1].splitlines()[:4]:
+        words = [str(tmp_path / word) if "push" in word else word for word in line.split("#")[0].split()]
+        assert words[0] == "trm-edge"
+        assert main(words[1:]) == 0, line
