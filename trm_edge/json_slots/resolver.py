@@ -235,40 +235,49 @@ class Resolver:
         if not tools or (not query.strip() and name is None):
             return ResolvedCall(None, "unresolved", None, arguments or "", 1.0, ())
         names = [_name_of(tool) for tool in tools]
-        for known, count in Counter(names).items():
-            if known is not None and count > 1:
-                raise SchemaError(f"tools: expected every name once, got {known!r} more than once")
+        for own_name, count in Counter(names).items():
+            if own_name is not None and count > 1:
+                raise SchemaError(f"tools: expected every name once, got {own_name!r} more than once")
         if name is not None and name in names and (not rename or len(tools) == 1 or not query.strip()):
             own = tools[names.index(name)]
             return replace(self.resolve(own, query, arguments, now, thought), duration_us=_since(begun))
         if not query.strip() and not (arguments or "").strip():
             return ResolvedCall(None, "unresolved", None, "", 1.0, (), _since(begun))
         compiled = [self._slots_of(tool) for tool in tools]
-        by_name = {slots.tool.name: slots for slots in compiled}
+        known = [slots.tool.name for slots in compiled]
         inputs = bind_tools([slots.tool for slots in compiled], query, self.featurizer, thought)
-        chosen = self.choose(inputs, [list(by_name).index(name) if name in by_name else -1])
+        chosen = self.choose(inputs, [known.index(name) if name in known else -1])
         if chosen.confidence < 0:
             return ResolvedCall(None, "unresolved", None, arguments or "", -1.0, (), _since(begun))
-        by_step = [str(inputs.candidates[int(y[0])].value) for y in chosen.y]
-        likely = chosen.logits[-1, 0]
+        drafts = [None if name in known and name != other else arguments for other in known]
+        call = self._best_call(compiled, chosen.logits[-1, 0].tolist(), drafts, query, now, thought)
+        named = [*(known[y] for y in chosen.y[:-1, 0].tolist()), call.name]
+        steps = [(one, json if one == call.name else None) for one, (_, json) in zip(named, call.by_step, strict=True)]
+        confidence = min(call.confidence, chosen.confidence)
+        return replace(call, confidence=confidence, by_step=tuple(steps), duration_us=_since(begun))
+
+    def _best_call(
+        self,
+        tools: Sequence[JsonSlots],
+        likely: Sequence[float],
+        drafts: Sequence[str | None],
+        query: str,
+        now: dt.datetime | None,
+        thought: str,
+    ) -> ResolvedCall:
+        """Return the call of the tool that is worth most: by its logit, ``likely``, less what its arguments give up."""
         best, most = None, -math.inf
-        for j in sorted(range(len(compiled)), key=lambda j: -likely[j])[: MAX_TRIED if self.joint else 1]:
+        for j in sorted(range(len(tools)), key=lambda j: -likely[j])[: MAX_TRIED if self.joint else 1]:
             if best is not None and likely[j] <= most:
-                break  # it is less likely than the best one with its arguments
-            kept = None if name in by_name and name != compiled[j].tool.name else arguments
-            own = compiled[j].bind(query, kept, self.featurizer, now, thought)
-            choices = self.choose(own)
-            call, made = self._resolved(own, choices)
-            worth = float(likely[j]) - self._lost(own, choices, made)
+                break  # it can only be worth less
+            inputs = tools[j].bind(query, drafts[j], self.featurizer, now, thought)
+            chosen = self.choose(inputs)
+            call, made = self._resolved(inputs, chosen)
+            worth = likely[j] - self._lost(inputs, chosen, made)
             if best is None or worth > most:
                 best, most = call, worth
         assert best is not None
-        by_step[-1] = str(best.name)
-        steps = [
-            (name, json if name == best.name else None) for name, (_, json) in zip(by_step, best.by_step, strict=True)
-        ]
-        confidence = min(best.confidence, chosen.confidence)
-        return replace(best, confidence=confidence, by_step=tuple(steps), duration_us=_since(begun))
+        return best
 
     def _lost(self, inputs: SlotInputs, choices: Choices, made: Resolved) -> float:
         """Return what the arguments of a tool give up; nothing where a draft stays."""
