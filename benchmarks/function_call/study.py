@@ -55,6 +55,7 @@ PAIRS = (
 )
 THRESHOLDS = (0.0, 0.3, 0.5, 0.7, 0.9)
 DRAFTED = {"grammar + head": False, "grammar + head, renamed": True}  # arms, and whether the function is chosen anew
+BONUS = 1.0  # of the arms
 BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
 
 Row = dict[str, Any]
@@ -78,9 +79,9 @@ class Asked:
 
     def __init__(self, head: Refiner, alone: bool = False) -> None:
         self.alone = alone
-        self.served = Resolver(head, steps=SERVED)
-        self.looked_at = Resolver(head, steps=STEPS, by_step=True)
         self.by_bonus = [Resolver(head, steps=SERVED, draft_bonus=bonus) for bonus in BONUSES]
+        self.served = self.by_bonus[BONUSES.index(BONUS)]
+        self.looked_at = Resolver(head, steps=STEPS, draft_bonus=BONUS, by_step=True)
         self.drafts = {arm: drafts(arm) for arm in MODEL_ARMS}
 
     def row(self, example: Example) -> Row:
@@ -115,7 +116,10 @@ class Asked:
             row["grammar + rules"] = named and _passes(example, ruled)
             self._head(row, "grammar + head", tools, example, call)
             for arm, rename in DRAFTED.items():
-                row[f"{arm} by bonus"] = [self._right(one, tools, example, call, rename) for one in self.by_bonus]
+                row[f"{arm} by bonus"] = [
+                    row[arm] if one is self.served else self._right(one, tools, example, call, rename)
+                    for one in self.by_bonus
+                ]
         return row
 
     def _right(

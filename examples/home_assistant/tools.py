@@ -164,10 +164,12 @@ def tools(household: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         least = min(map(len, filled))
         if least > len(required):
             parameters["minProperties"] = least
-        together = {name: set.intersection(*(one for one in filled if name in one)) - required for name in sources}
-        dependent = {name: sorted(others - {name}) for name, others in sorted(together.items()) if name not in required}
-        if any(dependent.values()):
-            parameters["dependentRequired"] = {name: others for name, others in dependent.items() if others}
+        beside = {
+            name: sorted(set.intersection(*(one for one in filled if name in one)) - required - {name})
+            for name in sorted(sources.keys() - required)
+        }
+        if dependent := {name: others for name, others in beside.items() if others}:
+            parameters["dependentRequired"] = dependent
         made.append({"name": intent, "description": INTENTS[intent], "parameters": parameters})
     return made
 

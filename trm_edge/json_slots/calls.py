@@ -34,7 +34,7 @@ class Resolved:
 
     ``status`` is ``unchanged`` (``json`` is the draft's own text), ``resolved`` (``json`` is new), ``abstained``
     (``json`` is the draft's, as it is valid) or ``unresolved`` (``json`` is None). Whatever ``json`` holds is valid.
-    ``chosen`` are the candidates that it was made of, by slot; None where the draft stayed, or there is nothing.
+    ``chosen`` are the candidates that it was made of, by slot; None where it is abstained or unresolved.
     """
 
     status: str

@@ -232,16 +232,17 @@ class Resolver:
         if not isinstance(tools, Sequence) or isinstance(tools, (str, bytes)):
             raise TrmInputError(f"tools: expected a list of tools, got {type(tools).__name__}")
         name, arguments = read_call(draft)
-        if not tools or (not query.strip() and name is None):
+        silent = not query.strip()
+        if not tools or (silent and name is None):
             return ResolvedCall(None, "unresolved", None, arguments or "", 1.0, ())
         names = [_name_of(tool) for tool in tools]
         for own_name, count in Counter(names).items():
             if own_name is not None and count > 1:
                 raise SchemaError(f"tools: expected every name once, got {own_name!r} more than once")
-        if name is not None and name in names and (not rename or len(tools) == 1 or not query.strip()):
+        if name is not None and name in names and (not rename or len(tools) == 1 or silent):
             own = tools[names.index(name)]
             return replace(self.resolve(own, query, arguments, now, thought), duration_us=_since(begun))
-        if not query.strip() and not (arguments or "").strip():
+        if silent and not (arguments or "").strip():
             return ResolvedCall(None, "unresolved", None, "", 1.0, (), _since(begun))
         compiled = [self._slots_of(tool) for tool in tools]
         known = [slots.tool.name for slots in compiled]
@@ -280,7 +281,7 @@ class Resolver:
         return best
 
     def _lost(self, inputs: SlotInputs, choices: Choices, made: Resolved) -> float:
-        """Return what the arguments of a tool give up; nothing where a draft stays."""
+        """Return what the arguments of a tool give up; nothing where the head abstains."""
         if made.chosen is None:
             return UNRESOLVED if made.json is None else 0.0
         return given_up(inputs, choices.logits[-1], made.chosen, choices.drafted, self.draft_bonus)
