@@ -1,7 +1,7 @@
 """Backend ``cuda`` on the GPU at hand, against the same recursion in PyTorch: device time and time of a whole call.
 
     nvcc -std=c++17 -O3 -arch=native -Icsrc benchmarks/gpu_floor.cu -o gpu_floor && ./gpu_floor > floor.json
-    python benchmarks/gpu.py --floor floor.json [--rows 16,32] [--json FILE] [--peers eager,graph,compiled]
+    python benchmarks/gpu.py --floor floor.json [--rows 16,32] [--json FILE] [--peers eager,graph,compiled,jax]
 
 Every way is checked against the float64 oracle before it is timed. Official sizes (D=512, H=8, I=1536), bf16 (backend
 ``cuda`` also in fp16: ``--precision bf16,fp16``), batch 1. *device* is the time from the first kernel of a call to the
@@ -10,7 +10,8 @@ over the calls of one process, ways interleaved in rounds.
 PyTorch's ways hold everything in bfloat16 on the device: a CUDA graph of the whole recursion of eager kernels, or of
 ``torch.compile(mode="max-autotune-no-cudagraphs")``; their *call* has no copies from and to the host in it, and that of
 *on device*, backend ``cuda`` on arrays of PyTorch's, has none either. It is encoders and decoders as well, which
-PyTorch's ways are not.
+PyTorch's ways are not. ``jax`` (pip install 'jax[cuda13]' onnx) is one program of XLA's of the recursion alone, on
+arrays that are on the device.
 
 *floor* is what the fused kernel's schedule costs if nothing else does: a grid barrier a phase, its weights once from
 DRAM or L2, the rows that every CTA reads in every phase from L2, at the latency and bandwidth that ``gpu_floor``
@@ -96,6 +97,37 @@ def on_device_way(bundle: Bundle, call: dict[str, Any], steps: int, truth: list[
     return Way("on device", call_once, max(relative_error(a, b) for a, b in zip(found, truth, strict=True)))
 
 
+def error_of(bundle: Bundle, call: dict[str, Any], found: Sequence[np.ndarray], truth: list[np.ndarray]) -> float:
+    """Return the largest relative error of the answers that states ``y`` [L, D] decode to, one a step."""
+    rows = slice(bundle.spec.registers, bundle.spec.registers + bundle.spec.answer_rows)
+    std, decoder = bundle.tensors["normalization.y0.std"], bundle.tensors["answer_decoder.weight"]
+    answers = [call["y0"] + std * (y[rows] @ decoder.T) for y in found]
+    return max(relative_error(a, b) for a, b in zip(answers, truth, strict=True))
+
+
+def jax_way(bundle: Bundle, call: dict[str, Any], steps: int, truth: list[np.ndarray]) -> Way:
+    """Compile the same recursion with XLA, all steps as one program, on arrays that are on the device already."""
+    import jax
+    import jax.numpy as jnp
+    from peers.common import Problem
+    from peers.jax_peer import step_of
+
+    step = step_of(Problem(bundle, steps, [call]), jnp.bfloat16)
+    carry = ReferenceModel(bundle.spec, bundle.tensors).begin(check_inputs(bundle.spec, **call))
+    rows = [jax.device_put(jnp.asarray(row, jnp.bfloat16)) for row in (carry.e, carry.y, carry.z)]
+
+    def recursion(e: Any, y: Any, z: Any) -> list[Any]:
+        found = []
+        for _ in range(steps):
+            y, z = step(e, y, z)
+            found.append(y)
+        return found
+
+    compiled = jax.jit(recursion).lower(*rows).compile()
+    found = [np.asarray(y.astype(jnp.float32), np.float64) for y in compiled(*rows)]
+    return Way("jax.jit", lambda: jax.block_until_ready(compiled(*rows)), error_of(bundle, call, found, truth))
+
+
 def torch_ways(
     bundle: Bundle, call: dict[str, Any], steps: int, truth: list[np.ndarray], which: Sequence[str]
 ) -> list[Way]:
@@ -142,10 +174,7 @@ def torch_ways(
         return found
 
     def error(found: list[Any]) -> float:
-        rows = slice(spec.registers, spec.registers + spec.answer_rows)
-        std, decoder = bundle.tensors["normalization.y0.std"], bundle.tensors["answer_decoder.weight"]
-        answers = [call["y0"] + std * (y[rows].double().cpu().numpy() @ decoder.T) for y in found]
-        return max(relative_error(a, b) for a, b in zip(answers, truth, strict=True))
+        return error_of(bundle, call, [y.double().cpu().numpy() for y in found], truth)
 
     def captured(name: str, net: Callable[[Any], Any]) -> Way:
         side = torch.cuda.Stream()
@@ -245,7 +274,7 @@ def main() -> int:
     parser.add_argument("--cycles", default="2x1x4", help="l_cycles x h_cycles x steps; several: a,b")
     parser.add_argument("--own", default="fused,phases,plain", help="ways of backend cuda")
     parser.add_argument("--precision", default="bf16", help="of those ways: bf16, fp16; several: a,b")
-    parser.add_argument("--peers", default="eager,graph,compiled", help="of eager, graph, compiled; empty: none")
+    parser.add_argument("--peers", default="eager,graph,compiled", help="of eager, graph, compiled, jax; empty: none")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--floor", type=Path, help="what gpu_floor printed here")
@@ -265,8 +294,11 @@ def main() -> int:
                 for name in arguments.own.split(",")
             ]
             ways += [on_device_way(bundle, call, steps, truth)]
+            peers = arguments.peers.split(",")
             if arguments.peers:
-                ways += torch_ways(bundle, call, steps, truth, arguments.peers.split(","))
+                ways += torch_ways(bundle, call, steps, truth, peers)
+            if "jax" in peers:
+                ways.append(jax_way(bundle, call, steps, truth))
             wrong = [way for way in ways if not way.error <= TOLERANCE]
             for way in wrong:
                 print(f"{way.name}: not timed, its answer is {way.error:.3f} off")

@@ -119,6 +119,19 @@ def test_openvino_is_right(precision: str, form: str) -> None:
     assert precision == "fp32" or error > 1e-5
 
 
+@pytest.mark.parametrize("mixer", ["attention", "mlp_t"])
+@pytest.mark.parametrize("form", ["step", "whole"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_jax_is_right(precision: str, form: str, mixer: str) -> None:
+    pytest.importorskip("jax")
+    problem = make_problem(mixer)
+    error = error_of("jax", form, precision, problem)
+    assert error <= allowed(precision, problem)
+    assert precision == "fp32" or error > 1e-5
+    with pytest.raises(module("peers").PeerError, match="2 threads"):
+        error_of("jax", form, precision, problem, threads=2)
+
+
 def test_openvino_is_right_where_rows_equal_heads() -> None:
     pytest.importorskip("openvino")
     problem = make_problem(rows=8)
