@@ -22,7 +22,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from function_call.gbnf import grammar_of
-from trm_edge.json_slots.drafts import read_call
+from trm_edge.json_slots.drafts import read_call, read_json
+from trm_edge.json_slots.schema import MISSING
+from trm_edge.json_slots.text import dumps
 
 MAX_TOKENS = 200  # of a call
 MAX_THOUGHT = 60  # tokens of a chain of thought
@@ -315,5 +317,7 @@ def call_line(text: str) -> str:
 
 
 def call_of(text: str) -> tuple[str | None, str | None]:
-    """Return name and arguments of a draft, read leniently, each None where it cannot be told."""
-    return read_call(call_line(text))
+    """Return name and arguments of a draft, read leniently and written as JSON, each None where it cannot be told."""
+    name, arguments = read_call(call_line(text))
+    value = read_json(arguments)[0] if arguments is not None else MISSING
+    return name, dumps(value) if isinstance(value, dict) else arguments

@@ -77,7 +77,7 @@ def resolve_answer(resolver: Resolver, request: Mapping[str, Any], answer: Any, 
             if tool is None or not isinstance(function.get("arguments"), str):
                 continue
             try:
-                made = resolver.resolve(tool, query, function["arguments"], now)
+                made = resolver.resolve(tool, query, function["arguments"], now=now)
             except TrmError as error:
                 log.warning("%s left as it is: %s", function["name"], error)
                 continue

@@ -141,6 +141,15 @@ class TestResolve:
         assert shy.resolve(LIGHT, "den 40", '{"room":').status == "unresolved"
         assert shy.resolve(LIGHT, "den 40", '{"room":').json is None
 
+    def test_a_valid_draft_stays_where_the_head_does_not_see_the_whole_query(self):
+        resolver = make_resolver()  # of 12 tokens
+        query = "turn the light in the hall to red for ever and ever please"
+        draft = '{"room": "attic", "color": "white"}'
+        for words, status in ((query.split()[:12], "resolved"), (query.split(), "abstained")):
+            call = resolver.resolve(LIGHT, " ".join(words), draft)
+            assert call.status == status and (call.json == draft) == (status == "abstained")
+        assert resolver.resolve(LIGHT, query, draft.replace("white", "blue")).status in ("resolved", "unresolved")
+
     def test_a_large_bonus_keeps_the_draft(self):
         draft = '{"room": "attic", "brightness": 7, "color": "white"}'
         told = "den at 40, red"
@@ -262,6 +271,15 @@ class TestResolveToolCall:
         alone = Told(worth, joint=False).resolve_tool_call([STOP, TIMER], query)
         assert alone.name == max(worth, key=worth.__getitem__)
 
+    def test_the_arguments_of_a_call_that_is_text_keep_their_spelling(self, resolver):
+        for arguments, status in (('{ "minutes":5.0 }', "unchanged"), ('{"minutes": 5', "resolved")):
+            call = make_resolver(draft_bonus=1e6).resolve_tool_call(
+                [TIMER, LIGHT],
+                "five",
+                f'{{"name": "start_timer", "arguments": {arguments}' + "}" * (status == "unchanged"),
+            )
+            assert (call.name, call.status, call.draft) == ("start_timer", status, arguments)
+
     def test_one_call_by_the_path_of_a_head(self, resolver, tmp_path):
         path = tmp_path / "head.trm"
         path.write_bytes(make_head())
@@ -325,7 +343,13 @@ class TestResolveToolCall:
         ({"type": "function", "function": {"name": "f", "arguments": "{}"}}, ("f", "{}")),
         ('{"name": "f", "arguments": {"a": 1}}', ("f", '{"a": 1}')),
         ('[{"name": "f", "parameters": {"a": 1}}]', ("f", '{"a": 1}')),
-        ('{"name": "f", "arguments": {"a": 1', ("f", '{"a": 1}')),
+        ('{"name": "f", "arguments": {"a": 1', ("f", '{"a": 1')),  # broken, which a reader of the arguments must see
+        ('Sure: {"name": "f", "arguments": {"a": 1}} ok?', ("f", '{"a": 1}} ok?')),
+        (' {"name":"f" ,"arguments" : { "a":"\\u6771" } } ', ("f", '{ "a":"\\u6771" }')),
+        ('{"tool_calls": [{"function": {"name": "f", "arguments": {"a" : 1}}}]}', ("f", '{"a" : 1}')),
+        ('{"tool_name": "f", "tool_input": {"a": 1}}', ("f", '{"a": 1}')),
+        ('{"action": "f", "action_input": {"a": 1}}', ("f", '{"a": 1}')),
+        ('<think>f or {g}?</think>{"name": "f", "arguments": {}}', ("f", "{}")),
         ("no json at all", (None, None)),
         ({"name": 3, "arguments": 4}, (None, None)),
         ("7", (None, None)),
@@ -341,6 +365,32 @@ class TestResolveToolCall:
 )
 def test_calls_are_read_in_the_forms_that_models_write(draft, expected):
     assert read_call(draft) == expected
+
+
+@pytest.mark.parametrize(
+    ("draft", "expected"),
+    [
+        ({"name": "f", "a": 1}, ("f", '{"a": 1}')),
+        ({"f": {"a": 1}}, ("f", '{"a": 1}')),
+        ('{"f": {"a": 1}}', ("f", '{"a": 1}')),
+        ({"a": 1}, (None, '{"a": 1}')),
+        (' {"a": 1}', (None, ' {"a": 1}')),
+        ({"name": "Ann", "a": 1}, (None, '{"name": "Ann", "a": 1}')),
+        ({"name": "other", "arguments": {"a": 1}}, ("other", '{"a": 1}')),
+        ('<function=f>{"a": 1}</function>', ("f", '{"a": 1}</function>')),
+        ('functions.f {"a": 1}', ("f", '{"a": 1}')),
+        ('f({"a": 1})', ("f", '{"a": 1})')),
+        ('[f(a="x", b=[1, 2.5], c=None)]', ("f", '{"a": "x", "b": [1, 2.5], "c": null}')),
+        ("f(a=1 + x)", ("f", None)),
+        ("f(1)", ("f", None)),
+        ("f() or g()", (None, None)),
+        ("I would call f.", ("f", None)),
+        ("off(a=1)", (None, None)),
+        ({}, (None, None)),
+    ],
+)
+def test_with_the_names_that_are_offered_more_forms_are_calls(draft, expected):
+    assert read_call(draft, ["f", "g", None]) == expected
 
 
 @pytest.mark.parametrize(

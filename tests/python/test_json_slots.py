@@ -16,7 +16,7 @@ from trm_edge import TrmError
 from trm_edge.errors import TrmInputError
 from trm_edge.json_slots import Featurizer, HashedNgrams
 from trm_edge.json_slots.answer import MAX_TRIES
-from trm_edge.json_slots.calls import JsonSlots
+from trm_edge.json_slots.calls import JsonSlots, Resolved
 from trm_edge.json_slots.operators import MAX_TEXT
 from trm_edge.json_slots.schema import MISSING, SchemaError
 from trm_edge.json_slots.slots import MAX_ELEMENTS, MAX_SLOTS
@@ -255,12 +255,33 @@ class TestDecode:
         with pytest.raises(SchemaError, match="at most 256 slots, got more"):
             tool(**{f"a{i}": INTEGER for i in range(MAX_SLOTS + 1)}).bind("")
 
-    def test_a_draft_of_too_many_slots_stays_or_is_not_looked_at(self):
+    def test_a_draft_of_too_many_slots_stays_as_it_is(self):
         many = json.dumps({"people": [{"name": "Ann", "age": 3}] * 20_000})
         bound = tool(people=PEOPLE).bind("Ann", many)
         assert len(bound.slots) == 0 and bound.decode(bound.y0).json == many
         broken = tool(people=PEOPLE).bind("Ann", many[:-1])
-        assert len(broken.slots) == 2 * MAX_ELEMENTS and not broken.draft.valid
+        assert len(broken.slots) == 0 and broken.decode(broken.y0).status == "unresolved"
+
+    @pytest.mark.parametrize(
+        "text", ['{"s": "%s"}' % ("x" * (1 << 20)), '{"s": "x", "more": %s}' % ("[" * 70 + "]" * 70)]
+    )
+    def test_nothing_is_put_in_the_place_of_a_draft_that_is_too_large(self, text):
+        bound = tool(("s",), s=STRING).bind("write the file", text, FLAGS)
+        assert bound.draft.too_large and len(bound.candidates) == 0
+        assert bound.decode(bound.y0) == Resolved("unresolved", None, text)
+
+    def test_what_the_draft_has_is_not_left_out_because_it_is_not_valid(self):
+        refund = tool(("id",), id=STRING, amount={**INTEGER, "minimum": 1}, note={**STRING, "maxLength": 3})
+        for left_out in ('"amount": 0', '"note": "France"', '"amount": [7]', '"amount": 0, "note": "ok"'):
+            bound = refund.bind("refund it", f'{{"id": "p", {left_out}}}')
+            assert bound.decode(choose(bound, amount=MISSING)).status == "unresolved", left_out
+        bound = refund.bind("refund 5 of it", '{"id": "p", "amount": 0}')
+        assert bound.decode(choose(bound, amount=5)).json == '{"id": "p", "amount": 5}'
+        for nothing in ("null", '""'):
+            bound = refund.bind("refund it", f'{{"id": "p", "amount": {nothing}}}')
+            assert bound.decode(choose(bound, amount=MISSING)).json == '{"id": "p"}'
+        valid = refund.bind("refund it", '{"id": "p", "amount": 7}')
+        assert valid.decode(choose(valid, amount=MISSING)).json == '{"id": "p"}'  # what a head may well choose
 
     def test_halves_of_surrogate_pairs_are_joined_as_json_joins_them(self):
         bound = tool(a={**STRING, "minLength": 2}).bind("\ud83d\ude00", None)
@@ -268,7 +289,11 @@ class TestDecode:
         lone = tool(("a",), a=STRING).bind("\ud83d", None)
         assert parse(lone.decode(choose(lone, a="\ud83d")).json) == {"a": "\ud83d"}
 
-    def test_only_the_begin_of_a_long_query_is_looked_at(self):
+    def test_of_a_long_query_both_ends_are_looked_at(self):
+        bound = tool(s=STRING).bind(f"Rome {'a ' * 10**6} Lima")
+        assert len(bound.query) == MAX_TEXT and {"Rome", "Lima"} <= set(offered(bound, "/s"))
+
+    def test_a_query_is_cut_before_it_costs_anything(self):
         bound = tool(a={**STRING, "enum": ["a", "aa", "aaa"]}).bind("a" * 10**6, None, FLAGS)
         assert len(bound.query) == MAX_TEXT and bound.features is not None
 

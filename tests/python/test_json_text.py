@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from json_cases import broken
 
-from trm_edge.json_slots.text import MAX_CHARACTERS, MAX_DEPTH, JsonTextError, depth, dumps, parse, parse_lenient, same
+from trm_edge.json_slots.text import (
+    MAX_CHARACTERS,
+    MAX_DEPTH,
+    JsonTextError,
+    depth,
+    dumps,
+    parse,
+    parse_lenient,
+    same,
+    source_of,
+)
 
 ACCEPTED = [
     ("{}", {}),
@@ -62,6 +72,11 @@ LENIENT = [
     ("{name: John Smith, age: 30}", {"name": "John Smith", "age": 30}),
     ('{"a": NaN, "b": -Infinity, "c": 1e999}', {"a": None, "b": None, "c": None}),
     ('{"say": "he said "hi" to me", "b": 2}', {"say": 'he said "hi" to me', "b": 2}),
+    ('{"a": "say "yes", then go", "b": 2}', {"a": 'say "yes", then go', "b": 2}),
+    ('{"code": "print("hi")\\nx = {"a": 1}", "b": 2}', {"code": 'print("hi")\nx = {"a": 1}', "b": 2}),
+    ('{"a": "b/"c"/d", "e": "f"}', {"a": 'b/"c"/d', "e": "f"}),
+    ("{a: http://x.y/#z, b: 2}", {"a": "http://x.y/#z", "b": 2}),
+    ('{"a": "x", b: 1, "c": "y",}', {"a": "x", "b": 1, "c": "y"}),
     ('{"a": 1, // one\n "b": /* two */ 2} # end', {"a": 1, "b": 2}),
     ('{"a": "line\nbreak"}', {"a": "line\nbreak"}),
     ("{\u201ca\u201d: \u201cb\u201d}", {"a": "b"}),
@@ -132,6 +147,17 @@ def test_what_was_meant_is_found(text, value):
 def test_a_text_without_object_or_array_is_refused(text):
     with pytest.raises(JsonTextError, match="neither an object nor an array"):
         parse_lenient(text)
+
+
+@given(containers, st.sampled_from([None, 1]))
+def test_every_part_of_a_document_is_found_in_its_own_spelling(value, indent):
+    text = f" {json.dumps(value, indent=indent)}\n"
+    assert source_of(text, ()) == text
+    for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+        assert same(parse(source_of(text, (name,))), part)
+        assert source_of(text, (name,)).strip() == source_of(text, (name,))
+        for inner, own in part.items() if isinstance(part, dict) else ():
+            assert same(parse(source_of(text, (name, inner))), own)
 
 
 @given(values)

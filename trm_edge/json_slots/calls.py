@@ -73,10 +73,11 @@ class JsonSlots:
         Parameters
         ----------
         query
-            What the user said; its first MAX_TEXT characters count.
+            What the user said; of more than MAX_TEXT characters the first and the last half of as many count.
         draft
-            The text of the arguments as a language model wrote them; None or empty where there is none. One that needs
-            more than MAX_SLOTS slots stays as it is where it is valid, and is otherwise not looked at.
+            The text of the arguments as a language model wrote them; None or empty where there is none. One that is
+            too long or too deep to be read, or needs more than MAX_SLOTS slots, stays as it is: nothing is put in its
+            place.
         featurizer
             Makes the arrays that a head takes; without it there are none, and the caller chooses by other means.
         now
@@ -95,8 +96,9 @@ class JsonSlots:
         read = read_draft(arguments, draft or "")
         slots = _first_slots(arguments, read.value) if self._slots is None else self._slots
         if len(slots) > MAX_SLOTS and self._slots is None and read.value is not MISSING:
-            read = read if read.valid else replace(read, value=MISSING)
-            slots = () if read.valid else _first_slots(arguments, MISSING)
+            read = replace(read, too_large=not read.valid)
+        if read.too_large or (read.valid and len(slots) > MAX_SLOTS):
+            slots = ()
         if len(slots) > MAX_SLOTS:
             raise SchemaError(f"tool {self.tool.name}: expected at most {MAX_SLOTS} slots, got more")
         spans = find_spans(query, now, self._operators)
@@ -121,8 +123,11 @@ def _first_slots(arguments: Object, draft: Json | Missing) -> tuple[Slot, ...]:
 
 
 def read_part(query: str) -> str:
-    """Return what is looked at of a query."""
-    return joined(query[:MAX_TEXT])
+    """Return what is looked at of a query: all of it, or its two ends, where what is asked mostly stands."""
+    if len(query) > MAX_TEXT:
+        half = MAX_TEXT // 2
+        query = f"{query[: half - 1]}\n{query[-half:]}"
+    return joined(query)
 
 
 def _place_of(value: Json | Missing, candidates: Sequence[Candidate], offset: int) -> int:
@@ -218,8 +223,8 @@ class SlotInputs:
             raise TrmInputError(f"logits: expected floats {shape}, got {type(logits).__name__}") from None
         if scores is not None and [*scores.shape] != shape:
             raise TrmInputError(f"logits: expected {shape}, got {list(scores.shape)}")
-        found = best_valid(first, self.mask, scores, self._attempt)
-        if found is None:
+        found = None if self.draft.too_large else best_valid(first, self.mask, scores, self._attempt)
+        if found is None or self._loses(found[1]):
             return self.abstain()
         value, chosen = found
         return Resolved("resolved", dumps(value), self.draft.text, tuple(chosen))
@@ -229,6 +234,19 @@ class SlotInputs:
         value = assembled(self.tool.arguments, self.draft, self.slots, self.candidates, choice)
         wrong = violation(self.tool.arguments, value)
         return value, None if wrong is None else concerned(self.tool.arguments, wrong.path, self.slots)
+
+    def _loses(self, choice: Sequence[int]) -> bool:
+        """Whether a choice leaves out what the draft has but may not have there, and nothing like it could be kept.
+
+        A call without it means something else: of a refund whose amount is not valid, all would be refunded.
+        """
+        kept = {self.slot_of[j] for j, one in enumerate(self.candidates) if one.source == "draft"}
+        for i, (slot, j) in enumerate(zip(self.slots, choice, strict=True)):
+            drafted = at(self.draft.value, slot.path)
+            left_out = j < 0 or self.candidates[j].value is MISSING
+            if left_out and i not in kept and drafted is not MISSING and drafted not in (None, ""):
+                return True
+        return False
 
     def abstain(self) -> Resolved:
         """Return the draft if it is valid, else nothing, with status ``unresolved``."""

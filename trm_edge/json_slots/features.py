@@ -135,6 +135,10 @@ class Featurizer:
         flags = [self._slot_flags(call, read, known), mentioned(read, call.slots, *spoken), most]
         return Features(self._context(read, call.thought), self._row(known.vectors, *flags), rows)
 
+    def sees_all(self, query: str) -> bool:
+        """Whether ``x`` has a row for every token of a query, or only for its first and last ones."""
+        return len(self._query(query).tokens.starts) <= self.max_context
+
     def _row(self, vectors: Vectors, *flags: np.ndarray[Any, np.dtype[Any]]) -> Vectors:
         """Return vectors and flags [n] or [n, k] side by side, scaled so that a head sees both."""
         scaled: Vectors = _columns(flags) * FLAG_SIZE

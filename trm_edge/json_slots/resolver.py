@@ -31,6 +31,7 @@ from .compilation import tool_name
 from .drafts import Draft, read_call
 from .features import Featurizer, featurizer_for
 from .joint import Choice, given_up, joint_choices
+from .operators.base import is_number
 from .providers import ContextProvider
 from .schema import MISSING, Object, Scalar, SchemaError, Tool
 from .slots import Slot
@@ -104,7 +105,8 @@ class Resolver:
     steps
         Refinement steps, 1 to 64. Heads lose with more than they were trained with, which here is two or three.
     abstain_below
-        Confidence below which the draft is left as it is.
+        Confidence below which the draft is left as it is. So is a valid draft where the query has more tokens than the
+        head's ``max_context``, as it does not see those between.
     draft_bonus
         What is added to the logits of the draft's choices, 0 to 1e6: how much better (by its logarithm) another one
         must be to be taken.
@@ -132,9 +134,9 @@ class Resolver:
             raise TrmInputError(f"head: expected one that answers slots, got one that answers {spec.answer}")
         if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= 64:
             raise TrmInputError(f"steps: expected an int in 1..64, got {steps!r}")
-        if not _is_number(draft_bonus) or not 0 <= draft_bonus <= MAX_BONUS:
+        if not is_number(draft_bonus) or not 0 <= draft_bonus <= MAX_BONUS:
             raise TrmInputError(f"draft_bonus: expected 0..{MAX_BONUS:g}, got {draft_bonus!r}")
-        if not _is_number(abstain_below) or math.isnan(abstain_below):
+        if not is_number(abstain_below) or math.isnan(abstain_below):
             raise TrmInputError(f"abstain_below: expected a number, got {abstain_below!r}")
         self.steps, self.abstain_below, self.draft_bonus = steps, abstain_below, draft_bonus
         self.joint, self.by_step = joint, by_step
@@ -163,7 +165,7 @@ class Resolver:
         return slots
 
     def resolve(
-        self, tool: Any, query: str, draft: str | None = None, now: dt.datetime | None = None, thought: str = ""
+        self, tool: Any, query: str, draft: str | None = None, *, now: dt.datetime | None = None, thought: str = ""
     ) -> ResolvedCall:
         """Resolve the arguments of one tool.
 
@@ -195,7 +197,10 @@ class Resolver:
             by_step = [inputs.abstain()] * len(chosen.y)
         else:
             by_step = [inputs.decode(y, logits) for y, logits in zip(chosen.y, chosen.logits, strict=True)]
-        last = inputs.abstain() if chosen.confidence < self.abstain_below else by_step[-1]
+        unsure = chosen.confidence < self.abstain_below or (
+            inputs.draft.valid and not self.featurizer.sees_all(inputs.query)
+        )
+        last = inputs.abstain() if unsure else by_step[-1]
         steps = tuple((inputs.tool.name, one.json) for one in by_step)
         return ResolvedCall(inputs.tool.name, last.status, last.json, last.draft, chosen.confidence, steps), last
 
@@ -204,6 +209,7 @@ class Resolver:
         tools: Sequence[Any],
         query: str,
         draft: Any = None,
+        *,
         now: dt.datetime | None = None,
         rename: bool = False,
         thought: str = "",
@@ -231,17 +237,17 @@ class Resolver:
         check_call(query, None, now, thought)
         if not isinstance(tools, Sequence) or isinstance(tools, (str, bytes)):
             raise TrmInputError(f"tools: expected a list of tools, got {type(tools).__name__}")
-        name, arguments = read_call(draft)
+        names = [_name_of(tool) for tool in tools]
+        name, arguments = read_call(draft, names)
         silent = not query.strip()
         if not tools or (silent and name is None):
-            return ResolvedCall(None, "unresolved", None, arguments or "", 1.0, ())
-        names = [_name_of(tool) for tool in tools]
+            return ResolvedCall(None, "unresolved", None, arguments or "", 1.0, (), _since(begun))
         for own_name, count in Counter(names).items():
             if own_name is not None and count > 1:
                 raise SchemaError(f"tools: expected every name once, got {own_name!r} more than once")
         if name is not None and name in names and (not rename or len(tools) == 1 or silent):
             own = tools[names.index(name)]
-            return replace(self.resolve(own, query, arguments, now, thought), duration_us=_since(begun))
+            return replace(self.resolve(own, query, arguments, now=now, thought=thought), duration_us=_since(begun))
         if silent and not (arguments or "").strip():
             return ResolvedCall(None, "unresolved", None, "", 1.0, (), _since(begun))
         compiled = [self._slots_of(tool) for tool in tools]
@@ -348,26 +354,23 @@ def resolve_tool_call(
     draft: Any = None,
     *,
     model: Source,
-    steps: int = STEPS,
-    abstain_below: float = 0.0,
-    draft_bonus: float = 1.0,
-    by_step: bool = False,
-    **arguments: Any,
+    now: dt.datetime | None = None,
+    rename: bool = False,
+    thought: str = "",
+    **options: Any,
 ) -> ResolvedCall:
-    """Resolve a call with the head at ``model``; options as for :class:`Resolver`, ``arguments`` as for its method.
+    """Resolve a call with the head at ``model``: ``options`` as for :class:`Resolver`, the rest as for its method.
 
-    The last few models stay loaded, with a session per thread; a file that changed on disk is loaded again.
+    The last few models and options stay loaded, with a session per thread; a file that changed on disk is loaded again.
     """
-    options: dict[str, Any] = {"steps": steps, "abstain_below": abstain_below}
-    options |= {"draft_bonus": draft_bonus, "by_step": by_step}
-    key = thread_refiner(model), *options.values()
+    key = thread_refiner(model), *sorted(options.items())
     kept: OrderedDict[Any, Resolver] = _own.__dict__.setdefault("resolvers", OrderedDict())
     if key not in kept:
         kept[key] = Resolver(key[0], **options)
     kept.move_to_end(key)
     while len(kept) > _CACHED_RESOLVERS:
         kept.popitem(last=False)
-    return kept[key].resolve_tool_call(tools, query, draft, **arguments)
+    return kept[key].resolve_tool_call(tools, query, draft, now=now, rename=rename, thought=thought)
 
 
 def bind_tools(tools: Sequence[Tool], query: str, featurizer: Featurizer | None, thought: str = "") -> SlotInputs:
@@ -393,10 +396,6 @@ def _tool_slot(tools: tuple[Tool, ...]) -> tuple[tuple[Slot, ...], tuple[Candida
 def _name_of(tool: Any) -> str | None:
     tool = tool.tool if isinstance(tool, JsonSlots) else tool
     return tool.name if isinstance(tool, Tool) else tool_name(tool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _since(begun: float) -> float:

@@ -2,7 +2,8 @@
 
 Strict reading is the standard library's, narrowed: no NaN or Infinity, no name twice in an object, no number that
 float64 cannot hold, no more than MAX_DEPTH levels and MAX_CHARACTERS characters. Lenient reading is for drafts that are
-not JSON: it finds the first object or array in a text and guesses what was meant; having found one it does not fail.
+not JSON: it finds the first object or array in a text and guesses what was meant; having found one, it fails only where
+that is too deep.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import TrmInputError
@@ -26,6 +28,10 @@ class JsonTextError(TrmInputError):
     """A text is not JSON. The message says where and what was found."""
 
 
+class JsonLimitError(JsonTextError):
+    """A text is too long or too deep to be looked at."""
+
+
 def parse(text: str | bytes) -> Json:
     """Read one JSON document, as RFC 8259 defines it.
 
@@ -37,8 +43,9 @@ def parse(text: str | bytes) -> Json:
     Raises
     ------
     JsonTextError
-        Where the text is not JSON, has a name twice in an object, is deeper than MAX_DEPTH or longer than
-        MAX_CHARACTERS, or holds a number beyond float64.
+        Where the text is not JSON, has a name twice in an object, or holds a number beyond float64.
+    JsonLimitError
+        Where it is deeper than MAX_DEPTH or longer than MAX_CHARACTERS.
     """
     text = _decoded(text)
     try:
@@ -62,9 +69,39 @@ def parse_lenient(text: str | bytes) -> Json:
     Raises
     ------
     JsonTextError
-        Where there is neither a ``{`` nor a ``[``, or the text is too deep or too long.
+        Where there is neither a ``{`` nor a ``[``.
+    JsonLimitError
+        Where the text is deeper than MAX_DEPTH or longer than MAX_CHARACTERS.
     """
     return _LenientReader(joined(_decoded(text))).read()
+
+
+def source_of(text: str, path: Sequence[str | int]) -> str:
+    """Return how the part at ``path`` of a document that ``parse`` reads is spelt in it."""
+    start, end = 0, len(text)
+    for step in path:
+        start, end = _part(text, start, step)
+    return text[start:end]
+
+
+def _part(text: str, start: int, step: str | int) -> tuple[int, int]:
+    """Return from where to where a part stands of the object or array that begins at ``start``, but for blanks."""
+    at, number = _behind_blanks(text, start) + 1, 0
+    while True:
+        at, name = _behind_blanks(text, at), number
+        if isinstance(step, str):
+            name, at = _STRICT.raw_decode(text, at)
+            at = _behind_blanks(text, _behind_blanks(text, at) + 1)
+        _, end = _STRICT.raw_decode(text, at)
+        if name == step:
+            return at, end
+        at, number = _behind_blanks(text, end) + 1, number + 1
+
+
+def _behind_blanks(text: str, at: int) -> int:
+    match = _BLANK.match(text, at)
+    assert match is not None
+    return match.end()
 
 
 def dumps(value: Json) -> str:
@@ -145,8 +182,8 @@ _TYPE_NAMES: dict[type, str] = {
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def _too_deep() -> JsonTextError:
-    return JsonTextError(f"JSON: deeper than {MAX_DEPTH} levels")
+def _too_deep() -> JsonLimitError:
+    return JsonLimitError(f"JSON: deeper than {MAX_DEPTH} levels")
 
 
 def _decoded(text: str | bytes) -> str:
@@ -158,7 +195,7 @@ def _decoded(text: str | bytes) -> str:
     if not isinstance(text, str):
         raise JsonTextError(f"JSON: expected text, got {type(text).__name__}")
     if len(text) > MAX_CHARACTERS:
-        raise JsonTextError(f"JSON: expected at most {MAX_CHARACTERS} characters, got {len(text)}")
+        raise JsonLimitError(f"JSON: expected at most {MAX_CHARACTERS} characters, got {len(text)}")
     return text
 
 
@@ -201,7 +238,10 @@ _FENCE = re.compile(r"```[ \t]*(?:json|javascript|js|python|py)?[ \t]*\r?\n?", r
 _SPACE = re.compile(r"(?:\s|//[^\n]*|#[^\n]*|/\*.*?(?:\*/|\Z)|\ufeff)*", re.S)
 _BLANK = re.compile(r"\s*")
 _NUMBER = re.compile(r"[-+]?(?:\d{1,400}(?:\.\d{0,400})?|\.\d{1,400})(?:[eE][-+]?\d{1,6})?(?=[\s,}\]:]|\Z|//|/\*|#)")
-_WORD = re.compile(r"[^,{}\[\]:\"\n\r]+")
+_WORD = re.compile(r"(?:[^,{}\[\]:\"\n\r]|:(?=//))+")
+_NEXT = re.compile(
+    r",\s*(?:[\"'\u201c\u2018`{}\],]|[\w$.-]{1,64}\s*[:=]|//|/\*|#|\Z)"
+)  # behind a value that has a name
 _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019", "`": "`"}
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _HEX = re.compile(r"[0-9a-fA-F]{4}")
@@ -232,7 +272,7 @@ class _LenientReader:
         self.at = match.end()
         return self.text[self.at : self.at + 1]
 
-    def value(self, level: int) -> Json:
+    def value(self, level: int, named: bool = False) -> Json:
         first = self.text[self.at]
         if level >= MAX_DEPTH and first in "{[":
             raise _too_deep()
@@ -241,7 +281,7 @@ class _LenientReader:
         if first == "[":
             return self.array(level)
         if first in _QUOTES:
-            return self.string()
+            return self.string(named)
         return self.bare()
 
     def object(self, level: int) -> dict[str, Json]:
@@ -271,7 +311,7 @@ class _LenientReader:
                     continue
             if first == "":
                 return result
-            result[name] = None if first in ",}]" else self.value(level + 1)
+            result[name] = None if first in ",}]" else self.value(level + 1, named=True)
 
     def array(self, level: int) -> list[Json]:
         self.at += 1
@@ -286,7 +326,7 @@ class _LenientReader:
                 continue
             result.append(self.value(level + 1))
 
-    def string(self) -> str:
+    def string(self, named: bool = False) -> str:
         closing = _QUOTES[self.text[self.at]]
         self.at += 1
         parts: list[str] = []
@@ -295,18 +335,25 @@ class _LenientReader:
             self.at += 1
             if char == "\\":
                 parts.append(self.escape())
-            elif char == closing and self.ends_string():
+            elif char == closing and self.ends_string(named):
                 break
             else:
                 parts.append(char)
         return "".join(parts)
 
-    def ends_string(self) -> bool:
-        """Whether the quote just read closes: it does before what may follow a string, not inside a phrase."""
-        after = _BLANK.match(self.text, self.at)
-        assert after is not None
-        follows = self.text[after.end() : after.end() + 1]
-        return follows in ("", ",", "}", "]", ":", "=", "/", "#") or (follows in _QUOTES and after.end() > self.at)
+    def ends_string(self, named: bool) -> bool:
+        """Whether the quote just read closes: it does before what may follow a string, not inside a phrase.
+
+        Behind a value that has a name, that is another name, not a colon.
+        """
+        after = _behind_blanks(self.text, self.at)
+        follows = self.text[after : after + 1]
+        if follows == "/":
+            return self.text[after : after + 2] in ("//", "/*")
+        if named and follows == ",":
+            return _NEXT.match(self.text, after) is not None
+        ends = ("", ",", "}", "]", "#") if named else ("", ",", "}", "]", ":", "=", "#")
+        return follows in ends or (follows in _QUOTES and after > self.at)
 
     def escape(self) -> str:
         char = self.text[self.at : self.at + 1]
