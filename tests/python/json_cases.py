@@ -56,7 +56,7 @@ scalar_schemas = st.one_of(
         maxLength=st.integers(0, 4),
         enum=st.lists(scalars, min_size=1, max_size=4),
         const=scalars,
-        format=st.sampled_from(["date", "email", "ipv6", "ipv4", "uuid", "none"]),
+        format=st.sampled_from(["date", "email", "ipv6", "ipv4", "uuid", "uri", "duration", "hostname", "none"]),
     ),
 )
 

@@ -52,7 +52,7 @@ KNOWN_OPERATORS = [
     "end of a stay",
     "part of a date",
     "date-time",
-    "date-time in UTC",
+    "date-time with offset",
     "date and time",
     "date and minute",
     "European date and minute",

@@ -1,6 +1,7 @@
 """Typed spans: what each operator reads from a text, and that it reads what it writes."""
 
 import datetime as dt
+import zoneinfo
 
 import pytest
 from hypothesis import example, given, settings
@@ -121,7 +122,7 @@ READ = [
     ("time", "at 3 in the afternoon", "15:00"),
     ("time", "11.00 a.m.", "11:00"),
     ("time in halves", "at 15:00", "3:00 PM"),
-    ("date-time in UTC", "yesterday midday", "2026-11-24T12:00:00Z"),
+    ("date-time with offset", "yesterday midday", "2026-11-24T12:00:00Z"),
     ("European date and minute", "the 12th of March 2023 at 3 in the afternoon", "12/03/2023 15:00"),
     ("US date and minute", "the 12th of March 2023 at 3pm", "03/12/2023 15:00"),
     ("date and time", "February 23, 2024, between 10:30 a.m. and 7:00 p.m.", "2024-02-23 19:00:00"),
@@ -315,6 +316,27 @@ def test_what_is_written_is_read(value, sentence):
     for operator, text in spellings(value, NOW):
         found = read(operator, sentence.format(text))
         assert any(same(value, other) for other in found), f"{operator} wrote {text!r} for {value!r} and read {found}"
+
+
+@pytest.mark.parametrize(
+    ("zone", "offset", "in_summer"),
+    [
+        (None, "Z", "Z"),
+        (dt.timezone.utc, "Z", "Z"),
+        (dt.timezone(dt.timedelta(hours=9)), "+09:00", "+09:00"),
+        (dt.timezone(-dt.timedelta(hours=3, minutes=30)), "-03:30", "-03:30"),
+        (zoneinfo.ZoneInfo("Europe/Berlin"), "+01:00", "+02:00"),
+    ],
+)
+def test_a_date_time_has_the_offset_of_the_zone_that_now_is_in(zone, offset, in_summer):
+    now = NOW.replace(tzinfo=zone)
+    for text, value in (
+        ("tomorrow at 5pm", f"2026-11-26T17:00:00{offset}"),
+        ("on July 3, 2027 at 9:30", f"2027-07-03T09:30:00{in_summer}"),
+    ):
+        assert value in read("date-time with offset", text, now)
+        assert spellings(value, now)
+    assert f"2026-11-26T00:00:00{offset}" in read("whole day", "tomorrow", now)
 
 
 def test_every_operator_writes():

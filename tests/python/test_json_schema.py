@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 
 from trm_edge.json_slots.compilation import compile_arguments, compile_tool
 from trm_edge.json_slots.schema import MISSING, Array, Choice, Object, Scalar, SchemaError, walk
+from trm_edge.json_slots.validation import FORMATS as CHECKED
 from trm_edge.json_slots.validation import violation
 
 WEATHER = {
@@ -336,6 +337,19 @@ FORMATS = [
     ("regex", "(a|b)+", "(", "a{2,1}", "(" * 2000 + ")" * 2000),
     ("json-pointer", "/a~1b/0", "a/b", "/a~2", "/a~"),
     ("relative-json-pointer", "1/a", "/a", "01", "-1", "1a"),
+    ("hostname", "a-b.c", "a_b.c", "-a.b", "a-.b", "a..b", "a.", "x" * 64, ".".join(["abc"] * 64)),
+    ("duration", "P1Y2M3DT4H5M6S", "P", "PT", "P1YT", "P1W2D", "2 hours", "P1.5D", "-P1D", "PT1S1M"),
+    (
+        "uri",
+        "http://u:p@[::1]:80/a%20b?c#d",
+        "example",
+        "http://x.y/a b",
+        "a:%zz",
+        "http://[1::2::3]/",
+        "http://\u00e9.x",
+    ),
+    ("uri", "urn:isbn:1", "//host/path", "1a:b", ":a", "http://x.y/[a]"),
+    ("uri-reference", "../a?b#c", "1:b/c", "a b", "a#b#c"),
 ]
 
 
@@ -347,6 +361,20 @@ def test_formats(name, good, bad):
 
 
 # ---- against jsonschema ----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["hostname", "duration", "uri", "uri-reference"]),
+    st.lists(
+        st.sampled_from(["http:", "//", "::1", "%20", *"a/?#[]@:%.-PT1Y"]),
+        max_size=9,
+    ),
+)
+def test_what_has_a_format_has_it_for_the_oracle_too(name: str, parts: list[str]) -> None:
+    text, checker = "".join(parts), Draft202012Validator.FORMAT_CHECKER
+    assert name in checker.checkers
+    assert not CHECKED[name](text) or checker.conforms(text, name)
 
 
 def seen_otherwise_by_the_oracle(schema: Any) -> bool:

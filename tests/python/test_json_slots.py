@@ -71,6 +71,15 @@ class TestCandidates:
         )
         assert [offered(bound, f"/{name}")[1] for name in "nxbs"] == [5, 2.5, True, "7"]
 
+    def test_a_draft_s_date_time_gets_the_offset_that_it_lacks(self):
+        when = tool(at={**STRING, "format": "date-time"})
+        now = dt.datetime(2026, 11, 27, 9, tzinfo=dt.timezone(dt.timedelta(hours=9)))
+        for drafted in ("2026-11-28T14:00:00", "2026-11-28 14:00", "2026-11-28T14:00"):
+            bound = when.bind("move it", json.dumps({"at": drafted}), now=now)
+            assert offered(bound, "/at") == [MISSING, "2026-11-28T14:00:00+09:00"]
+        for other in ("14:00", "soon", "2026-11-28T25:00:00"):
+            assert offered(when.bind("move it", json.dumps({"at": other}), now=now), "/at") == [MISSING]
+
     def test_literals_of_a_description_are_offered(self):
         bound = tool(code={**STRING, "description": "'US' or \"DE\"; level 3, e.g. New York, NY."}).bind(
             "anything", None

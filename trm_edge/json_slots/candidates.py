@@ -19,7 +19,7 @@ from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from .coercion import JOINTS, NUMERAL, coerced, fold_of, number_of
+from .coercion import JOINTS, NUMERAL, coerced, fold_of, number_of, with_offset
 from .operators import OPERATORS, Operator, Spans
 from .operators.words import OTHER_WORDS, singular
 from .schema import MISSING, Array, Choice, Missing, Named, Object, Scalar, Schema, takes_null
@@ -106,7 +106,7 @@ def _proposals(slot: Slot, draft: Json | Missing, read: Readings) -> Iterator[Ca
     if draft is not MISSING:
         if violation(schema, draft) is None:
             yield Candidate(draft, "draft")
-        for value in coerced(schema, draft):
+        for value in (*coerced(schema, draft), *with_offset(schema, draft, read.now)):
             yield Candidate(value, "draft")
     options, literals = _named_by(slot)
     yield from options
@@ -266,6 +266,7 @@ class Readings:
     """The spans of one query by the types of slots: each group is the candidates of a slot without constraints."""
 
     def __init__(self, spans: Spans) -> None:
+        self.now = spans.now
         self.texts: Found = {}
         self.named: dict[str, Found] = {style: {} for style in (*_STYLES, OTHER_WORDS.name)}
         self.numbers: Found = {}

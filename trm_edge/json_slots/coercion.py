@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterator
 
+from .operators.base import offset_at
 from .schema import MISSING, Array, Choice, Scalar, Schema
 from .text import Json
 from .validation import violation
@@ -56,6 +58,20 @@ def _as_scalar(schema: Scalar, value: Json) -> Iterator[Json]:
             yield value
         elif isinstance(value, int) and not isinstance(value, bool):
             yield str(value)
+
+
+def with_offset(schema: Schema, value: Json, now: dt.datetime | None) -> Iterator[Json]:
+    """Yield the date-time that a value is but for its offset from UTC, with that of the zone of ``now``."""
+    if not isinstance(schema, Scalar) or schema.format != "date-time" or not isinstance(value, str):
+        return
+    try:
+        moment = dt.datetime.fromisoformat(value)
+    except ValueError:
+        return
+    if moment.tzinfo is None:
+        found = f"{moment.isoformat()}{offset_at(moment.date(), moment.time(), now)}"
+        if violation(schema, found) is None:
+            yield found
 
 
 def number_of(value: Json) -> int | float | None:

@@ -124,7 +124,8 @@ _TYPE_NAMES = {  # BFCL writes Python's and Java's names
     "null": "null",
 }
 _REMARKS = {"title", "description", "examples", "example", "deprecated", "readOnly", "writeOnly"}
-_REMARKS |= {"$schema", "$id", "$comment", "$defs", "definitions", "strict"}
+_REMARKS |= {"$schema", "$id", "$comment", "$defs", "definitions", "$anchor", "strict", "externalDocs", "discriminator"}
+_REMARKS |= {"contentEncoding", "contentMediaType", "markdownDescription", "enumDescriptions", "enumNames"}
 _COMMON = _REMARKS | {"type", "default", "nullable", "enum", "const", "optional"}
 _NUMBERS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "format"}
 _KEYS = {
@@ -168,7 +169,7 @@ class _Compiler:
         if isinstance(given, list) and len([one for one in given if one != "null"]) > 1:
             return self.one_of_types(schema, given, at, behind)
         name, nullable = self.type_of(schema, at)
-        self.check_keys(schema, _COMMON | _KEYS[name], at)
+        self.check_keys(schema, _COMMON.union(*_KEYS.values()), at)  # those of another type constrain nothing
         common = {
             "pointer": at or "/",
             "description": _text(schema, "description", at),

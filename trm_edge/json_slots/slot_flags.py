@@ -14,7 +14,7 @@ from .slots import Slot
 from .wording import words_of
 
 TYPES = ("string", "integer", "number", "boolean", "null", "array", "choice")
-FORMATS = ("date", "date-time", "time", "email", "uri")
+FORMAT_FLAGS = ("date", "date-time", "time", "email", "uri")
 
 
 def name_of(slot: Slot) -> str:
@@ -49,8 +49,8 @@ def schema_flags(slot: Slot) -> list[float]:
         math.log1p(len(options)) / 3,
         float(schema.default is not MISSING),
         float(any(bound is not None for bound in bounds)),
-        *(float(form == name) for name in FORMATS),
-        float(form is not None and form not in FORMATS),
+        *(float(form == name) for name in FORMAT_FLAGS),
+        float(form is not None and form not in FORMAT_FLAGS),
         (len(slot.path) - 1) / 2,
         number / 3,
         float(not slot.path),

@@ -157,6 +157,21 @@ _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)*")
 _RELATIVE_POINTER = re.compile(rf"(?:0|[1-9]\d*)(?:#|{_POINTER.pattern})", re.A)
 MAX_REGEX = 1000  # characters
+MAX_HOSTNAME = 253  # characters, by RFC 1123
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_DURATION = re.compile(  # RFC 3339, appendix A
+    r"P(?:\d+W|(?:\d+Y(?:\d+M(?:\d+D)?)?|\d+M(?:\d+D)?|\d+D)?(?:T(?:\d+H(?:\d+M(?:\d+S)?)?|\d+M(?:\d+S)?|\d+S))?)", re.A
+)
+_PLAIN = r"[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2}"  # what RFC 3986 has everywhere in a URI
+_PATH = rf"(?:{_PLAIN}|[:@])"
+_REFERENCE = re.compile(
+    rf"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):)?"
+    rf"(?://(?:(?:{_PLAIN}|:)*@)?(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?:{_PLAIN})*)(?::\d*)?(?:/{_PATH}*)*"
+    rf"|/(?:{_PATH}+(?:/{_PATH}*)*)?|(?P<first>{_PATH}+)(?:/{_PATH}*)*|)"
+    rf"(?:\?(?:{_PATH}|[/?])*)?(?:\#(?:{_PATH}|[/?])*)?",
+    re.A,
+)
 
 
 def _is_date(text: str) -> bool:
@@ -196,6 +211,27 @@ def _is_uuid(text: str) -> bool:
         return False
 
 
+def _is_hostname(text: str) -> bool:
+    return len(text) <= MAX_HOSTNAME and _HOSTNAME.fullmatch(text) is not None
+
+
+def _is_duration(text: str) -> bool:
+    return len(text) > 1 and _DURATION.fullmatch(text) is not None
+
+
+def _is_reference(text: str) -> bool:
+    """RFC 3986's URI-reference; a path without a scheme has no colon in its first part."""
+    match = _REFERENCE.fullmatch(text)
+    if match is None or (match["address"] is not None and not _is_address(6)(match["address"])):
+        return False
+    return match["scheme"] is not None or ":" not in (match["first"] or "")
+
+
+def _is_uri(text: str) -> bool:
+    match = _REFERENCE.fullmatch(text)
+    return match is not None and match["scheme"] is not None and _is_reference(text)
+
+
 def _is_address(version: int) -> Any:
     def check(text: str) -> bool:
         try:
@@ -226,7 +262,11 @@ FORMATS = {
     "json-pointer": lambda text: _POINTER.fullmatch(text) is not None,
     "relative-json-pointer": lambda text: _RELATIVE_POINTER.fullmatch(text) is not None,
     "regex": _is_regex,
+    "hostname": _is_hostname,
+    "duration": _is_duration,
+    "uri": _is_uri,
+    "uri-reference": _is_reference,
 }
-"""Formats that are checked. Others are remarks, as JSON Schema has it: ``int32``, ``password``, ``uri``."""
-UNCHECKED = ("idn-hostname",)
+"""Formats that are checked. Others are remarks, as JSON Schema has it: ``int32``, ``password``, ``color``."""
+UNCHECKED = ("idn-hostname", "iri", "iri-reference", "uri-template")
 """Formats that cannot be checked here, and are checked elsewhere."""

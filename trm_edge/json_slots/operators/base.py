@@ -31,8 +31,9 @@ class Spans:
     A query has hundreds, of which few are looked at one by one: ``groups`` has them as plain tuples, by operator.
     """
 
-    def __init__(self, groups: Iterable[tuple[str, Iterable[Found]]]) -> None:
+    def __init__(self, groups: Iterable[tuple[str, Iterable[Found]]], now: dt.datetime | None = None) -> None:
         self.groups = [(operator, tuple(found)) for operator, found in groups]
+        self.now = now
 
     def __len__(self) -> int:
         return sum(len(found) for _, found in self.groups)
@@ -57,6 +58,14 @@ class Operator:
     find: Find
     write: Write
     makes: str = "texts"
+
+
+def offset_at(day: dt.date, time: dt.time, now: dt.datetime | None) -> str:
+    """Return what RFC 3339 has behind a time, for the zone of ``now``: "+09:00"; "Z" where it has none."""
+    zone = None if now is None else now.tzinfo
+    offset = dt.datetime.combine(day, time, zone).utcoffset()
+    minutes = 0 if offset is None else round(offset.total_seconds() / 60)
+    return "Z" if minutes == 0 else f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
 
 
 def once_per_query(find: Callable[..., Iterator[Kept]]) -> Callable[..., tuple[Kept, ...]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from ..text import Json
-from .base import Find, Operator, Write, is_number, is_whole, may_have, once_per_query
+from .base import Find, Operator, Write, is_number, is_whole, may_have, offset_at, once_per_query
 from .dates import dates_of, read_date, today_of
 from .numbers import all_numbers
 
@@ -30,6 +30,7 @@ _ONE = re.compile(r"\b(?:an?|one|next|past|last|upcoming|coming|this|per|every|e
 _FEET = re.compile(r"(?<![\d.])(\d{1,3}) ?(?:ft|feet|foot|') ?(\d{1,2})(?: ?(?:in\b|inch|\"|''))?", re.I)
 _SECONDS = {"sec": 1, "min": 60, "hour": 3600, "hr": 3600, "day": 86400, "night": 86400, "week": 604800}
 _IN_DAYS = {"month": 30, "year": 365, "decade": 3650}
+_SECOND = 19  # characters up to the seconds of a date-time
 _STEPS = (1, 60, 3600, 86400, 604800)
 
 
@@ -79,14 +80,20 @@ def _moments(text: str, today: dt.date | None) -> Iterator[tuple[int, int, dt.da
 
 
 def _moment(style: str) -> tuple[Find, Write]:
-    """Return an operator's functions: a date and a time, in a style of ``str.format``."""
+    """Return an operator's functions: a date and a time, in a style of ``str.format``; {6} is the offset from UTC."""
 
     def find(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
         for start, end, day, time in _moments(text, today_of(now)):
-            yield start, end, style.format(f"{day.year:04}", day.month, day.day, *time)
+            offset = offset_at(day, dt.time(*time), now) if "{6}" in style else ""
+            yield start, end, style.format(f"{day.year:04}", day.month, day.day, *time, offset)
 
     def write(value: Json, now: dt.datetime | None) -> Iterator[str]:
-        found = _read_moment(value, style)
+        if "{6}" not in style or not isinstance(value, str):
+            found = _read_moment(value, style)
+        else:
+            found = _read_moment(value[:_SECOND], style.removesuffix("{6}"))
+            if found is not None and value[_SECOND:] != offset_at(found.date(), found.time(), now):
+                return
         if found is not None:
             yield f"{found.date().isoformat()} at {found.time().isoformat()}"
 
@@ -112,15 +119,15 @@ def _read_moment(value: Json, style: str) -> dt.datetime | None:
 def _find_whole_day(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
     """Find the first and the last second of a date."""
     for start, end, day in dates_of(text, today_of(now))[:4]:
-        for separator, clock, zone in ((" ", "00:00:00", ""), (" ", "23:59:59", ""), ("T", "00:00:00", "Z")):
+        offset = offset_at(day, dt.time(), now)
+        for separator, clock, zone in ((" ", "00:00:00", ""), (" ", "23:59:59", ""), ("T", "00:00:00", offset)):
             yield start, end, f"{day.isoformat()}{separator}{clock}{zone}"
 
 
 def _write_whole_day(value: Json, now: dt.datetime | None) -> Iterator[str]:
-    if isinstance(value, str) and value[10:] in (" 00:00:00", " 23:59:59", "T00:00:00Z"):
-        day = read_date(value[:10], "%Y-%m-%d")
-        if day is not None:
-            yield day.isoformat()
+    day = read_date(value[:10], "%Y-%m-%d") if isinstance(value, str) and len(value) > 10 else None
+    if day is not None and value[10:] in (" 00:00:00", " 23:59:59", f"T00:00:00{offset_at(day, dt.time(), now)}"):
+        yield day.isoformat()
 
 
 def _clocked(style: str) -> tuple[Find, Write]:
@@ -229,7 +236,7 @@ def _write_time_between(value: Json, now: dt.datetime | None) -> Iterator[str]:
 
 OPERATORS = (
     Operator("date-time", *_moment("{0}-{1:02}-{2:02}T{3:02}:{4:02}:{5:02}")),
-    Operator("date-time in UTC", *_moment("{0}-{1:02}-{2:02}T{3:02}:{4:02}:{5:02}Z")),
+    Operator("date-time with offset", *_moment("{0}-{1:02}-{2:02}T{3:02}:{4:02}:{5:02}{6}")),
     Operator("date and time", *_moment("{0}-{1:02}-{2:02} {3:02}:{4:02}:{5:02}")),
     Operator("date and minute", *_moment("{0}-{1:02}-{2:02} {3:02}:{4:02}")),
     Operator("European date and minute", *_moment("{2:02}/{1:02}/{0} {3:02}:{4:02}")),
