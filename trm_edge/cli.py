@@ -306,7 +306,7 @@ def _add_demo(commands: Any) -> None:
         "slots: turn sentences into calls of Home Assistant functions, without a language model, step by step.\n\n"
         "  trm-edge demo\n"
         "  trm-edge demo actions --steps 4 --plot demo.png    the picture needs pip install 'trm-edge[demo]'\n"
-        "  trm-edge demo slots dim the bedroom to 20 percent  without a sentence: type them, or see examples\n"
+        "  trm-edge demo slots dim the bedroom to 20 percent  without a sentence: type or pipe them, or see examples\n"
         "  trm-edge demo --json                               no picture unless --plot names one",
     )
     parser.add_argument("what", nargs="?", default="actions", choices=("actions", "slots"), help="kind of answer")

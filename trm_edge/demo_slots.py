@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import select
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -19,6 +22,7 @@ from .json_slots import JsonSlots, ResolvedCall, Resolver
 from .json_slots.resolver import STEPS as STEPS
 from .shipped import example
 
+PIPE_WAIT_S = 0.5  # for the first of a pipe: it may be one that nobody writes to
 HEAD, TOOLS = example("home_assistant.trm"), example("home_assistant.json")
 SENTENCES = (
     "turn on the lights in the kitchen",
@@ -62,10 +66,21 @@ def lines_of(sentence: str, call: ResolvedCall) -> Iterator[str]:
 
 
 def _sentences(given: list[str]) -> Iterable[str]:
-    """Return the sentence of the command line, or those that are typed, or the examples where nobody types."""
+    """Return the sentence of the command line, or what is typed or piped, or the examples where there is nothing."""
     if given:
         return [" ".join(given)]
-    return _typed() if sys.stdin.isatty() else SENTENCES
+    return _typed() if sys.stdin.isatty() else _piped() or SENTENCES
+
+
+def _piped() -> list[str]:
+    """Return the lines of a file or pipe that standard input is; of a pipe only where something comes at once."""
+    try:
+        kind = os.fstat(sys.stdin.fileno()).st_mode
+        if not stat.S_ISREG(kind) and not (stat.S_ISFIFO(kind) and select.select([sys.stdin], [], [], PIPE_WAIT_S)[0]):
+            return []
+    except (OSError, ValueError, AttributeError):  # closed, or none
+        return []
+    return [line.strip() for line in sys.stdin if line.strip()]
 
 
 def _typed() -> Iterator[str]:

@@ -1,6 +1,9 @@
 """``trm-edge demo slots``: the shipped Home Assistant head, from a sentence to a call."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -60,6 +63,21 @@ def test_a_sentence_is_shown_step_by_step(capsys):
 def test_without_a_sentence_or_a_terminal_there_are_examples(capsys):
     assert main(["demo", "slots"]) == 0
     assert all(sentence in capsys.readouterr().out.splitlines() for sentence in demo_slots.SENTENCES[:1])
+
+
+@pytest.mark.parametrize("stdin", [b"turn on the lights\n\nstop the timer", "file", subprocess.DEVNULL, "silent"])
+def test_sentences_may_be_piped(stdin, tmp_path):
+    (tmp_path / "said.txt").write_text("turn on the lights\nstop the timer\n")
+    reading, writing = os.pipe()
+    with open(tmp_path / "said.txt") as file, os.fdopen(reading), os.fdopen(writing, "w"):
+        source = {"file": file, "silent": reading}.get(stdin, stdin) if not isinstance(stdin, bytes) else None
+        given = {"input": stdin} if source is None else {"stdin": source}
+        run = subprocess.run(
+            [sys.executable, "-m", "trm_edge.cli", "demo", "slots", "--json"], **given, capture_output=True, check=True
+        )
+    calls = json.loads(run.stdout)["calls"]
+    said = ["turn on the lights", "stop the timer"] if stdin == "file" or source is None else demo_slots.SENTENCES
+    assert [call["sentence"] for call in calls] == list(said)
 
 
 def test_sentences_are_asked_for_at_a_terminal(capsys, monkeypatch):
