@@ -1,8 +1,10 @@
-"""The Python of the README and of the guide to tool calls runs as it stands, and so does the guide for robots."""
+"""The Python of the README and of the guide to tool calls runs as it stands, and so do the other guides' examples."""
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +66,47 @@ def test_the_page_for_robots_trains_what_it_shows(tmp_path: Path) -> None:
         words = [str(tmp_path / word) if "push" in word else word for word in line.split("#")[0].split()]
         assert words[0] == "trm-edge"
         assert main(words[1:]) == 0, line
+
+
+def test_the_page_on_training_trains_what_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    from trm_edge.cli import main
+
+    page = (TOP / "docs" / "training.md").read_text()
+    (shown,) = re.findall(r"```toml\n(.*?)```", page, re.S)
+    make, use = re.findall(r"```python\n(.*?)```", page, re.S)
+    (commands,) = re.findall(r"```sh\n(.*?)```", page, re.S)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sort.toml").write_text(shown.replace("max_updates = 800", "max_updates = 4"))
+    exec(compile(make, "page", "exec"), {})
+    for line in commands.splitlines():
+        assert main(line.partition("#")[0].split()[1:]) == 0
+    capsys.readouterr()
+    exec(compile(use, "page", "exec"), {})
+    assert re.fullmatch(r"\[(\d ){5}\d\] 0\.\d+\n", capsys.readouterr().out)
+
+
+def test_the_page_on_training_has_every_field_with_its_default() -> None:
+    from trm_edge.spec import TrmSpec
+    from trm_edge.train import config
+
+    page = (TOP / "docs" / "training.md").read_text()
+    kinds = {
+        "spec": TrmSpec,
+        **{name: getattr(config, f"{name.title()}Config") for name in ("data", "train", "loss", "limits")},
+    }
+    for name, kind in kinds.items():
+        part = page.split(f"### `[{name}]`")[1].split("\n#")[0]
+        shown = dict(re.findall(r"^\| `(\w+)` \| *(.*?) *\|", part, re.M))
+        defaults = {one.name: "" if one.default is MISSING else _as_toml(one.default) for one in fields(kind)}
+        assert {key: _as_toml(_read(text)) if text else "" for key, text in shown.items()} == defaults, name
+
+
+def _as_toml(value: object) -> str:
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+
+def _read(text: str) -> object:
+    return float("inf") if text == "inf" else json.loads(text.strip("`"))
