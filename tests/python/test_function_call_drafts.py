@@ -262,7 +262,7 @@ def test_states_of_a_thought_know_the_query(smollm: Path) -> None:
 
 
 def cosine(provider: LlamaStates, a: str, b: str) -> float:
-    left, right = provider.pooled(a), provider.pooled(b)
+    left, right = (provider.tokens(text).vectors.mean(axis=0) for text in (a, b))
     return float(left @ right / np.sqrt((left @ left) * (right @ right)))
 
 

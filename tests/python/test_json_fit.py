@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from trm_edge.json_slots import HashedNgrams, JsonSlots
 from trm_edge.json_slots.candidates import Candidate
+from trm_edge.json_slots.described import shapes_in
 from trm_edge.json_slots.fit import (
     FITS,
     NEAR,
@@ -23,7 +24,7 @@ from trm_edge.json_slots.fit import (
 from trm_edge.json_slots.reading import BEFORE, BEHIND, ReadQuery, folded
 from trm_edge.json_slots.schema import MISSING
 from trm_edge.json_slots.values import OWN_FLAGS, Values
-from trm_edge.json_slots.wording import LEAD_OF, SUBJECTS, shape, shapes_in, stem, stems, subjects, words_of
+from trm_edge.json_slots.wording import LEAD_OF, SUBJECTS, shape, stem, stems, subjects, words_of
 
 TOOL = JsonSlots(
     {

@@ -6,8 +6,8 @@ also those of them that the query mentions), those of any number of ``examples``
 the query mentions, and what the operators read from the query, brought to the slot's type. Only values that are valid
 for the slot are candidates.
 
-What was read is brought to the types once per query (``Readings``); a slot without constraints takes it as it is. What
-a schema names is kept per slot.
+What was read is brought to the types once per query (``TypedSpans``); a slot without constraints takes it as it is.
+What a schema names is kept per slot.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from .coercion import JOINTS, NUMERAL, coerced, fold_of, number_of, with_offset
+from .described import literals_in, notes_in
 from .operators import OPERATORS, Operator, Spans
 from .operators.words import OTHER_WORDS, singular
 from .schema import MISSING, Array, Choice, Missing, Named, Object, Scalar, Schema, takes_null
@@ -29,15 +30,7 @@ from .validation import FORMATS, violation
 
 SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span", "tool")
 MAX_ITEM_WORDS = 4  # of the one item of an array that is read from the query
-MAX_LITERALS = 32  # of a description
 MAX_MENTIONED = 4  # items of an array that the query may mention, of which every subset is a candidate
-_LITERAL = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,80})\1(?!\w)")
-_EXAMPLE = re.compile(r"\b(?:e\.g\.|such as|for example|for instance),? ([A-Za-z][^.;()'\"\n]{0,60})", re.I)
-_CHOICES = re.compile(r"\(([A-Za-z][\w -]{0,30}(?:, ?[A-Za-z][\w -]{0,33}){2,12})\)")  # "(walk, bike, drive)"
-_LITERAL_NUMBER = re.compile(r"(?<![\w.])-?\d{1,9}(?:\.\d{1,6})?(?![\w.]\w)")
-_SENTENCE = re.compile(r"[;()]|\.(?!\d)")
-# "2700 for warm white"
-_MEANING = re.compile(r"\s*(?:and |or )?['\"`]?([^\s'\"`]{1,40})['\"`]? (?:for|means) (.{1,80})")
 _STYLES = {  # operators that spell words otherwise, only for a slot whose description has a value of that style
     "snake": re.compile(r"[A-Za-z0-9]_[A-Za-z0-9]"),
     "camel": re.compile(r"\b[a-z]+[A-Z][a-z]"),
@@ -99,7 +92,7 @@ def key_of(value: Json | Missing) -> Key:
 # ---- from the draft and the schema -----------------------------------------------------------------------------------
 
 
-def _proposals(slot: Slot, draft: Json | Missing, read: Readings) -> Iterator[Candidate]:
+def _proposals(slot: Slot, draft: Json | Missing, read: TypedSpans) -> Iterator[Candidate]:
     schema = slot.schema
     if slot.optional:
         yield Candidate(MISSING, "omit")
@@ -123,7 +116,7 @@ def _proposals(slot: Slot, draft: Json | Missing, read: Readings) -> Iterator[Ca
 @lru_cache(maxsize=1 << 12)
 def _named_by(slot: Slot) -> tuple[list[Candidate], list[Candidate]]:
     """Return what a slot's schema names whatever the query says: its options and its default, then literals."""
-    schema, notes = slot.schema, _notes_in(slot.schema.description)
+    schema, notes = slot.schema, notes_in(slot.schema.description)
     options = [Candidate(value, "option", note=notes.get(str(value), "")) for value in _options(schema)]
     if isinstance(schema, Array) and schema.min_items == 0:
         options.append(Candidate([], "option"))
@@ -153,7 +146,7 @@ def _options(schema: Schema) -> Iterator[Json]:
         yield None
 
 
-def _exemplified(schema: Scalar, read: Readings) -> Iterator[Candidate]:
+def _exemplified(schema: Scalar, read: TypedSpans) -> Iterator[Candidate]:
     """Yield those of a string's examples that the query mentions, but for case and what joins words."""
     known = _by_fold(schema.examples)
     for fold, (start, end) in read.phrases.items():
@@ -170,7 +163,7 @@ def _by_fold(texts: tuple[str, ...]) -> dict[str, list[str]]:
     return found
 
 
-def _mentioned(schema: Array, read: Readings) -> list[list[Json]]:
+def _mentioned(schema: Array, read: TypedSpans) -> list[list[Json]]:
     """Return arrays of those possible items that the query mentions, in its order: all, then fewer of them.
 
     An item is mentioned where the query has its words in any number and case, or (after those) one of its words.
@@ -207,35 +200,10 @@ def _stem(word: str) -> str:
 
 
 def _literals(schema: Schema) -> Iterator[Json]:
-    """Yield what a description quotes or gives as an example, and the numbers that it names."""
-    yield from _literals_in(schema.description)
+    """Yield the literals of a description, of an array's also those of its items'."""
+    yield from literals_in(schema.description)
     if isinstance(schema, Array) and not isinstance(schema.items, Object):
-        yield from _literals_in(schema.items.description)
-
-
-@lru_cache(maxsize=1024)
-def _literals_in(text: str) -> tuple[Json, ...]:
-    found = [match.group(2) for match in _LITERAL.finditer(text)]
-    for match in (*_EXAMPLE.finditer(text), *_CHOICES.finditer(text)):
-        items = [part.strip().removeprefix("or ") for part in match.group(1).split(",")]
-        found += [match.group(1).strip(), *(items if len(items) > 2 else ())]
-    numbers = [number_of(match.group()) for match in _LITERAL_NUMBER.finditer(text)]
-    return (*dict.fromkeys(found), *numbers)[:MAX_LITERALS]
-
-
-@lru_cache(maxsize=1024)
-def _notes_in(text: str) -> dict[str, str]:
-    """Return what a description says that values stand for: "2700 for warm white, 4000 for cold or cool white"."""
-    notes: dict[str, str] = {}
-    for sentence in _SENTENCE.split(text):
-        value = ""
-        for clause in sentence.split(","):
-            meaning = _MEANING.fullmatch(clause)
-            if meaning is not None:
-                value, notes[meaning.group(1)] = meaning.group(1), meaning.group(2)
-            elif value:
-                notes[value] += f",{clause}"
-    return notes
+        yield from literals_in(schema.items.description)
 
 
 # ---- from the query --------------------------------------------------------------------------------------------------
@@ -262,7 +230,7 @@ def _styles_shown(schema: Scalar) -> list[str]:
     return [style for style, shown in _STYLES.items() if shown.search(schema.description)]
 
 
-class Readings:
+class TypedSpans:
     """The spans of one query by the types of slots: each group is the candidates of a slot without constraints."""
 
     def __init__(self, spans: Spans) -> None:
@@ -340,11 +308,11 @@ class Readings:
 
 
 @lru_cache(maxsize=4)
-def _readings(spans: Spans) -> Readings:
-    return Readings(spans)
+def _readings(spans: Spans) -> TypedSpans:
+    return TypedSpans(spans)
 
 
-def _read_for(schema: Schema, read: Readings) -> Found:
+def _read_for(schema: Schema, read: TypedSpans) -> Found:
     """Return what was read from the query and is valid for a slot."""
     if isinstance(schema, Scalar):
         group = _group_for(schema, read)
@@ -364,7 +332,7 @@ def _read_for(schema: Schema, read: Readings) -> Found:
     return {}
 
 
-def _group_for(schema: Scalar, read: Readings) -> Found:
+def _group_for(schema: Scalar, read: TypedSpans) -> Found:
     if schema.options is None:
         if schema.type == "string":
             named = [read.named[style] for style in _styles_shown(schema)]
@@ -407,7 +375,7 @@ def _arrays_of(name: str, candidates: Iterable[Candidate]) -> Found:
     return found
 
 
-def _arrays_of_options(schema: Array, read: Readings) -> Found:
+def _arrays_of_options(schema: Array, read: TypedSpans) -> Found:
     """Return the arrays whose items are options of the array's items, but for letters' case and what joins words."""
     known = {fold_of(str(option)): option for option in _options(schema.items)}
     found: Found = {}

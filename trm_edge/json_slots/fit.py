@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .candidates import key_of
+from .described import shapes_in
 from .providers import Vectors
 from .reading import Indices, ReadQuery
 from .schema import MISSING, Scalar
 from .slot_flags import kind_of, name_of
 from .slots import Slot
 from .values import Values
-from .wording import LEADS, shapes_in, stems
+from .wording import LEADS, stems
 
 if TYPE_CHECKING:
     from .calls import SlotInputs

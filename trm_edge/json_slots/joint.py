@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .reading import Indices
+
 if TYPE_CHECKING:
     from .calls import SlotInputs
 
@@ -28,8 +30,7 @@ UNUSED = (  # logits, and how it is written
 MAX_CHANGES = 8
 MAX_MARKS = 16  # of what stands out in a query
 
-Indices = np.ndarray[Any, np.dtype[np.int64]]
-Choice = np.ndarray[Any, np.dtype[np.int32]]
+Chosen = np.ndarray[Any, np.dtype[np.int32]]
 Logits = np.ndarray[Any, np.dtype[np.float32]]
 Place = tuple[int, int]  # the characters of a query from, to
 
@@ -45,7 +46,7 @@ class Taken(NamedTuple):
 NOTHING = Taken(-1, -1, 0)
 
 
-def joint_choices(inputs: SlotInputs, logits: Logits, drafted: Choice) -> Choice:
+def joint_choices(inputs: SlotInputs, logits: Logits, drafted: Chosen) -> Chosen:
     """Return [K, S] what slots choose together after each step, by ``logits [K, S, M]``; -1 where there is nothing.
 
     ``drafted`` [S] are the candidates of a draft, which stay where they are the likeliest; -1 for none.
@@ -56,7 +57,7 @@ def joint_choices(inputs: SlotInputs, logits: Logits, drafted: Choice) -> Choice
     return np.array(found, np.int32)
 
 
-def given_up(inputs: SlotInputs, logits: Logits, chosen: Sequence[int], drafted: Choice, bonus: float) -> float:
+def given_up(inputs: SlotInputs, logits: Logits, chosen: Sequence[int], drafted: Chosen, bonus: float) -> float:
     """Return how much less a joint choice is worth than the likeliest of each slot would be, if only these agreed.
 
     Of two tools, the one whose arguments give up more, as its schema or the words of the query ask for it, is the less

@@ -79,15 +79,10 @@ class LlamaStates:
         reference = np.concatenate([self._read(text).vectors for text in REFERENCE])
         self._mean, self._scale = reference.mean(axis=0), np.maximum(reference.std(axis=0), 1e-6)
         self._kept = lru_cache(maxsize=1 << 10)(self._read)
-        self._pooled = lru_cache(maxsize=1 << 14)(lambda text: _mean(self._read(text).vectors))
 
     def tokens(self, text: str) -> Tokens:
         """Return the tokens of a text with their states; white space in front of a token is not part of it."""
         return self._kept(text)
-
-    def pooled(self, text: str) -> Vectors:
-        """Return the mean [width] of a text's states; zeros where it has none."""
-        return self._pooled(text)
 
     def _read(self, text: str) -> Tokens:
         content = b" " + text.encode("utf-8", "replace")
@@ -141,11 +136,6 @@ def places(content: bytes, pieces: list[bytes]) -> tuple[Offsets, Offsets]:
         starts.append(int(begun[first]) - 1)
         ends.append(int(begun[at - 1]))
     return np.array(starts, np.int64), np.array(ends, np.int64)
-
-
-def _mean(vectors: Vectors) -> Vectors:
-    empty: Vectors = np.zeros(vectors.shape[1], np.float32)
-    return np.asarray(vectors.mean(axis=0), np.float32) if len(vectors) else empty
 
 
 def _llama_cpp() -> Any:

@@ -30,14 +30,13 @@ from .candidates import Candidate
 from .compilation import tool_name
 from .drafts import Draft, read_call
 from .features import Featurizer, featurizer_for
-from .joint import Choice, given_up, joint_choices
+from .joint import Chosen, Logits, given_up, joint_choices
 from .operators.base import is_number
 from .providers import ContextProvider
 from .schema import MISSING, Object, Scalar, SchemaError, Tool
 from .slots import Slot
 from .text import Json
 
-Logits = np.ndarray[Any, np.dtype[np.float32]]
 STEPS = 2  # of a call
 MAX_BONUS = 1e6  # beyond which nothing changes
 MAX_TRIED = 3  # tools, of which the arguments are chosen too before one of them is
@@ -87,10 +86,10 @@ class Choices:
     ``drafted`` [S] have the draft's bonus; -1 for none.
     """
 
-    y: Choice
+    y: Chosen
     logits: Logits
     confidence: float
-    drafted: Choice
+    drafted: Chosen
 
 
 class Resolver:

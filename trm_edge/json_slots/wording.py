@@ -1,4 +1,4 @@
-"""What words say by themselves: stems, what a slot is about, how its values are written.
+"""What words say by themselves: stems, what a slot is about, how a value is written.
 
 Everything is a fixed table or a pattern, so that a head meets the same flags on functions that it has never seen.
 """
@@ -75,10 +75,6 @@ NEGATIONS = frozenset(  # a token ends before an apostrophe
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _WORD = re.compile(r"[^\W\d_]+")
-_TEMPLATE = re.compile(r"\b(?:[YMDHS]{1,4}[-/:. T]){1,5}[YMDHS]{1,4}\b|\b(?:[ymdhs]{1,4}[-/:.]){1,5}[ymdhs]{1,4}\b")
-_CITY = re.compile(r"city,? ?(?:and |or )?\(?(?:state|country)", re.I)
-_QUOTED = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,60})\1(?!\w)")
-_EXAMPLE = re.compile(r"(?:e\.g\.|such as|for example|for instance|like),? ([^.;()'\"\n]{1,40})", re.I)
 _LETTERS = re.compile(r"[A-Z][^\W\d_]+|[A-Z]|[^\W\d_]+")
 _NUMERAL = re.compile(r"\d")
 _SAME = re.compile(r"\b(X|x|Xx)(?: \1\b)+")
@@ -147,18 +143,6 @@ def _shape_of(word: str) -> str:
     if word.isalpha() and word.isascii():
         return _letters(word)
     return _NUMERAL.sub("9", _LETTERS.sub(lambda match: _letters(match.group()), word))
-
-
-@lru_cache(maxsize=1 << 12)
-def shapes_in(description: str) -> frozenset[str]:
-    """Return the shapes of the values that a description shows: quoted, as an example, or as a template."""
-    shown = [match.group(2) for match in _QUOTED.finditer(description)]
-    shown += [match.group(1).strip() for match in _EXAMPLE.finditer(description)]
-    found = {shape(text) for text in shown}
-    found |= {re.sub(r"[A-Za-z]", "9", match.group().replace("T", " ")) for match in _TEMPLATE.finditer(description)}
-    if _CITY.search(description):
-        found |= {"Xx, X", "Xx, Xx"}
-    return frozenset(found - {"x", "Xx", "X", "9"})
 
 
 def _letters(word: str) -> str:
