@@ -4,16 +4,17 @@
     python service.py --upstream http://localhost:8080/v1 --mode shadow --port 8001
 
 The head is the one that ships for tools of anybody's (``tool_calls.trm``), or ``--head``; a larger ``--draft-bonus``
-keeps more of what the upstream wrote. Look at what ``--mode shadow`` logs before the answers are used.
+keeps more of what the upstream wrote, and so does ``--abstain-below 0.5`` where messages are long. Look at what
+``--mode shadow`` logs before the answers are used.
 
 Point a client at port 8001 instead of the upstream. Every request goes upstream as it came; of the answer, only the
 ``arguments`` of tool calls are changed, and only where the head is sure enough. Then they are valid for the schema
-that the request gave. Whatever goes wrong in resolving leaves the upstream's call as it was. ``--mode off`` passes
-everything through untouched; ``--mode shadow`` resolves and logs, and passes the upstream's answer on. An upstream that
-cannot be reached is status 502.
+that the request gave; all else keeps its bytes, and the upstream's headers come with it. Whatever goes wrong in
+resolving leaves the upstream's answer as it was. ``--mode off`` passes everything through untouched; ``--mode shadow``
+does too, and then resolves and logs. An upstream that cannot be reached is status 502.
 
 Of a request with tools a streamed answer is asked for whole, resolved, and sent as one event: a call cannot be resolved
-before its last token. Any other answer is passed on as it comes.
+before its last token. Any other answer is passed on as it comes. The legacy ``functions`` are passed on unresolved.
 """
 
 from __future__ import annotations
@@ -23,93 +24,124 @@ import datetime as dt
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 import httpx
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from starlette.background import BackgroundTask
+from payloads import Call, as_event, read_object, streamed_calls, unstreamed, whole_calls, with_arguments
+from starlette.types import Receive, Scope, Send
 
 from trm_edge import example
-from trm_edge.errors import TrmError
-from trm_edge.json_slots.resolver import STEPS, ResolvedCall, Resolver
+from trm_edge.json_slots.resolver import KEPT_TOOLS, STEPS, Resolver
 
 MODES = ("on", "shadow", "off")
 TIMEOUT_S = 600.0
-_NOT_PASSED_ON = {"host", "content-length", "connection", "accept-encoding", "transfer-encoding", "content-encoding"}
+_OF_CONNECTIONS = {
+    *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"),
+    *("te", "trailer", "transfer-encoding", "upgrade"),
+}
+_OF_REQUESTS = {"host", "content-length", "accept-encoding", "content-encoding"}
+_OF_ANSWERS = {"content-length", "content-encoding"}  # which httpx has decoded
+
+Made = TypeVar("Made")
+RawHeaders = list[tuple[bytes, bytes]]
 
 log = logging.getLogger("tool_call_service")
 
 
-class Resolvers:
-    """One resolver per worker thread, on the same weights."""
+class Worker:
+    """What resolves the calls of one thread, with the last tools compiled."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self.resolver = resolver
+        self._compiled = lru_cache(maxsize=KEPT_TOOLS)(lambda text: resolver.compile(json.loads(text)))
+
+    def arguments(self, request: Mapping[str, Any], calls: Sequence[Call], now: dt.datetime) -> list[str]:
+        """Return the arguments of a request's calls as they should be.
+
+        Calls of functions that the request did not offer, and of functions whose schema is not supported, stay.
+        """
+        tools = {tool["function"]["name"]: tool for tool in request["tools"] if tool.get("type") == "function"}
+        query = last_user_text(request.get("messages") or ())
+        return [
+            self._arguments(tools[name], query, drafted, now) if name in tools else drafted for name, drafted in calls
+        ]
+
+    def _arguments(self, tool: Mapping[str, Any], query: str, drafted: str, now: dt.datetime) -> str:
+        name = tool["function"]["name"]
+        try:
+            slots = self._compiled(json.dumps(tool))
+            made = self.resolver.resolve(slots, query, drafted, now)
+        except Exception as error:  # one call's, whatever it is: others may still be resolved
+            log.warning("%s left as it is: %r", name, error)
+            return drafted
+        log.info("%s %s, confidence %.3f: %s", name, made.status, made.confidence, made.json)
+        return drafted if made.json is None else made.json
+
+
+class Workers:
+    """One worker per thread, on the same weights."""
 
     def __init__(self, resolver: Resolver) -> None:
         self._first = resolver
         self._lock = threading.Lock()
         self._own = threading.local()
 
-    def get(self) -> Resolver:
-        """Return this thread's resolver."""
-        if not hasattr(self._own, "resolver"):
+    def get(self) -> Worker:
+        """Return this thread's worker."""
+        if not hasattr(self._own, "worker"):
             with self._lock:
-                self._own.resolver = self._first.clone()
-        resolver: Resolver = self._own.resolver
-        return resolver
-
-
-def resolve_answer(resolver: Resolver, request: Mapping[str, Any], answer: Any, now: dt.datetime) -> list[ResolvedCall]:
-    """Replace the arguments of the tool calls in an upstream's answer, and return what was resolved.
-
-    Calls of functions that the request did not offer, and of functions whose schema is not supported, stay.
-    """
-    tools = {tool["function"]["name"]: tool for tool in request.get("tools") or () if tool.get("type") == "function"}
-    query = last_user_text(request.get("messages") or ())
-    resolved = []
-    for choice in answer.get("choices") or ():
-        for call in (choice.get("message") or {}).get("tool_calls") or ():
-            function = call.get("function") or {}
-            tool = tools.get(function.get("name"))
-            if tool is None or not isinstance(function.get("arguments"), str):
-                continue
-            try:
-                made = resolver.resolve(tool, query, function["arguments"], now=now)
-            except TrmError as error:
-                log.warning("%s left as it is: %s", function["name"], error)
-                continue
-            log.info("%s %s, confidence %.3f: %s", made.name, made.status, made.confidence, made.json)
-            resolved.append(made)
-            if made.json is not None:
-                function["arguments"] = made.json
-    return resolved
+                self._own.worker = Worker(self._first.clone())
+        worker: Worker = self._own.worker
+        return worker
 
 
 def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return the text of the last message of the user; parts that are not text are left out."""
-    for message in reversed(messages):
-        if message.get("role") == "user":
-            content = message.get("content") or ""
-            if isinstance(content, str):
-                return content
-            return " ".join(part.get("text", "") for part in content if part.get("type") == "text")
-    return ""
+    """Return the text of the last message of the user."""
+    return next((_text(one.get("content")) for one in reversed(messages) if one.get("role") == "user"), "")
 
 
-def as_event(answer: Mapping[str, Any]) -> str:
-    """Return a whole answer as the one event of a stream, and the stream's end."""
-    choices = []
-    for choice in answer.get("choices") or ():
-        delta = dict(choice.get("message") or {})
-        calls = delta.get("tool_calls") or ()
-        if calls:
-            delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(calls)]
-        choices.append({"index": choice.get("index", 0), "delta": delta, "finish_reason": choice.get("finish_reason")})
-    event = {**answer, "object": "chat.completion.chunk", "choices": choices}
-    return f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n"
+def _text(content: Any) -> str:
+    """Return the text of a message; parts that are not text are left out."""
+    if isinstance(content, str):
+        return content
+    return " ".join(part.get("text", "") for part in content or () if part.get("type") == "text")
+
+
+class Passed(StreamingResponse):
+    """An upstream's answer, each part as it comes; then ``look`` is called with all of it, in another thread."""
+
+    def __init__(self, came: httpx.Response, look: Callable[[bytes], object] | None = None) -> None:
+        super().__init__(self._parts(), came.status_code)
+        encoded = "content-encoding" in came.headers
+        self.raw_headers = _passed_on(came.headers.raw, _OF_ANSWERS if encoded else ())
+        self._came, self._look = came, look
+        self._whole: bytes | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        except httpx.RequestError as error:
+            log.error("the upstream broke off: %r", error)  # the server then closes the connection, as it has no end
+        finally:
+            await self._came.aclose()
+        if self._look is not None and self._whole is not None:
+            await run_in_threadpool(self._look, self._whole)
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        parts = []
+        async for part in self._came.aiter_bytes():
+            if self._look is not None:
+                parts.append(part)
+            yield part
+        self._whole = b"".join(parts)
 
 
 def make_app(
@@ -123,7 +155,7 @@ def make_app(
     if mode not in MODES:
         raise ValueError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
     http = client or httpx.AsyncClient(timeout=TIMEOUT_S)
-    resolvers = Resolvers(resolver)
+    workers = Workers(resolver)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -133,18 +165,14 @@ def make_app(
     app = FastAPI(title="trm_edge tool calls", lifespan=lifespan)
 
     async def forward(request: Request, body: bytes, stream: bool = False) -> httpx.Response:
-        url = upstream.rstrip("/") + request.url.path.removeprefix("/v1")
         asked = http.build_request(
-            request.method, url, params=request.query_params, headers=_headers(request), content=body
+            request.method,
+            upstream.rstrip("/") + request.url.path.removeprefix("/v1"),
+            params=request.query_params,
+            headers=_passed_on(request.headers.raw, _OF_REQUESTS),
+            content=body,
         )
         return await http.send(asked, stream=stream)
-
-    async def passed(request: Request, body: bytes) -> Response:
-        """Pass everything on, each part of an answer as it comes."""
-        came = await forward(request, body, stream=True)
-        return StreamingResponse(
-            came.aiter_bytes(), came.status_code, _headers(came), background=BackgroundTask(came.aclose)
-        )
 
     @app.exception_handler(httpx.RequestError)
     async def unreachable(request: Request, error: httpx.RequestError) -> Response:
@@ -154,67 +182,94 @@ def make_app(
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         raw = await request.body()
-        asked = _object(raw)
-        if mode == "off" or asked is None or not asked.get("tools"):
-            return await passed(request, raw)
-        streamed = bool(asked.pop("stream", False))
-        asked.pop("stream_options", None)
-        came = await forward(request, json.dumps(asked).encode() if streamed else raw)
-        answer = _object(came.content)
-        if came.status_code != 200 or answer is None:
-            return Response(came.content, came.status_code, _headers(came))
-        untouched = json.loads(came.content)
-        try:
-            await run_in_threadpool(lambda: resolve_answer(resolvers.get(), asked, answer, now()))
-        except (AttributeError, KeyError, TypeError) as error:  # an answer or a request of another shape
-            log.warning("not resolved: %r", error)
-            answer = untouched
-        answer = untouched if mode == "shadow" else answer
-        if streamed:
-            return StreamingResponse(iter([as_event(answer)]), media_type="text/event-stream")
-        return JSONResponse(answer)
+        asked = read_object(raw)
+        if mode == "off" or asked is None or not asked.value.get("tools"):
+            return Passed(await forward(request, raw, stream=True))
+        streamed = bool(asked.value.get("stream"))
+
+        def calls_resolved(calls: Sequence[Call]) -> list[str]:
+            return workers.get().arguments(asked.value, calls, now())
+
+        if mode == "shadow":
+            read = streamed_calls if streamed else whole_calls
+            look = partial(safely, lambda content: calls_resolved(read(content)))
+            return Passed(await forward(request, raw, stream=True), look)
+        came = await forward(request, unstreamed(asked) if streamed else raw)
+        if came.status_code != 200:
+            return whole(came, came.content)
+        content = await run_in_threadpool(safely, with_arguments, came.content, calls_resolved) or came.content
+        event = safely(as_event, content) if streamed else None
+        return whole(came, content) if event is None else whole(came, event, "text/event-stream")
 
     @app.api_route("/v1/{path:path}", methods=["GET", "POST", "DELETE"])
     async def rest(request: Request, path: str) -> Response:
-        return await passed(request, await request.body())
+        return Passed(await forward(request, await request.body(), stream=True))
 
     return app
 
 
-def _object(body: bytes) -> dict[str, Any] | None:
+def safely(work: Callable[..., Made], *given: Any) -> Made | None:
+    """Return what is made of an upstream's answer; None where that fails, as the answer is there whatever happens."""
     try:
-        value = json.loads(body)
-    except ValueError:
+        return work(*given)
+    except Exception as error:
+        log.warning("the upstream's answer is passed on as it came: %r", error)
         return None
-    return value if isinstance(value, dict) else None
 
 
-def _headers(came: Request | httpx.Response) -> dict[str, str]:
-    return {k: v for k, v in came.headers.items() if k.lower() not in _NOT_PASSED_ON}
+def whole(came: httpx.Response, content: bytes, media_type: str | None = None) -> Response:
+    """Return an upstream's answer with its headers; of another type where one is given."""
+    response = Response(content, came.status_code, media_type=media_type)
+    dropped = _OF_ANSWERS if media_type is None else _OF_ANSWERS | {"content-type"}
+    response.raw_headers += _passed_on(came.headers.raw, dropped)
+    return response
+
+
+def _passed_on(headers: Iterable[tuple[bytes, bytes]], dropped: Iterable[str] = ()) -> RawHeaders:
+    """Return headers without those that are of one connection only, and without others that are ``dropped``."""
+    pairs = [(name.lower(), value) for name, value in headers]
+    named = b",".join(value for name, value in pairs if name == b"connection").lower().split(b",")
+    without = {*(name.encode() for name in (*_OF_CONNECTIONS, *dropped)), *(name.strip() for name in named)}
+    return [(name, value) for name, value in pairs if name not in without]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upstream", required=True, help="its base address, as http://localhost:8080/v1")
+    parser.add_argument("--head", default=example("tool_calls.trm"), help="a .trm bundle of a head that answers slots")
+    parser.add_argument("--mode", choices=MODES, default=MODES[0])
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the head (default: %(default)s)")
+    parser.add_argument(
+        "--abstain-below",
+        type=float,
+        default=0.0,
+        help="confidence below which a call stays; try 0.5 where messages are long (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--draft-bonus",
+        type=float,
+        default=3.0,
+        help="how much better (in logits) another value than the upstream's has to be (default: %(default)s)",
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8001)
+    return parser
 
 
 def main() -> None:
     """Serve."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--upstream", required=True, help="its base address, as http://localhost:8080/v1")
-    parser.add_argument("--head", default=example("tool_calls.trm"), help="a .trm bundle of a head that answers slots")
-    parser.add_argument("--mode", choices=MODES, default="on")
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--abstain-below", type=float, default=0.0, help="confidence below which a call stays")
-    parser.add_argument(
-        "--draft-bonus", type=float, default=3.0, help="how much better another value has to be (logits)"
-    )
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8001)
-    arguments = parser.parse_args()
+    parser = _parser()
+    given = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
-    resolver = Resolver(
-        arguments.head,
-        steps=arguments.steps,
-        abstain_below=arguments.abstain_below,
-        draft_bonus=arguments.draft_bonus,
+    resolver = Resolver(given.head, steps=given.steps, abstain_below=given.abstain_below, draft_bonus=given.draft_bonus)
+    app = make_app(given.upstream, resolver, given.mode)
+    uvicorn.run(
+        app,
+        host=given.host,
+        port=given.port,
+        server_header=False,  # as the upstream's headers come with its answers
+        date_header=False,
     )
-    uvicorn.run(make_app(arguments.upstream, resolver, arguments.mode), host=arguments.host, port=arguments.port)
 
 
 if __name__ == "__main__":

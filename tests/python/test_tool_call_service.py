@@ -1,7 +1,9 @@
 """The pass-through in front of a real HTTP application: what it changes, and what it leaves."""
 
 import asyncio
+import gzip
 import json
+import logging
 import sys
 import threading
 import time
@@ -13,11 +15,13 @@ httpx = pytest.importorskip("httpx", reason="pip install fastapi uvicorn httpx")
 fastapi = pytest.importorskip("fastapi", reason="pip install fastapi uvicorn httpx")
 uvicorn = pytest.importorskip("uvicorn", reason="pip install fastapi uvicorn httpx")
 
-from test_json_resolver import LIGHT, make_resolver  # noqa: E402
+from test_json_resolver import LIGHT, Told, make_resolver  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "tool_call_service"))
 
-from service import as_event, last_user_text, make_app  # noqa: E402
+from payloads import as_event, streamed_calls, unstreamed, whole_calls, with_arguments  # noqa: E402
+from payloads import read_object as read  # noqa: E402
+from service import last_user_text, make_app  # noqa: E402
 
 BROKEN = '{"room": "den", "brightness": "40 percent"'
 REQUEST = {
@@ -27,7 +31,20 @@ REQUEST = {
 }
 
 
-def upstream(arguments=BROKEN, name="set_light", status=200, body=None):
+VALID = '{"room": "attic"}'
+
+
+class Telling(Told):
+    """A resolver whose head takes these values, whatever was drafted."""
+
+    def __init__(self):
+        super().__init__({"den": 50.0, 40: 50.0})
+
+    def clone(self):
+        return self
+
+
+def upstream(arguments=BROKEN, name="set_light", status=200, body=None, headers=None):
     """Return an application that answers every chat with one tool call, and says what it was asked."""
     app = fastapi.FastAPI()
     app.state.asked = []
@@ -36,14 +53,18 @@ def upstream(arguments=BROKEN, name="set_light", status=200, body=None):
     async def chat(request: fastapi.Request):
         app.state.asked.append((dict(request.headers), await request.json()))
         if body is not None:
-            return fastapi.Response(body, status)
+            return fastapi.Response(body, status, headers)
         call = {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
         return {"id": "a", "object": "chat.completion", "choices": [{"index": 0, "message": message}]}
 
-    @app.get("/models")
-    async def models():
-        return {"data": ["any"]}
+    @app.api_route("/{path:path}", methods=["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "POST"])
+    async def rest(request: fastapi.Request):
+        body, scope = await request.body(), request.scope
+        asked = {"path": scope["raw_path"].decode(), "query": scope["query_string"].decode(), "body": body.hex()}
+        response = fastapi.responses.JSONResponse({"method": request.method, **asked, **request.headers})
+        response.raw_headers += [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+        return response
 
     return app
 
@@ -56,6 +77,7 @@ class Client:
 
     def _request(self, *what, **options):
         async def ask():
+            # it raises what an application raises, as a server would answer 500
             async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://service") as client:
                 return await client.request(*what, **options)
 
@@ -64,13 +86,16 @@ class Client:
     def post(self, path, **options):
         return self._request("POST", path, **options)
 
-    def get(self, path):
-        return self._request("GET", path)
+    def get(self, path, **options):
+        return self._request("GET", path, **options)
+
+    def ask(self, method, path, **options):
+        return self._request(method, path, **options)
 
 
-def client_of(app, mode="on"):
+def client_of(app, mode="on", resolver=None, **options):
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app))
-    return Client(make_app("http://upstream", make_resolver(), mode, client))
+    return Client(make_app("http://upstream", resolver or make_resolver(), mode, client, **options))
 
 
 def arguments_of(answer):
@@ -130,7 +155,7 @@ def test_a_streamed_call_comes_as_one_event():
 
 
 def test_what_is_not_a_chat_goes_through():
-    assert client_of(upstream()).get("/v1/models").json() == {"data": ["any"]}
+    assert client_of(upstream()).get("/v1/models").json()["path"] == "/models"
     plain = {name: REQUEST[name] for name in ("model", "messages")}
     assert arguments_of(client_of(upstream()).post("/v1/chat/completions", json=plain).json()) == BROKEN
 
@@ -197,5 +222,142 @@ def test_an_unknown_mode_is_refused():
 
 
 def test_an_answer_without_calls_is_an_event_too():
-    event = as_event({"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}]})
-    assert '"delta": {"content": "hello"}' in event
+    event = as_event(b'{"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}]}')
+    assert b'"delta": {"content": "hello"}' in event
+
+
+def answer_of(arguments=BROKEN, content="null", **others):
+    """Return the text of an answer; what else is in it is JSON."""
+    call = (
+        f'{{"id": "c1", "type": "function", "function": {{"name": "set_light", "arguments": {json.dumps(arguments)}}}}}'
+    )
+    message = f'{{"role": "assistant", "content": {content}, "tool_calls": [{call}]}}'
+    more = "".join(f', "{name}":{text}' for name, text in others.items())
+    return f'{{ "id": "a",\n "choices": [{{"index": 0, "message": {message}, "finish_reason": "tool_calls"}}]{more}}}'
+
+
+NUMBERS = {"seed": "12345678901234567890.50", "logprob": "-Infinity", "odd": "NaN", "id": '"another"'}
+HEADERS = {"x-request-id": "r7", "x-ratelimit-remaining-tokens": "10", "content-type": "application/json; v=2"}
+
+
+class TestTheUpstreamsAnswer:
+    """Once there is one, the caller gets it: the bytes that came, but for arguments that were changed."""
+
+    @pytest.mark.parametrize("mode", ["on", "shadow", "off"])
+    @pytest.mark.parametrize(
+        ("arguments", "content"),
+        [
+            *((text, "null") for text in (VALID, "", "{}}", '{"room": "\\ud83d"}', '{"room": "\ud83d"}', "[" * 5000)),
+            (BROKEN, r'"half a smile \ud83d"'),
+            (BROKEN, "[" * 1000 + "]" * 1000),
+            (BROKEN, "[" * 100_000 + "]" * 100_000),
+        ],
+    )
+    def test_is_never_an_error(self, mode, arguments, content):
+        body = answer_of(arguments, content, **NUMBERS).encode()
+        for stream in (False, True):
+            came = client_of(upstream(body=body), mode).post("/v1/chat/completions", json=REQUEST | {"stream": stream})
+            assert came.status_code == 200
+            assert came.content == body or mode == "on"
+
+    @pytest.mark.parametrize("mode", ["on", "shadow", "off"])
+    def test_keeps_bytes_and_headers_where_nothing_changed(self, mode):
+        body = answer_of(VALID, **NUMBERS).encode()
+        app = upstream(body=body, headers=HEADERS | {"connection": "x-own", "x-own": "1"})
+        came = client_of(app, mode, make_resolver(abstain_below=2)).post("/v1/chat/completions", json=REQUEST)
+        assert came.content == body
+        assert came.headers.items() >= HEADERS.items()
+        assert "x-own" not in came.headers
+
+    def test_keeps_all_other_bytes_where_arguments_changed(self):
+        app = upstream(body=answer_of(**NUMBERS).encode(), headers=HEADERS)
+        came = client_of(app).post("/v1/chat/completions", json=REQUEST)
+        made = arguments_of(came.json())
+        assert made != BROKEN
+        assert came.text == answer_of(made, **NUMBERS)
+        assert came.headers.items() >= HEADERS.items()
+
+    @pytest.mark.parametrize("mode", ["on", "shadow", "off"])
+    def test_comes_uncompressed(self, mode):
+        app = upstream(body=gzip.compress(answer_of(VALID).encode()), headers=HEADERS | {"content-encoding": "gzip"})
+        came = client_of(app, mode, make_resolver(abstain_below=2)).post("/v1/chat/completions", json=REQUEST)
+        assert came.text == answer_of(VALID)
+        assert "content-encoding" not in came.headers
+
+    def test_keeps_numbers_and_headers_as_an_event(self):
+        app = upstream(body=answer_of(VALID, **NUMBERS).encode(), headers=HEADERS)
+        asked = json.dumps(REQUEST)[:-1] + ', "seed": 123456789012345678901.50, "stream": true, "stream_options": {}}'
+        came = client_of(app).post("/v1/chat/completions", content=asked)
+        assert all(f'"{name}": {text}' in came.text for name, text in NUMBERS.items())
+        assert came.headers["x-request-id"] == "r7"
+        assert came.headers["content-type"].startswith("text/event-stream")
+        assert "\n" not in came.text.removesuffix("\n\n").replace("\n\n", "")
+
+    def test_stays_where_resolving_fails(self, caplog):
+        class Failing(Telling):
+            def choose(self, inputs, drafted=None):
+                raise MemoryError("out of memory")
+
+        body = answer_of().encode()
+        for mode in ("on", "shadow"):
+            came = client_of(upstream(body=body), mode, Failing()).post("/v1/chat/completions", json=REQUEST)
+            assert (came.status_code, came.content) == (200, body)
+        assert caplog.text.count("out of memory") == 2
+
+    def test_stays_where_the_request_has_another_shape(self):
+        for odd in ({"tools": [3]}, {"messages": 3}, {"messages": ["hello"]}, {"tools": {"a": 1}}):
+            came = client_of(upstream()).post("/v1/chat/completions", json=REQUEST | odd)
+            assert arguments_of(came.json()) == BROKEN
+            came = client_of(upstream()).post("/v1/chat/completions", json=REQUEST | odd | {"stream": True})
+            assert came.text.startswith("data: {")
+
+    @pytest.mark.parametrize("depth", [1000, 100_000])
+    def test_stays_where_the_request_is_too_deep_to_be_read(self, depth):
+        content = json.dumps(REQUEST)[:-1] + ', "metadata": ' + "[" * depth + "]" * depth + "}"
+        app = fastapi.FastAPI()
+
+        @app.post("/chat/completions")
+        async def chat(request: fastapi.Request):
+            assert (await request.body()).decode() == content
+            return fastapi.Response(answer_of())
+
+        assert client_of(app).post("/v1/chat/completions", content=content).text == answer_of()
+
+
+class TestShadow:
+    def test_a_stream_is_passed_on_and_looked_at(self, caplog):
+        caplog.set_level(logging.INFO)
+        parts = [{"index": 0, "id": "c", "function": {"name": "set_light", "arguments": ""}}]
+        parts += [{"index": 0, "function": {"arguments": text}} for text in (BROKEN[:9], BROKEN[9:])]
+        events = [{"choices": [{"index": 0, "delta": {"tool_calls": [part]}}]} for part in parts]
+        body = "".join(f"data: {json.dumps(one)}\r\n\r\n" for one in events) + ": ping\n\ndata: [DONE]\n\n"
+        assert streamed_calls(body.encode()) == [("set_light", BROKEN)]
+        app = upstream(body=body)
+        came = client_of(app, "shadow", Telling()).post("/v1/chat/completions", json=REQUEST | {"stream": True})
+        assert came.text == body
+        assert app.state.asked[0][1] == REQUEST | {"stream": True}
+        assert 'set_light resolved, confidence 1.000: {"room": "den", "brightness": 40}' in caplog.text
+
+
+class TestPayloads:
+    def test_of_members_that_share_a_name_the_last_counts(self):
+        part = read(b' {"a" : 1 , "b":{}, "a":[ {"c": "\\u0041"} , 2.50,[] ]} ')
+        assert [one.text for one in part["a"].elements()] == ['{"c": "\\u0041"}', "2.50", "[]"]
+        assert part["a"].elements()[0]["c"].value == "A"
+        assert part["b"]["none"].value is None and not part["b"].elements()
+
+    @pytest.mark.parametrize("body", [b"", b"{", b"{} {}", b"[]", b"3", b'{"a": 1}}', b"\xff{}", b'{"a":' * 5000])
+    def test_what_is_no_object_is_none(self, body):
+        assert read(body) is None
+
+    def test_only_what_asks_for_a_stream_is_left_out(self):
+        request = read(b'{"stream": true, "seed": 1.50, "stream_options": {"a": 1}, "user": "\\ud83d"}')
+        assert unstreamed(request) == b'{"seed": 1.50, "user": "\\ud83d"}'
+
+    def test_several_calls_are_exchanged_where_they_stand(self):
+        calls = [{"function": {"name": name, "arguments": "{}"}} for name in "abc"]
+        body = json.dumps({"choices": [{"message": {"tool_calls": calls[:2]}}, {"message": {"tool_calls": calls[2:]}}]})
+        made = with_arguments(body.encode(), lambda found: ["1" if name != "b" else text for name, text in found])
+        assert whole_calls(made) == [("a", "1"), ("b", "{}"), ("c", "1")]
+        assert json.loads(made)["choices"][0]["message"]["tool_calls"][1] == calls[1]
+        assert with_arguments(body.encode(), lambda found: [text for _, text in found]) == body.encode()
