@@ -20,6 +20,7 @@ before its last token. Any other answer is passed on as it comes. The legacy ``f
 from __future__ import annotations
 
 import argparse
+import asyncio
 import datetime as dt
 import json
 import logging
@@ -27,6 +28,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import httpx
@@ -35,18 +37,23 @@ from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from payloads import Call, as_event, read_object, streamed_calls, unstreamed, whole_calls, with_arguments
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from trm_edge import example
+from trm_edge.errors import TrmError
 from trm_edge.json_slots.resolver import KEPT_TOOLS, STEPS, Resolver
 
 MODES = ("on", "shadow", "off")
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 TIMEOUT_S = 600.0
+STOP_S = 5  # that answers under way have to end, once the service is stopped
+_LEFT = 499  # as servers log a caller that went away; nobody gets it
 _OF_CONNECTIONS = {
     *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"),
     *("te", "trailer", "transfer-encoding", "upgrade"),
 }
-_OF_REQUESTS = {"host", "content-length", "accept-encoding", "content-encoding"}
+_OF_REQUESTS = {"host", "content-length", "accept-encoding", "expect"}
 _OF_ANSWERS = {"content-length", "content-encoding"}  # which httpx has decoded
 
 Made = TypeVar("Made")
@@ -154,7 +161,8 @@ def make_app(
     """Return the service; ``client`` and ``now`` are for tests."""
     if mode not in MODES:
         raise ValueError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
-    http = client or httpx.AsyncClient(timeout=TIMEOUT_S)
+    http = client or httpx.AsyncClient(timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=None))
+    http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # which are a caller's own
     workers = Workers(resolver)
 
     @asynccontextmanager
@@ -167,17 +175,21 @@ def make_app(
     async def forward(request: Request, body: bytes, stream: bool = False) -> httpx.Response:
         asked = http.build_request(
             request.method,
-            upstream.rstrip("/") + request.url.path.removeprefix("/v1"),
-            params=request.query_params,
+            _address(upstream, request.scope),
             headers=_passed_on(request.headers.raw, _OF_REQUESTS),
             content=body,
         )
-        return await http.send(asked, stream=stream)
+        return await _unless_left(request, asyncio.ensure_future(http.send(asked, stream=stream)))
 
     @app.exception_handler(httpx.RequestError)
     async def unreachable(request: Request, error: httpx.RequestError) -> Response:
         log.error("%s: %r", upstream, error)
         return JSONResponse({"error": {"message": f"upstream: {error!r}", "type": "upstream_error"}}, 502)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(request: Request, error: ClientDisconnect) -> Response:
+        log.info("the caller went away")
+        return Response(status_code=_LEFT)
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
@@ -201,7 +213,7 @@ def make_app(
         event = safely(as_event, content) if streamed else None
         return whole(came, content) if event is None else whole(came, event, "text/event-stream")
 
-    @app.api_route("/v1/{path:path}", methods=["GET", "POST", "DELETE"])
+    @app.api_route("/v1/{path:path}", methods=METHODS)
     async def rest(request: Request, path: str) -> Response:
         return Passed(await forward(request, await request.body(), stream=True))
 
@@ -225,6 +237,31 @@ def whole(came: httpx.Response, content: bytes, media_type: str | None = None) -
     return response
 
 
+async def _unless_left(request: Request, work: asyncio.Future[httpx.Response]) -> httpx.Response:
+    """Return what work returns, and stop it when the caller goes away: a language model's time is dear."""
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    gone = asyncio.ensure_future(left())
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientDisconnect
+        return work.result()
+    finally:
+        gone.cancel()
+        work.cancel()
+
+
+def _address(upstream: str, scope: Scope) -> httpx.URL:
+    """Return where a request goes: to the same path, letter by letter, behind the upstream's base."""
+    base = httpx.URL(upstream.rstrip("/"))
+    path: bytes = base.raw_path.rstrip(b"/") + scope["raw_path"].removeprefix(b"/v1")
+    return base.copy_with(raw_path=path + (b"?" + scope["query_string"] if scope["query_string"] else b""))
+
+
 def _passed_on(headers: Iterable[tuple[bytes, bytes]], dropped: Iterable[str] = ()) -> RawHeaders:
     """Return headers without those that are of one connection only, and without others that are ``dropped``."""
     pairs = [(name.lower(), value) for name, value in headers]
@@ -233,9 +270,28 @@ def _passed_on(headers: Iterable[tuple[bytes, bytes]], dropped: Iterable[str] = 
     return [(name, value) for name, value in pairs if name not in without]
 
 
+def _upstream(text: str) -> str:
+    """Return an upstream's base address, as an option's value."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
+        raise argparse.ArgumentTypeError(f"expected an address as http://localhost:8080/v1, got {text!r}")
+    return text
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"expected 0..65535, got {text!r}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--upstream", required=True, help="its base address, as http://localhost:8080/v1")
+    parser.add_argument(
+        "--upstream", required=True, type=_upstream, help="its base address, as http://localhost:8080/v1"
+    )
     parser.add_argument("--head", default=example("tool_calls.trm"), help="a .trm bundle of a head that answers slots")
     parser.add_argument("--mode", choices=MODES, default=MODES[0])
     parser.add_argument("--steps", type=int, default=STEPS, help="of the head (default: %(default)s)")
@@ -252,7 +308,7 @@ def _parser() -> argparse.ArgumentParser:
         help="how much better (in logits) another value than the upstream's has to be (default: %(default)s)",
     )
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8001)
+    parser.add_argument("--port", type=_port, default=8001)
     return parser
 
 
@@ -261,7 +317,12 @@ def main() -> None:
     parser = _parser()
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
-    resolver = Resolver(given.head, steps=given.steps, abstain_below=given.abstain_below, draft_bonus=given.draft_bonus)
+    try:
+        resolver = Resolver(
+            given.head, steps=given.steps, abstain_below=given.abstain_below, draft_bonus=given.draft_bonus
+        )
+    except (TrmError, OSError) as error:
+        parser.error(str(error))
     app = make_app(given.upstream, resolver, given.mode)
     uvicorn.run(
         app,
@@ -269,6 +330,7 @@ def main() -> None:
         port=given.port,
         server_header=False,  # as the upstream's headers come with its answers
         date_header=False,
+        timeout_graceful_shutdown=STOP_S,
     )
 
 

@@ -19,6 +19,7 @@ from test_json_resolver import LIGHT, Told, make_resolver  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "tool_call_service"))
 
+import service  # noqa: E402
 from payloads import as_event, streamed_calls, unstreamed, whole_calls, with_arguments  # noqa: E402
 from payloads import read_object as read  # noqa: E402
 from service import last_user_text, make_app  # noqa: E402
@@ -337,6 +338,96 @@ class TestShadow:
         assert came.text == body
         assert app.state.asked[0][1] == REQUEST | {"stream": True}
         assert 'set_light resolved, confidence 1.000: {"room": "den", "brightness": 40}' in caplog.text
+
+
+class TestForwarding:
+    def test_a_compressed_request_stays_one(self):
+        body = gzip.compress(json.dumps(REQUEST).encode())
+        headers = {"content-encoding": "gzip", "te": "trailers", "connection": "x-own", "x-own": "1", "x-key": "k"}
+        came = client_of(upstream()).post("/v1/embeddings", content=body, headers=headers).json()
+        assert (came["content-encoding"], came["body"], came["x-key"]) == ("gzip", body.hex(), "k")
+        assert not {"te", "x-own"} & came.keys()
+
+    def test_a_path_keeps_its_letters(self):
+        came = client_of(upstream()).get("/v1/models/org%2Fname%20x?q=a%2Fb&q=c+d&empty=").json()
+        assert (came["path"], came["query"]) == ("/models/org%2Fname%20x", "q=a%2Fb&q=c+d&empty=")
+
+    @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"])
+    def test_every_method_goes_through(self, method):
+        for path in ("/v1/files/1", "/v1/chat/completions"):
+            assert client_of(upstream()).ask(method, path).json()["method"] == method
+
+    def test_a_head_goes_through(self):
+        with Served(upstream()) as upstream_url, Served(make_app(upstream_url, make_resolver())) as url:
+            came = httpx.head(f"{url}/v1/files/1")
+            assert (came.status_code, came.content) == (200, b"")
+            assert int(came.headers["content-length"]) > 0
+
+    def test_headers_may_come_twice(self):
+        assert client_of(upstream()).get("/v1/models").headers.get_list("set-cookie") == ["a=1", "b=2"]
+
+    def test_cookies_of_one_caller_do_not_go_to_another(self):
+        with Served(upstream()) as upstream_url, Served(make_app(upstream_url, make_resolver())) as url:
+            assert not any("cookie" in httpx.get(f"{url}/v1/models").json() for _ in range(2))
+
+    def test_an_answer_that_breaks_off_breaks_off_for_the_caller(self, caplog):
+        app = fastapi.FastAPI()
+
+        @app.post("/chat/completions")
+        async def chat():
+            async def parts():
+                yield "data: 1\n\n"
+                raise RuntimeError("this upstream dies")
+
+            return fastapi.responses.StreamingResponse(parts(), media_type="text/event-stream")
+
+        plain = {name: REQUEST[name] for name in ("model", "messages")} | {"stream": True}
+        with Served(app) as upstream_url, Served(make_app(upstream_url, make_resolver())) as url:
+            with (
+                pytest.raises(httpx.RemoteProtocolError),
+                httpx.stream("POST", f"{url}/v1/chat/completions", json=plain) as came,
+            ):
+                came.read()
+            assert httpx.post(f"{url}/v1/chat/completions", json=REQUEST).status_code == 502
+        assert "the upstream broke off" in caplog.text
+
+    def test_a_caller_who_goes_away_stops_the_upstream(self):
+        app, stopped = fastapi.FastAPI(), threading.Event()
+
+        @app.post("/chat/completions")
+        async def chat(request: fastapi.Request):
+            await request.body()
+            if (await asyncio.wait_for(request.receive(), 5))["type"] == "http.disconnect":
+                stopped.set()
+
+        with Served(app) as upstream_url, Served(make_app(upstream_url, make_resolver())) as url:
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{url}/v1/chat/completions", json=REQUEST, timeout=0.5)
+            assert stopped.wait(10)
+
+
+class TestStart:
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            (["--upstream", "foo"], "expected an address as http://localhost:8080/v1, got 'foo'"),
+            (["--upstream", "http://"], "expected an address"),
+            (["--upstream", "ftp://host/v1"], "expected an address"),
+            (["--upstream", "http://host:port/v1"], "--upstream: 'http://host:port/v1': "),
+            (["--upstream", "http://host/v1?key=1"], "expected an address"),
+            (["--head", "/nonexistent"], "/nonexistent"),
+            (["--head", __file__], "error: "),
+            (["--steps", "0"], "steps: expected an int in 1..64, got 0"),
+            (["--port", "70000"], "expected 0..65535"),
+        ],
+    )
+    def test_what_cannot_work_is_refused(self, options, told, monkeypatch, capsys):
+        monkeypatch.setattr(sys, "argv", ["service.py", "--upstream", "http://127.0.0.1:9/v1", *options])
+        monkeypatch.setattr(service.uvicorn, "run", lambda *_, **__: pytest.fail("it starts"))
+        with pytest.raises(SystemExit) as left:
+            service.main()
+        assert left.value.code == 2
+        assert told in capsys.readouterr().err
 
 
 class TestPayloads:
