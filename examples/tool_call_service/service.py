@@ -13,6 +13,11 @@ that the request gave; all else keeps its bytes, and the upstream's headers come
 resolving leaves the upstream's answer as it was. ``--mode off`` passes everything through untouched; ``--mode shadow``
 does too, and then resolves and logs. An upstream that cannot be reached is status 502.
 
+A head reads what the user says, and in a conversation values may come from anywhere: a tool's result, or what the
+assistant proposed. So a call that is valid is only touched where the user's message is all that was said. In longer
+conversations only one that is not valid is mended: by its own values where they are all valid (a brace is missing), or
+by what the user said in all of it. ``--conversations resolve`` resolves there too.
+
 Of a request with tools a streamed answer is asked for whole, resolved, and sent as one event: a call cannot be resolved
 before its last token. Any other answer is passed on as it comes. The legacy ``functions`` are passed on unresolved.
 """
@@ -42,9 +47,13 @@ from starlette.types import Receive, Scope, Send
 
 from trm_edge import example
 from trm_edge.errors import TrmError
+from trm_edge.json_slots import JsonSlots
+from trm_edge.json_slots.operators import MAX_TEXT
 from trm_edge.json_slots.resolver import KEPT_TOOLS, STEPS, Resolver
+from trm_edge.json_slots.schema import MISSING
 
 MODES = ("on", "shadow", "off")
+CONVERSATIONS = ("valid-stays", "resolve")
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 TIMEOUT_S = 600.0
 STOP_S = 5  # that answers under way have to end, once the service is stopped
@@ -69,21 +78,28 @@ class Worker:
         self.resolver = resolver
         self._compiled = lru_cache(maxsize=KEPT_TOOLS)(lambda text: resolver.compile(json.loads(text)))
 
-    def arguments(self, request: Mapping[str, Any], calls: Sequence[Call], now: dt.datetime) -> list[str]:
+    def arguments(self, request: Mapping[str, Any], calls: Sequence[Call], now: dt.datetime, stays: bool) -> list[str]:
         """Return the arguments of a request's calls as they should be.
 
-        Calls of functions that the request did not offer, and of functions whose schema is not supported, stay.
+        Calls of functions that the request did not offer, and of functions whose schema is not supported, stay; in a
+        longer conversation values that are valid stay, too, if ``stays``.
         """
         tools = {tool["function"]["name"]: tool for tool in request["tools"] if tool.get("type") == "function"}
-        query = last_user_text(request.get("messages") or ())
+        messages = request.get("messages") or ()
+        query, stays = user_texts(messages), stays and not is_all_that_was_said(messages)
         return [
-            self._arguments(tools[name], query, drafted, now) if name in tools else drafted for name, drafted in calls
+            self._arguments(tools[name], query, drafted, now, stays) if name in tools else drafted
+            for name, drafted in calls
         ]
 
-    def _arguments(self, tool: Mapping[str, Any], query: str, drafted: str, now: dt.datetime) -> str:
+    def _arguments(self, tool: Mapping[str, Any], query: str, drafted: str, now: dt.datetime, stays: bool) -> str:
         name = tool["function"]["name"]
         try:
             slots = self._compiled(json.dumps(tool))
+            own = own_arguments(slots, drafted) if stays else None
+            if own is not None:
+                log.info("%s keeps its values: they are valid, and more was said than one message: %s", name, own)
+                return own
             made = self.resolver.resolve(slots, query, drafted, now)
         except Exception as error:  # one call's, whatever it is: others may still be resolved
             log.warning("%s left as it is: %r", name, error)
@@ -109,9 +125,28 @@ class Workers:
         return worker
 
 
-def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return the text of the last message of the user."""
-    return next((_text(one.get("content")) for one in reversed(messages) if one.get("role") == "user"), "")
+def own_arguments(slots: JsonSlots, drafted: str) -> str | None:
+    """Return a draft's text where it is valid, or what is valid with all its values; None where one has to change."""
+    inputs = slots.bind("", drafted)
+    if inputs.draft.value is MISSING or (inputs.y0 < 0).any():
+        return None
+    return inputs.decode(inputs.y0).json
+
+
+def is_all_that_was_said(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether there is one message beside instructions, and it is the user's."""
+    return [one.get("role") for one in messages if one.get("role") not in ("system", "developer")] == ["user"]
+
+
+def user_texts(messages: Sequence[Mapping[str, Any]], most: int = MAX_TEXT) -> str:
+    """Return what the user said: the last messages that ``most`` characters hold, at least one, in their order."""
+    texts: list[str] = []
+    for message in reversed(messages):
+        text = _text(message.get("content")) if message.get("role") == "user" else ""
+        if texts and sum(map(len, texts)) + len(texts) + len(text) > most:
+            break
+        texts += [text] if text.strip() else []
+    return "\n".join(reversed(texts))
 
 
 def _text(content: Any) -> str:
@@ -157,10 +192,12 @@ def make_app(
     mode: str = "on",
     client: httpx.AsyncClient | None = None,
     now: Callable[[], dt.datetime] = dt.datetime.now,
+    conversations: str = CONVERSATIONS[0],
 ) -> FastAPI:
     """Return the service; ``client`` and ``now`` are for tests."""
-    if mode not in MODES:
-        raise ValueError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}")
+    for name, value, known in (("mode", mode, MODES), ("conversations", conversations, CONVERSATIONS)):
+        if value not in known:
+            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
     http = client or httpx.AsyncClient(timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=None))
     http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # which are a caller's own
     workers = Workers(resolver)
@@ -200,7 +237,7 @@ def make_app(
         streamed = bool(asked.value.get("stream"))
 
         def calls_resolved(calls: Sequence[Call]) -> list[str]:
-            return workers.get().arguments(asked.value, calls, now())
+            return workers.get().arguments(asked.value, calls, now(), conversations == "valid-stays")
 
         if mode == "shadow":
             read = streamed_calls if streamed else whole_calls
@@ -294,6 +331,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--head", default=example("tool_calls.trm"), help="a .trm bundle of a head that answers slots")
     parser.add_argument("--mode", choices=MODES, default=MODES[0])
+    parser.add_argument(
+        "--conversations",
+        choices=CONVERSATIONS,
+        default=CONVERSATIONS[0],
+        help="whether a valid call stays where more was said than one message of the user, or is resolved there too",
+    )
     parser.add_argument("--steps", type=int, default=STEPS, help="of the head (default: %(default)s)")
     parser.add_argument(
         "--abstain-below",
@@ -323,7 +366,7 @@ def main() -> None:
         )
     except (TrmError, OSError) as error:
         parser.error(str(error))
-    app = make_app(given.upstream, resolver, given.mode)
+    app = make_app(given.upstream, resolver, given.mode, conversations=given.conversations)
     uvicorn.run(
         app,
         host=given.host,

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "tool_
 import service  # noqa: E402
 from payloads import as_event, streamed_calls, unstreamed, whole_calls, with_arguments  # noqa: E402
 from payloads import read_object as read  # noqa: E402
-from service import last_user_text, make_app  # noqa: E402
+from service import is_all_that_was_said, make_app, user_texts  # noqa: E402
 
 BROKEN = '{"room": "den", "brightness": "40 percent"'
 REQUEST = {
@@ -210,13 +210,6 @@ def test_an_upstream_that_cannot_be_reached_is_a_bad_gateway():
             assert came.json()["error"]["type"] == "upstream_error"
 
 
-def test_the_last_user_message_is_the_query():
-    parts = [{"type": "text", "text": "a"}, {"type": "image_url"}, {"type": "text", "text": "b"}]
-    messages = [{"role": "user", "content": "x"}, {"role": "user", "content": parts}, {"role": "tool", "content": "y"}]
-    assert last_user_text(messages) == "a b"
-    assert last_user_text([]) == ""
-
-
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="mode: expected one of on, shadow, off"):
         make_app("http://upstream", make_resolver(), "maybe")
@@ -338,6 +331,69 @@ class TestShadow:
         assert came.text == body
         assert app.state.asked[0][1] == REQUEST | {"stream": True}
         assert 'set_light resolved, confidence 1.000: {"room": "den", "brightness": 40}' in caplog.text
+
+
+PAST = [{"role": "user", "content": "dim the den"}, {"role": "assistant", "content": "To 40 percent?"}]
+YES = {"role": "user", "content": "Yes please go ahead"}
+CALLED = [{"role": "assistant", "content": None, "tool_calls": []}, {"role": "tool", "content": "is at 40"}]
+
+
+class TestConversations:
+    """What was said before may hold the values, so a valid call stays, unless it is all resolved."""
+
+    def made(self, messages, drafted, stream=False, **options):
+        asked = client_of(upstream(drafted), resolver=Telling(), **options)
+        came = asked.post("/v1/chat/completions", json=REQUEST | {"messages": messages, "stream": stream})
+        if not stream:
+            return arguments_of(came.json())
+        return json.loads(came.text.split("\n")[0].removeprefix("data: "))["choices"][0]["delta"]["tool_calls"][0][
+            "function"
+        ]["arguments"]
+
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize("messages", [[*PAST, YES], [*REQUEST["messages"], *CALLED], [{"role": "system"}], []])
+    def test_a_valid_call_stays(self, messages, stream):
+        assert self.made(messages, VALID, stream) == VALID
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_a_broken_call_is_mended_by_what_the_user_said_in_all_of_it(self, stream):
+        assert json.loads(self.made([*PAST, YES], BROKEN, stream))["room"] == "den"
+        assert json.loads(self.made([*REQUEST["messages"], *CALLED], '{"brightness": 300}', stream)) == {
+            "room": "den",
+            "brightness": 40,
+        }
+
+    @pytest.mark.parametrize("drafted", [VALID[:-1], f"```json\n{VALID}\n```", '{"room": "attic", "none": 1}'])
+    def test_a_broken_call_keeps_values_that_are_valid(self, drafted):
+        assert json.loads(self.made([*PAST, YES], drafted)) == json.loads(VALID)
+        assert json.loads(self.made(REQUEST["messages"], drafted))["room"] == "den"
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_a_valid_call_is_resolved_where_one_message_is_all_that_was_said(self, stream):
+        messages = [{"role": "system", "content": "You are a house."}, *REQUEST["messages"]]
+        assert json.loads(self.made(messages, VALID, stream))["room"] == "den"
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_all_calls_are_resolved_where_that_is_asked_for(self, stream):
+        assert json.loads(self.made([*PAST, YES], VALID, stream, conversations="resolve"))["room"] == "den"
+
+    def test_all_that_was_said_is_one_message_of_the_user(self):
+        assert is_all_that_was_said([{"role": "developer"}, {"role": "system"}, {"role": "user"}])
+        assert not is_all_that_was_said([{"role": "assistant"}])
+        assert not is_all_that_was_said([{"role": "user"}, {"role": "user"}])
+
+    def test_the_query_is_what_the_user_said_last(self):
+        parts = [{"type": "text", "text": "a"}, {"type": "image_url"}, {"type": "text", "text": "b"}]
+        messages = [{"role": "user", "content": one} for one in ("x", None, " ", parts)]
+        messages.append({"role": "tool", "content": "y"})
+        assert user_texts(messages) == "x\na b"
+        assert user_texts(messages, 5) == "x\na b"
+        assert user_texts(messages, 4) == user_texts(messages, 1) == "a b"
+        assert user_texts([]) == ""
+
+    def test_an_unknown_way_is_refused(self):
+        with pytest.raises(ValueError, match="conversations: expected one of valid-stays, resolve, got"):
+            make_app("http://upstream", make_resolver(), conversations="maybe")
 
 
 class TestForwarding:
