@@ -22,7 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "tool_
 import service  # noqa: E402
 from payloads import as_event, streamed_calls, unstreamed, whole_calls, with_arguments  # noqa: E402
 from payloads import read_object as read  # noqa: E402
-from service import is_all_that_was_said, make_app, user_texts  # noqa: E402
+from service import is_all_that_was_said, make_app, own_arguments, user_texts  # noqa: E402
+
+from trm_edge.json_slots import JsonSlots  # noqa: E402
 
 BROKEN = '{"room": "den", "brightness": "40 percent"'
 REQUEST = {
@@ -298,6 +300,20 @@ class TestTheUpstreamsAnswer:
             assert (came.status_code, came.content) == (200, body)
         assert caplog.text.count("out of memory") == 2
 
+    def test_of_one_call_leaves_the_others_to_be_resolved(self):
+        class FailingOnce(Telling):
+            def choose(self, inputs, drafted=None):
+                if inputs.draft.value == {"room": "attic"}:
+                    raise MemoryError("out of memory")
+                return super().choose(inputs, drafted)
+
+        body = json.loads(answer_of(VALID))
+        body["choices"] += json.loads(answer_of())["choices"]
+        app = upstream(body=json.dumps(body).encode())
+        came = client_of(app, resolver=FailingOnce()).post("/v1/chat/completions", json=REQUEST)
+        made = [json.loads(text) for _, text in whole_calls(came.content)]
+        assert made == [{"room": "attic"}, {"room": "den", "brightness": 40}]
+
     def test_stays_where_the_request_has_another_shape(self):
         for odd in ({"tools": [3]}, {"messages": 3}, {"messages": ["hello"]}, {"tools": {"a": 1}}):
             came = client_of(upstream()).post("/v1/chat/completions", json=REQUEST | odd)
@@ -376,6 +392,12 @@ class TestConversations:
     @pytest.mark.parametrize("stream", [False, True])
     def test_all_calls_are_resolved_where_that_is_asked_for(self, stream):
         assert json.loads(self.made([*PAST, YES], VALID, stream, conversations="resolve"))["room"] == "den"
+
+    def test_what_cannot_be_read_has_no_values_to_keep(self):
+        optional = JsonSlots(
+            {"name": "set", "parameters": {"type": "object", "properties": {"room": {"type": "string"}}}}
+        )
+        assert [own_arguments(optional, text) for text in ("", "no call", "{", "{}")] == [None, None, "{}", "{}"]
 
     def test_all_that_was_said_is_one_message_of_the_user(self):
         assert is_all_that_was_said([{"role": "developer"}, {"role": "system"}, {"role": "user"}])
