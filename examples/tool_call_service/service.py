@@ -100,7 +100,7 @@ class Worker:
             if own is not None:
                 log.info("%s keeps its values: they are valid, and more was said than one message: %s", name, own)
                 return own
-            made = self.resolver.resolve(slots, query, drafted, now)
+            made = self.resolver.resolve(slots, query, drafted, now=now)
         except Exception as error:  # one call's, whatever it is: others may still be resolved
             log.warning("%s left as it is: %r", name, error)
             return drafted
@@ -191,7 +191,7 @@ def make_app(
     resolver: Resolver,
     mode: str = "on",
     client: httpx.AsyncClient | None = None,
-    now: Callable[[], dt.datetime] = dt.datetime.now,
+    now: Callable[[], dt.datetime] = lambda: dt.datetime.now().astimezone(),
     conversations: str = CONVERSATIONS[0],
 ) -> FastAPI:
     """Return the service; ``client`` and ``now`` are for tests."""

@@ -71,6 +71,19 @@ class TestCandidates:
         )
         assert [offered(bound, f"/{name}")[1] for name in "nxbs"] == [5, 2.5, True, "7"]
 
+    def test_a_draft_s_text_is_the_one_number_that_it_has(self):
+        level = tool(level={**INTEGER, "maximum": 100})
+        for drafted, found in (
+            ("40 percent", [40]),
+            ("twenty five", [25]),
+            ("2 or 3", []),
+            ("300 %", []),
+            ("a lot", []),
+        ):
+            bound = level.bind("dim it", json.dumps({"level": drafted}))
+            assert offered(bound, "/level") == [MISSING, *found], drafted
+            assert [one.source for one in bound.candidates[1:]] == ["draft"] * len(found)
+
     def test_a_draft_s_date_time_gets_the_offset_that_it_lacks(self):
         when = tool(at={**STRING, "format": "date-time"})
         now = dt.datetime(2026, 11, 27, 9, tzinfo=dt.timezone(dt.timedelta(hours=9)))

@@ -19,7 +19,7 @@ from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from .coercion import JOINTS, NUMERAL, coerced, fold_of, number_of, with_offset
+from .coercion import JOINTS, NUMERAL, coerced, fold_of, number_in, number_of, with_offset
 from .described import literals_in, notes_in
 from .operators import OPERATORS, Operator, Spans
 from .operators.words import OTHER_WORDS, singular
@@ -99,7 +99,7 @@ def _proposals(slot: Slot, draft: Json | Missing, read: TypedSpans) -> Iterator[
     if draft is not MISSING:
         if violation(schema, draft) is None:
             yield Candidate(draft, "draft")
-        for value in (*coerced(schema, draft), *with_offset(schema, draft, read.now)):
+        for value in (*coerced(schema, draft), *with_offset(schema, draft, read.now), *number_in(schema, draft)):
             yield Candidate(value, "draft")
     options, literals = _named_by(slot)
     yield from options

@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterator
 
 from .operators.base import offset_at
+from .operators.numbers import all_numbers
 from .schema import MISSING, Array, Choice, Scalar, Schema
 from .text import Json
 from .validation import violation
 
+MAX_WRITTEN = 64  # characters of a number that is written as text
 NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
 JOINTS = re.compile(r"[\s_-]+")  # what joins the words of a name
 
@@ -72,6 +74,14 @@ def with_offset(schema: Schema, value: Json, now: dt.datetime | None) -> Iterato
         found = f"{moment.isoformat()}{offset_at(moment.date(), moment.time(), now)}"
         if violation(schema, found) is None:
             yield found
+
+
+def number_in(schema: Schema, value: Json) -> Iterator[Json]:
+    """Yield the number that a text has one of, where a number is wanted: "40 percent" is 40."""
+    if isinstance(schema, Scalar) and schema.type in ("number", "integer") and isinstance(value, str):
+        found = {number for _, _, number, _ in all_numbers(value[:MAX_WRITTEN])}
+        for number in found if len(found) == 1 else ():
+            yield from coerced(schema, number)
 
 
 def number_of(value: Json) -> int | float | None:
