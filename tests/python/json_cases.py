@@ -43,6 +43,7 @@ scalar_schemas = st.one_of(
     number_schema("integer"),
     typed("boolean", const=scalars),
     typed("null"),
+    st.sampled_from([{}, {"description": "anything"}, True]),
     st.builds(
         lambda kinds, rest: {"type": kinds, **rest},
         st.lists(
@@ -75,7 +76,7 @@ def compound(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict
 
 
 object_parts = parts(
-    additionalProperties=st.booleans(),
+    additionalProperties=st.booleans() | number_schema("integer") | st.just({"type": "string"}),
     minProperties=st.integers(0, 2),
     maxProperties=st.integers(0, 3),
     dependentRequired=st.dictionaries(names, st.lists(names, max_size=2, unique=True), max_size=1),
@@ -95,11 +96,13 @@ def plausible(schema: Any, draw: Any) -> Any:
     """Return a value that is likely to fit a schema, so that valid ones are seen often."""
     if draw(st.integers(0, 9)) == 0:
         return draw(json_values)
-    for key in ("anyOf", "oneOf"):
+    for key in ("anyOf", "oneOf") if schema is not True else ():
         if key in schema:
             return plausible(draw(st.sampled_from(schema[key])), draw)
-    if "enum" in schema or "const" in schema:
+    if schema is not True and ("enum" in schema or "const" in schema):
         return draw(st.sampled_from(schema.get("enum", [schema.get("const")])))
+    if schema is True or "type" not in schema:
+        return draw(json_values)
     kind = schema["type"] if isinstance(schema["type"], str) else draw(st.sampled_from(schema["type"]))
     if kind == "object":
         some = [name for name in schema["properties"] if name in schema["required"] or draw(st.booleans())]

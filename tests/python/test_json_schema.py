@@ -1,6 +1,7 @@
 """Schemas of tools: what is compiled, what is refused by pointer, and validation against the package ``jsonschema``."""
 
 import copy
+import json
 import pickle
 import re
 import sys
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from json_cases import json_values, plausible, roots, scalars
 from jsonschema import Draft202012Validator
 
+from trm_edge.json_slots.calls import JsonSlots, Resolved
 from trm_edge.json_slots.compilation import compile_arguments, compile_tool
 from trm_edge.json_slots.schema import MISSING, Array, Choice, Object, Scalar, SchemaError, walk
 from trm_edge.json_slots.validation import FORMATS as CHECKED
@@ -175,7 +177,7 @@ class TestParts:
         [
             (obj(a={"type": "string", "pattern": "a+"}), "/properties/a/pattern: not supported"),
             (obj(**{"a/b": {"type": "string", "pattern": "a+"}}), "/properties/a~1b/pattern: not supported"),
-            (obj(a={"type": "array"}), "/properties/a: expected items"),
+            (obj(a={"oneOf": [{}, {"type": "null"}]}), "/properties/a/oneOf: what may be anything"),
             (obj(a={"type": "array", "items": [{"type": "string"}]}), "/properties/a/items: expected an object"),
             (obj(a={"type": "array", "prefixItems": [], "items": {"type": "string"}}), "/a/prefixItems: not supported"),
             (obj(a={"type": "quantity"}), "/properties/a/type: expected a type of JSON Schema, got 'quantity'"),
@@ -187,8 +189,8 @@ class TestParts:
             (obj(a={"type": ["string", "integer"], "items": {}}), "/properties/a/items: not supported here"),
             (obj(a={"type": ["string", "integer"], "enum": [True]}), "/properties/a/enum: no value of the types"),
             (obj(a={"type": []}), "/properties/a/type"),
-            (obj(a={}), "/properties/a: expected a type"),
-            (obj(a=True), "/properties/a: expected an object, got True"),
+            (obj(a={"minimum": 3}), "/properties/a: expected a type"),
+            (obj(a=False), "/properties/a: expected an object, got False"),
             (obj(a={"enum": ["x", 1]}), "/properties/a/enum: expected values of one type"),
             (obj(a={"$ref": "#T"}), "expected a local reference by pointer, '#/...', got '#T'"),
             (obj(a={"$id": "http://example.com/s", **obj()}), r"/properties/a/\$id: supported at the root only"),
@@ -214,7 +216,7 @@ class TestParts:
             ({**obj(a={"$ref": "#"})}, r"/properties/a/properties/a/\$ref: # refers to itself"),
             ({**obj(), "required": ["a"]}, "/required: 'a' is no property"),
             ({**obj(), "required": "a"}, "/required: expected a list of names"),
-            ({**obj(), "additionalProperties": {"type": "string"}}, "/additionalProperties: a schema for other names"),
+            ({**obj(), "additionalProperties": {"pattern": "a"}}, "/additionalProperties/pattern: not supported"),
             ({**obj(), "patternProperties": {}}, "/patternProperties: not supported"),
             ({"type": ["object", "null"]}, "cannot be null"),
             ({"type": "object", "properties": 3}, "/properties: expected an object, got 3"),
@@ -360,6 +362,28 @@ def test_formats(name, good, bad):
     assert [text for text in bad if violation(schema, {"a": text}) is None] == []
 
 
+@pytest.mark.parametrize("anything", [{}, True, {"description": "whatever"}, {"anyOf": [{}, {"type": "null"}]}])
+def test_what_may_be_anything_is_what_the_draft_has(anything: Any) -> None:
+    tool = JsonSlots({"name": "f", "parameters": obj(a=anything, b={"type": "array"}, n={"type": "integer"})})
+    for value in (None, 7, "x", [1, "y"], {"deep": [{}]}):
+        draft = json.dumps({"a": value, "b": [value, 1], "n": 5})
+        bound = tool.bind("take 6", draft)
+        assert bound.decode(bound.y0) == Resolved("unchanged", draft, draft, tuple(bound.y0))
+        (six,) = (j for j, one in enumerate(bound.candidates) if one.value == 6)
+        assert json.loads(bound.decode([*bound.y0[:2], six]).json or "") == json.loads(draft) | {"n": 6}
+    assert [one.value for one in tool.bind("take 6", None).candidates] == [MISSING, MISSING, [], MISSING, 6]
+
+
+def test_other_names_have_a_schema_of_their_own() -> None:
+    others = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": {"type": "string"}}
+    tool = JsonSlots({"name": "f", "parameters": others})
+    for more, status in (('"x": "y"', "resolved"), ('"x": 7', "unresolved")):
+        bound = tool.bind("take 6", f'{{"n": "5", {more}}}')
+        (six,) = (j for j, one in enumerate(bound.candidates) if one.value == 6)
+        made = bound.decode([six])
+        assert (made.status, made.json) == (status, '{"n": 6, "x": "y"}' if status == "resolved" else None)
+
+
 # ---- against jsonschema ----------------------------------------------------------------------------------------------
 
 
@@ -390,7 +414,7 @@ def test_validation_agrees_with_jsonschema(schema, data):
     try:
         compiled = compile_arguments(schema)
     except SchemaError as error:
-        assert any(part in str(error) for part in ("left", "null fits", "within oneOf")), (
+        assert any(part in str(error) for part in ("left", "null fits", "within oneOf", "may be anything")), (
             error
         )  # the only refusals that this strategy can meet
         return

@@ -2,13 +2,14 @@
 
 Tools come as OpenAI's ``tools`` entries, MCP's, BFCL's (with its own type names) or pydantic models. Understood are:
 
-- objects, nested: ``properties``, ``required``, ``additionalProperties`` (true or false), ``minProperties``,
-  ``maxProperties``, ``dependentRequired``;
-- arrays of one schema: ``items``, ``minItems``, ``maxItems``, ``uniqueItems``;
+- objects, nested: ``properties``, ``required``, ``additionalProperties``, ``minProperties``, ``maxProperties``,
+  ``dependentRequired``;
+- arrays of one schema, or of anything: ``items``, ``minItems``, ``maxItems``, ``uniqueItems``;
 - strings, numbers, integers, booleans, or several of them: ``enum``, ``const``, bounds, lengths, ``multipleOf``,
   ``format``;
 - null beside a type (also as OpenAPI's ``nullable``, which validators of JSON Schema do not know); ``anyOf`` and
   ``oneOf`` of one schema and null, or of scalars; ``allOf`` of one schema;
+- what says nothing of its type, and may be anything;
 - ``default``, and local ``$ref`` that do not recurse; ``examples`` of a string: names that a query may well mention.
 
 Everything else that could refuse a value is an error that names it by its JSON pointer: with a schema that is only half
@@ -156,6 +157,7 @@ class _Compiler:
             raise SchemaError(f"{at or '/'}: the schema has more than {MAX_NODES} parts")
         if at.count("/") > 3 * MAX_DEPTH:
             raise SchemaError(f"{at or '/'}: the schema is too deep")
+        schema = {} if schema is True else schema
         if not isinstance(schema, dict):
             raise SchemaError(f"{at or '/'}: expected an object, got {shown(schema)}")
         if at and "$id" in schema:
@@ -169,7 +171,8 @@ class _Compiler:
         if isinstance(given, list) and len([one for one in given if one != "null"]) > 1:
             return self.one_of_types(schema, given, at, behind)
         name, nullable = self.type_of(schema, at)
-        self.check_keys(schema, _COMMON.union(*_KEYS.values()), at)  # those of another type constrain nothing
+        known = _COMMON if name == "any" else _COMMON.union(*_KEYS.values())  # those of another type constrain nothing
+        self.check_keys(schema, known, at)
         common = {
             "pointer": at or "/",
             "description": _text(schema, "description", at),
@@ -205,6 +208,8 @@ class _Compiler:
             given = others[0] if others else "null"
         if given is MISSING:
             given = self.implied_type(schema, at)
+            if given == "any":
+                return given, False
         if not isinstance(given, str) or given.lower() not in _TYPE_NAMES:
             raise SchemaError(f"{at}/type: expected a type of JSON Schema, got {shown(given)}")
         name = _TYPE_NAMES[given.lower()]
@@ -249,7 +254,9 @@ class _Compiler:
             if not names and options:
                 return "null"
             raise SchemaError(f"{at}/{'enum' if 'enum' in schema else 'const'}: expected values of one type")
-        raise SchemaError(f"{at or '/'}: expected a type")
+        if not at or any(key in schema for keys in _KEYS.values() for key in keys):
+            raise SchemaError(f"{at or '/'}: expected a type")
+        return "any"
 
     def reference(self, schema: Mapping[str, Json], at: str, behind: tuple[str, ...]) -> Schema:
         target = schema["$ref"]
@@ -281,6 +288,11 @@ class _Compiler:
             if len(compiled) > 1:
                 raise SchemaError(f"{at}/allOf: supported with one schema, got {len(compiled)}")
             return _beside(compiled[0], schema, at)
+        for one in compiled:
+            if isinstance(one, Scalar) and one.type == "any":
+                if key == "oneOf":
+                    raise SchemaError(f"{at}/oneOf: what may be anything could not be told from the others")
+                return _beside(one, schema, at)
         others = [one for one in compiled if not (isinstance(one, Scalar) and one.type == "null")]
         nulls = sum(one.nullable for one in others) + len(compiled) - len(others)
         if key == "oneOf" and nulls > 1:
@@ -310,8 +322,7 @@ class _Compiler:
         }
         required = _names(schema.get("required", []), f"{at}/required")
         extra = schema.get("additionalProperties", True)
-        if isinstance(extra, dict) and extra:
-            raise SchemaError(f"{at}/additionalProperties: a schema for other names is not supported")
+        others = self.compile(extra, f"{at}/additionalProperties", behind) if isinstance(extra, dict) else None
         if not isinstance(extra, (bool, dict)):
             raise SchemaError(f"{at}/additionalProperties: expected true or false, got {shown(extra)}")
         dependent = schema.get("dependentRequired", {})
@@ -323,6 +334,7 @@ class _Compiler:
             properties=compiled,
             required=required,
             closed=extra is False,
+            others=others,
             min_properties=_count(schema, "minProperties", at) or 0,
             max_properties=_count(schema, "maxProperties", at),
             dependent_required={
@@ -332,12 +344,10 @@ class _Compiler:
         )
 
     def array(self, schema: Mapping[str, Json], at: str, behind: tuple[str, ...], common: dict[str, Any]) -> Array:
-        if "items" not in schema:
-            raise SchemaError(f"{at or '/'}: expected items, the schema of the array's elements")
         unique = schema.get("uniqueItems", False)
         if not isinstance(unique, bool):
             raise SchemaError(f"{at}/uniqueItems: expected true or false, got {shown(unique)}")
-        items, least = self.compile(schema["items"], f"{at}/items", behind), _count(schema, "minItems", at) or 0
+        items, least = self.compile(schema.get("items", {}), f"{at}/items", behind), _count(schema, "minItems", at) or 0
         if isinstance(items, Object) and least > MAX_SLOTS:
             raise SchemaError(f"{at}/minItems: supported up to {MAX_SLOTS} for an array of objects, got {least}")
         return Array(

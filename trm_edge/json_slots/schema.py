@@ -34,7 +34,8 @@ class Scalar:
     """A string, number, integer, boolean or null.
 
     ``options`` are the values of ``enum`` or ``const``; bounds hold for numbers, lengths (in characters) and ``format``
-    for strings. ``type`` is ``"null"`` where nothing but null is allowed. ``examples`` constrain nothing.
+    for strings. ``type`` is ``"null"`` where nothing but null is allowed, and ``"any"`` where everything is, arrays and
+    objects too: then only what the draft has can stand there. ``examples`` constrain nothing.
     """
 
     pointer: str
@@ -87,12 +88,16 @@ class Array:
 
 @dataclass(frozen=True)
 class Object:
-    """An object; ``closed`` where no other names than those of ``properties`` are allowed."""
+    """An object; ``closed`` where no other names than those of ``properties`` are allowed.
+
+    Where ``others`` is there, what stands under other names has that schema; only a draft has any.
+    """
 
     pointer: str
     properties: Mapping[str, Schema] = field(default_factory=dict)
     required: frozenset[str] = frozenset()
     closed: bool = False
+    others: Schema | None = None
     description: str = ""
     nullable: bool = False
     default: Json | Missing = MISSING

@@ -55,6 +55,7 @@ def _object_violation(schema: Object, value: Json, at: Path) -> Violation | None
         known = schema.properties.get(name)
         if known is None and schema.closed:
             return Violation(at, f"only the properties {', '.join(schema.properties) or '(none)'}", repr(name))
+        known = known or schema.others
         wrong = violation(known, inner, (*at, name)) if known is not None else None
         if wrong is not None:
             return wrong
@@ -129,7 +130,9 @@ def _multiple_seen(value: float, of: float) -> tuple[bool, ...]:
 
 
 def has_type(value: Json, name: str) -> bool:
-    """Return whether a value is of a type of JSON Schema; 1.0 is an integer, true is none."""
+    """Return whether a value is of a type of JSON Schema, or any; 1.0 is an integer, true is none."""
+    if name == "any":
+        return True
     if isinstance(value, bool):
         return name == "boolean"
     if name == "integer":
