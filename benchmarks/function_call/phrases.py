@@ -168,9 +168,7 @@ def sentence(name: str, drawn: Drawn, rng: Rng) -> str:
     if kind == "boolean":
         phrase = re.sub(r"^(?:and|but) (?:please )?", "", tail(name, drawn, rng))
         verbal = _DONE.match(phrase) or phrase.startswith(("don't", "do not", "make sure", "it should", "I "))
-        return (
-            _capital(phrase if verbal else f"{rng.choice(('I want it', 'It should be', 'I need it'))} {phrase}") + "."
-        )
+        return capital(phrase if verbal else f"{rng.choice(('I want it', 'It should be', 'I need it'))} {phrase}") + "."
     forms = ["The {n} is {v}.", "The {n} should be {v}.", "Use {v} as the {n}.", "Set the {n} to {v}.", "{N}: {v}."]
     if kind in ("id", "username", "email", "phone", "password", "person"):
         forms += ["My {n} is {v}.", "The {n} is {v}.", "Here is the {n}: {v}."]
@@ -189,8 +187,8 @@ def sentence(name: str, drawn: Drawn, rng: Rng) -> str:
         forms = ["The {n} is {v}.", "{N}: {v}", "It says {v}."]
     elif kind == "list":
         forms = ["The {n} are {v}.", "I'm interested in {v}.", "{N}: {v}."]
-    text = rng.choice(forms).format(n=noun, N=_capital(noun), v=drawn.text)
-    return _capital(re.sub(r"([.?!])(['\"\u201d]?)\.$", r"\1\2", text))
+    text = rng.choice(forms).format(n=noun, N=capital(noun), v=drawn.text)
+    return capital(re.sub(r"([.?!])(['\"\u201d]?)\.$", r"\1\2", text))
 
 
 def noun_of(name: str) -> str:
@@ -337,7 +335,8 @@ def _article(noun: str) -> str:
     return "an" if noun[:1].lower() in "aeiou" and not noun.startswith(("us", "uni", "one")) else "a"
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """Return a text with a capital in front."""
     return text[:1].upper() + text[1:]
 
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from function_call.bfcl import Example, labels
 from function_call.kinds import words_of
-from function_call.phrases import opening, sentence, tail
+from function_call.phrases import capital, opening, sentence, tail
 from function_call.pools import CLOSINGS, DISTRACTORS, GREETINGS
 from function_call.values import Drawn, Rng, draw
 from trm_edge.json_slots import JsonSlots, SchemaError, Tool, compile_tool
@@ -196,11 +196,7 @@ def _query(compiled: Tool, given: Mapping[str, Drawn], rng: Rng) -> str:
         more.insert(0, more.pop(1))
     else:
         more.insert(0, text)
-    return _finished([_capital(part) for part in more], rng)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return _finished([capital(part) for part in more], rng)
 
 
 def _joined(request: str, tails: list[str], rng: Rng) -> str:
