@@ -91,26 +91,30 @@ Team::Team(int threads, int64_t park_after_us, bool pin)
     const SignalsBlocked inherited_by_workers;
     try {
         for (int thread = 1; thread < threads; ++thread) {
-            workers_.emplace_back([this, thread] { worker(thread); });
-            if (pin) pin_to_nth_allowed(workers_.back(), thread, allowed);
+            workers_->emplace_back([this, thread] { worker(thread); });
+            if (pin) pin_to_nth_allowed(workers_->back(), thread, allowed);
         }
     } catch (...) {
-        stopping_ = true;
-        start_round();
-        for (std::thread& worker : workers_) worker.join();
+        stop();
         throw;
     }
     run([](void*, int) {}, nullptr);  // every worker has started, and made the system calls that this takes
 }
 
 Team::~Team() {
-    if (getpid() != process_) {  // a child of fork has no workers
-        for (std::thread& worker : workers_) worker.detach();
-        return;
+    if (getpid() == process_) {
+        stop();
+    } else {
+        // A child of fork has no workers, and what their handles name may be unmapped by now, or belong to a thread of
+        // its own: they can be neither joined nor detached, nor destroyed as they are. So they are never freed.
+        workers_.release();
     }
+}
+
+void Team::stop() {
     stopping_ = true;
     start_round();
-    for (std::thread& worker : workers_) worker.join();
+    for (std::thread& worker : *workers_) worker.join();
 }
 
 void Team::run(void (*work)(void*, int), void* context) {

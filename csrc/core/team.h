@@ -45,6 +45,7 @@ class Team {
     bool spin_for(uint32_t seen) const;
     void park(uint32_t seen);
     void start_round();
+    void stop();
 
     const int threads_;
     const int64_t park_after_us_;
@@ -55,7 +56,7 @@ class Team {
     bool stopping_ = false;
     alignas(64) std::atomic<uint32_t> round_{0};
     alignas(64) std::atomic<int> parked_{0};
-    std::vector<std::thread> workers_;
+    std::unique_ptr<std::vector<std::thread>> workers_ = std::make_unique<std::vector<std::thread>>();
 };
 
 }  // namespace trm

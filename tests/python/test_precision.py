@@ -274,6 +274,24 @@ def test_a_forked_child_gets_workers_of_its_own() -> None:
     assert refiner.refine(**call).y.tobytes() == expected
 
 
+def test_a_forked_child_may_start_threads_before_it_renews_its_session() -> None:
+    # They take over the descriptors, and the stacks, that the parent's workers had.
+    bundle = plain_bundle("actions")
+    refiner = trm_edge.load(bundle_bytes(bundle), threads=2, park_after_us=0)
+    call = random_inputs(bundle.spec, np.random.default_rng(0)) | {"steps": 1}
+    expected = refiner.refine(**call).y.tobytes()
+    for _ in range(10):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            for _ in range(3):
+                started = threading.Thread(target=time.sleep, args=(0,))
+                started.start()
+                started.join()
+            os._exit(0 if refiner.refine(**call).y.tobytes() == expected else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 @pytest.mark.parametrize(("arguments", "word"), [((0, 1), "precision"), ((4, 1), "precision"), ((1, 0), "iterations")])
 def test_a_wrong_register_loop_is_refused(arguments: tuple[int, int], word: str) -> None:
     with pytest.raises(trm_edge.TrmError, match=word):
