@@ -76,9 +76,13 @@ void wait_at(Barrier& barrier, int threads) {
         barrier.phase.store(phase + 1, std::memory_order_release);
         return;
     }
-    for (int spins = 0; barrier.phase.load(std::memory_order_acquire) == phase; ++spins) {
+    for (int spins = 0; barrier.phase.load(std::memory_order_acquire) == phase;) {
         relax();
-        if (spins >= kSpinsBeforeYield) sched_yield();
+        if (spins < kSpinsBeforeYield) {
+            ++spins;  // no further: a thread that is stopped for long would let it overflow
+        } else {
+            sched_yield();
+        }
     }
 }
 
