@@ -13,7 +13,7 @@ from trm_edge.bundle import Bundle
 from trm_edge.errors import TrmInputError
 from trm_edge.files import StrPath, read_npz
 from trm_edge.golden import golden_arguments
-from trm_edge.inputs import Array, Inputs, check_inputs
+from trm_edge.inputs import Array, Inputs, check_inputs, stored_integer
 from trm_edge.spec import TrmSpec
 
 _LENGTHS = {"x_len": (("x", 0),), "s_len": (("slots", 0), ("mask", 0), ("y0", 0), ("target", 0))}
@@ -88,15 +88,18 @@ def split_calls(calls: Sequence[Call]) -> tuple[list[Call], list[Call]]:
 def _call(spec: TrmSpec, arrays: dict[str, Any]) -> Call:
     for name, parts in _LENGTHS.items():
         length = arrays.pop(name, None)
-        for part, axis in parts if length is not None else ():
+        if length is None:
+            continue
+        count = stored_integer(name, length)
+        for part, axis in parts:
             if part in arrays:
-                arrays[part] = arrays[part].take(range(int(length)), axis=axis)
+                arrays[part] = arrays[part].take(range(count), axis=axis)
     target = arrays.pop("target", None)
     for name in ("x", "y0"):  # trainers may hold indices as int64
         if name in arrays and arrays[name].dtype == np.int64:
             arrays[name] = arrays[name].astype(np.int32)
     if "puzzle_id" in arrays:
-        arrays["puzzle_id"] = int(arrays["puzzle_id"])
+        arrays["puzzle_id"] = stored_integer("puzzle_id", arrays["puzzle_id"])
     inputs = check_inputs(spec, **{"y0": None, **arrays})
     if not inputs.finite:
         raise TrmInputError("expected finite inputs, found NaN or Inf")

@@ -23,7 +23,7 @@ from .backends import NAMES
 from .bundle import Bundle, read_bundle
 from .engine import read_engine
 from .errors import TrmError, TrmInputError
-from .files import read_npz, write_atomically
+from .files import read_call, write_atomically
 from .golden import golden_arguments, verify
 from .inputs import Array
 from .profiling import command as profiling
@@ -35,8 +35,6 @@ from .shipped import example
 
 EXAMPLE = example()
 """The bundle that ships with the package; commands use it where none is named."""
-
-_ARRAYS = ("x", "y0", "features", "slots", "candidates", "mask", "last_action", "puzzle_id")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -262,7 +260,7 @@ def _refine(arguments: argparse.Namespace) -> int:
     if arguments.repeat < 1:
         raise TrmInputError(f"--repeat: expected at least 1, got {arguments.repeat}")
     refiner = load(arguments.bundle, backend=arguments.backend)
-    call = _read_arrays(arguments.input) if arguments.input else _first_golden(arguments.bundle)
+    call = read_call(arguments.input) if arguments.input else _first_golden(arguments.bundle)
     out = refiner.refine(**call, steps=arguments.steps, halt=arguments.halt, trajectory=True)
     times = [
         refiner.refine(**call, steps=arguments.steps, halt=arguments.halt).duration_us for _ in range(arguments.repeat)
@@ -362,19 +360,6 @@ def _first_golden(path: Path) -> dict[str, Any]:
     if bundle is None or not bundle.golden:
         raise TrmInputError(f"{path}: holds no golden vectors; name the arrays of a call with --input FILE.npz")
     return golden_arguments(bundle.golden[0])
-
-
-def _read_arrays(path: Path) -> dict[str, Any]:
-    arrays: dict[str, Any] = dict(read_npz(path))
-    unknown = sorted(set(arrays) - set(_ARRAYS))
-    if unknown:
-        raise TrmInputError(f"{path}: unknown array {unknown[0]!r}; known: {', '.join(_ARRAYS)}")
-    if "puzzle_id" in arrays:
-        given = arrays["puzzle_id"]
-        if given.size != 1 or given.dtype.kind not in "iu":
-            raise TrmInputError(f"{path}: puzzle_id: expected one integer, got {given.dtype} {list(given.shape)}")
-        arrays["puzzle_id"] = int(given.reshape(-1)[0])
-    return {"x": None, "y0": None, **arrays}
 
 
 def _write_npz(path: Path, out: Refinement) -> None:

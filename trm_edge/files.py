@@ -8,11 +8,12 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .errors import TrmInputError, TrmIOError
-from .inputs import Array
+from .inputs import Array, stored_arguments
 
 StrPath = str | os.PathLike[str]
 """Where a file is: what ``open`` takes, file descriptors apart."""
@@ -48,6 +49,15 @@ def read_npz(path: StrPath) -> dict[str, Array]:
             return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise TrmInputError(f"{path}: not a readable .npz file: {error}") from None
+
+
+def read_call(path: StrPath) -> dict[str, Any]:
+    """Return the arguments of ``refine`` that an ``.npz`` file holds; raises as :func:`read_npz`."""
+    arrays = read_npz(path)
+    try:
+        return stored_arguments(arrays)
+    except TrmInputError as error:
+        raise TrmInputError(f"{os.fspath(path)}: {error}") from None
 
 
 def write_atomically(path: StrPath, data: bytes) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .bundle import Bundle, GoldenCase
-from .errors import TrmBundleError, TrmUnsupportedError
-from .inputs import Array, Inputs, check_inputs
+from .errors import TrmBundleError, TrmInputError, TrmUnsupportedError
+from .inputs import ARRAYS, Array, Inputs, check_inputs, stored_arguments
 from .quantization import Quantization, QuantizedModel, uniform
 from .reference import ReferenceModel, StepOutput, project_limits
 from .spec import TrmSpec
@@ -19,7 +19,7 @@ FP32_TOLERANCE = 1e-5
 QUANTIZED_MARGIN = 1.5
 """How far beyond the fake-quantised oracle's own error over the trajectory a lower precision may be."""
 
-_INPUTS = {"x", "y0", "features", "slots", "candidates", "mask", "puzzle_id"}
+_INPUTS = (*ARRAYS[:-1], "puzzle_id")  # a case is projected without a last_action
 
 
 def relative_error(value: Array, truth: Array) -> float:
@@ -135,18 +135,10 @@ class StepCheck:
 
 def golden_arguments(case: GoldenCase) -> dict[str, Any]:
     """Return the recorded ``refine`` arguments of ``case``, or raise :class:`TrmBundleError`."""
-    arguments: dict[str, Any] = {"x": None, "y0": None, **case.inputs}
-    unknown = sorted(set(arguments) - _INPUTS)
-    if unknown:
-        raise TrmBundleError(f"golden input {unknown[0]}: unknown; expected {', '.join(sorted(_INPUTS))}")
-    if "puzzle_id" in arguments:
-        puzzle_id = np.asarray(arguments["puzzle_id"])
-        if puzzle_id.size != 1 or puzzle_id.dtype != np.int32:
-            raise TrmBundleError(
-                f"golden input puzzle_id: expected one int32, got {puzzle_id.dtype} {list(puzzle_id.shape)}"
-            )
-        arguments["puzzle_id"] = int(puzzle_id.reshape(-1)[0])
-    return arguments
+    try:
+        return stored_arguments(case.inputs, _INPUTS)
+    except TrmInputError as error:
+        raise TrmBundleError(f"golden inputs: {error}") from None
 
 
 def verify(refiner: Any, bundle: Bundle) -> list[StepCheck]:

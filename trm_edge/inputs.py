@@ -7,6 +7,7 @@ live in Python rely on this file alone.
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,9 @@ from .errors import TrmInputError
 from .spec import MAX_STEPS, TrmSpec
 
 Array = npt.NDArray[Any]
+
+ARRAYS = ("x", "y0", "features", "slots", "candidates", "mask", "last_action")
+"""The arrays of a call, in the order of ``struct trm_inputs``."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,24 @@ class Inputs:
             a is None or a.dtype != np.float32 or bool(np.isfinite(a).all())
             for a in (self.x, self.features, self.slots, self.candidates)
         )
+
+
+def stored_arguments(arrays: Mapping[str, Array], names: Collection[str] = (*ARRAYS, "puzzle_id")) -> dict[str, Any]:
+    """Return the arguments of ``refine`` that a file holds as arrays of those ``names``."""
+    unknown = sorted(set(arrays) - set(names))
+    if unknown:
+        raise TrmInputError(f"unknown array {unknown[0]!r}; known: {', '.join(names)}")
+    arguments: dict[str, Any] = {"x": None, "y0": None, **arrays}
+    if "puzzle_id" in arrays:
+        arguments["puzzle_id"] = stored_integer("puzzle_id", arrays["puzzle_id"])
+    return arguments
+
+
+def stored_integer(name: str, array: Array) -> int:
+    """Return the one integer that ``array`` holds; nothing is rounded to one."""
+    if array.size != 1 or array.dtype.kind not in "iu":
+        raise TrmInputError(f"{name}: expected one integer, got {array.dtype} {list(array.shape)}")
+    return int(array.reshape(-1)[0])
 
 
 def as_array(name: str, value: object, dtype: type) -> Array:

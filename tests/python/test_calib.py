@@ -216,6 +216,7 @@ def test_padding_is_cut_off(tmp_path: Path) -> None:
         ({"x": np.full((5, 5, 6), np.nan, np.float32)}, "example 0: expected finite inputs"),
         ({"target": np.zeros((5, 4, 2))}, r"example 0: target: expected shape \[3\], got \[3, 2\]"),
         ({"s_len": np.full(5, 9)}, "example 0"),
+        ({"s_len": np.full(5, 2.7)}, "example 0: s_len: expected one integer"),
     ],
 )
 def test_data_that_does_not_fit_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -223,6 +224,13 @@ def test_data_that_does_not_fit_is_refused(changes: dict[str, Any], message: str
     path = write_training_data(tmp_path / "d.npz", bundle, 5, **changes)
     with pytest.raises(TrmInputError, match=message):
         load_calls(path, bundle.spec, 3)
+
+
+def test_a_puzzle_id_is_not_rounded(tmp_path: Path) -> None:
+    bundle = plain_bundle("tokens")
+    np.savez(tmp_path / "d.npz", x=np.zeros((1, bundle.spec.answer_rows), np.int32), puzzle_id=np.full(1, 0.7))
+    with pytest.raises(TrmInputError, match="example 0: puzzle_id: expected one integer"):
+        load_calls(tmp_path / "d.npz", bundle.spec, 1)
 
 
 @pytest.mark.parametrize(

@@ -458,6 +458,15 @@ def test_the_arrays_of_a_call_may_be_given(capsys: Capture, bundle: Path, tmp_pa
     assert json.loads(out)["model"]["rows"] == 2 + 5 + 2
 
 
+@pytest.mark.parametrize("puzzle_id", [np.zeros(0, np.int32), np.float32(0.7)])
+def test_a_puzzle_id_that_is_no_integer_is_refused(
+    puzzle_id: object, capsys: Capture, bundle: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "tick.npz", puzzle_id=puzzle_id)
+    code, _, err = run(capsys, bundle, *QUICK, "--input", tmp_path / "tick.npz")
+    assert code == 2 and "tick.npz: puzzle_id: expected one integer" in err
+
+
 @pytest.mark.parametrize(
     ("argv", "word"),
     [

@@ -14,13 +14,12 @@ import numpy as np
 from .._native import PRECISIONS, core
 from ..errors import Status, TrmBusyError, TrmInputError, TrmNotBegunError, TrmUnsupportedError
 from ..files import StrPath
-from ..inputs import check_halt, check_puzzle_id, check_steps
+from ..inputs import ARRAYS, check_halt, check_puzzle_id, check_steps
 from ..on_device import LEGACY, DeviceArray, DeviceRefinement, out_address, place, stream_handle
 from ..refinement import Refinement
 from ..spec import TrmSpec
 from .host import Arrays
 
-_ARRAYS = ("x", "y0", "features", "slots", "candidates", "mask", "last_action")
 MAX_ASYNC_STEPS = 16
 """Of a call that does not wait: TRM_MAX_ASYNC_STEPS of the C ABI."""
 _NEVER_HALT = -1.0
@@ -133,7 +132,7 @@ class CudaBackend(FusedBackend):
         placed, kept = zip(
             *(
                 place(name, value, np.float32, handle, session.order, own)
-                for name, value in zip(_ARRAYS, arrays, strict=True)
+                for name, value in zip(ARRAYS, arrays, strict=True)
             ),
             strict=True,
         )

@@ -31,7 +31,7 @@ from ..refinement import Refinement
 from ..spec import TrmSpec
 
 Arrays = tuple[object, object, object, object, object, object, object]
-"""x, y0, features, slots, candidates, mask, last_action, in the order of ``struct trm_inputs``; None: not given."""
+"""The arrays of a call in the order of :data:`~trm_edge.inputs.ARRAYS`; None: not given."""
 
 
 class Backend(Protocol):

@@ -17,7 +17,7 @@ from .._native import core
 from ..backends import NAMES
 from ..bundle import Bundle, read_bundle
 from ..errors import TrmInputError, TrmUnsupportedError
-from ..files import read_npz, write_atomically
+from ..files import read_call, write_atomically
 from ..golden import golden_arguments, random_inputs
 from ..inputs import check_inputs, check_steps
 from ..spec import TrmSpec
@@ -322,14 +322,7 @@ def histogram(samples: Samples, bins: int = 60) -> dict[str, Any]:
 def _calls(path: Path | None, bundle: Bundle) -> tuple[list[Mapping[str, Any]], str]:
     """Return the arguments of the calls to time, and a word for where they come from."""
     if path is not None:
-        arrays: dict[str, Any] = {"x": None, "y0": None, **read_npz(path)}
-        known = ("x", "y0", "features", "slots", "candidates", "mask", "last_action", "puzzle_id")
-        unknown = sorted(set(arrays) - set(known))
-        if unknown:
-            raise TrmInputError(f"{path}: unknown array {unknown[0]!r}; known: {', '.join(known)}")
-        if "puzzle_id" in arrays:
-            arrays["puzzle_id"] = int(np.asarray(arrays["puzzle_id"]).reshape(-1)[0])
-        return [arrays], str(path)
+        return [read_call(path)], str(path)
     if bundle.golden:
         cases: list[Mapping[str, Any]] = [golden_arguments(case) for case in bundle.golden]
         most = max(rows_of(bundle.spec, case) for case in cases)  # times of different sizes make no percentile
