@@ -135,7 +135,10 @@ def _seal(metadata: dict[str, str], tensors: dict[str, Array]) -> bytes:
     offset = 0
     for name, array in sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize):
         chunk = np.ascontiguousarray(array).tobytes()
-        code = _CODES[array.dtype.newbyteorder("<")]
+        code = _CODES.get(array.dtype.newbyteorder("<"))
+        if code is None:
+            known = ", ".join(map(str, _CODES))
+            raise TrmBundleError(f"{name}: expected one of the dtypes {known}, got {array.dtype}")
         entries[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": [offset, offset + len(chunk)]}
         offset += len(chunk)
         chunks.append(chunk)

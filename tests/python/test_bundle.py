@@ -282,6 +282,13 @@ def test_spec_survives_its_metadata() -> None:
         assert TrmSpec.from_metadata(spec.to_metadata()) == spec
 
 
+def test_a_golden_array_of_a_dtype_that_bundles_do_not_have_is_named() -> None:
+    bundle = make_bundle("actions")
+    case = dataclasses.replace(bundle.golden[0], inputs={**bundle.golden[0].inputs, "puzzle_id": np.int64(0)})
+    with pytest.raises(TrmBundleError, match=r"golden\.0\.in\.puzzle_id: expected .*int32.*, got int64"):
+        bundle_bytes(dataclasses.replace(bundle, golden=[case]))
+
+
 def test_bool_and_empty_arrays_in_golden_cases_survive() -> None:
     bundle = make_bundle("slots")
     assert any(case.inputs["mask"].dtype == np.bool_ for case in read_bundle(bundle_bytes(bundle)).golden)
