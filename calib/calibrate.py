@@ -108,16 +108,18 @@ def calibrate(
     spec, tensors = bundle.spec, bundle.tensors
     names, (ranging, measured) = matrix_names(spec), split_calls(calls)
     few = min(_SENSITIVITY_CALLS, len(measured))
-    rounds = [] if scheme == "dynamic" else ranging
-    with _progress(len(rounds) + 2 * len(measured) + few * len(names), progress) as tick:
-        ranges = collect(spec, tensors, rounds, steps, tick)
+    if scheme == "dynamic":
+        ranging = []  # its scales are worked out by the engine
+    with _progress(len(ranging) + 2 * len(measured) + few * len(names), progress) as tick:
+        ranges = collect(spec, tensors, ranging, steps, tick)
         scales = input_scales(ranges, scheme, observer)
         measurement = Measurement(ReferenceModel(spec, tensors), measured, steps, tick)
         search = _Search(bundle, scheme, scales, measurement, tick)
         sensitivity = {name: search.alone(name, few).error for name in names}
         sensitivity = dict(sorted(sensitivity.items(), key=lambda item: -item[1]))
         quantization, trajectory = search.run(sensitivity, max_error, max_loss, mixed)
-    source = f"{scheme}{'' if scheme == 'dynamic' else ', ' + observer}, {len(ranging)} calls, {steps} steps"
+    ranged = f", {observer} of {len(ranging)} calls" if ranging else ""
+    source = f"{scheme}{ranged}, measured on {len(measured)} calls to step {steps}"
     calibrated = replace(
         bundle,
         quantization=quantization,
@@ -128,7 +130,7 @@ def calibrate(
         bundle=calibrated,
         observer=observer,
         steps=steps,
-        calibrated=len(rounds),
+        calibrated=len(ranging),
         measured=len(measured),
         exact=measurement.exact(),
         quantized=trajectory,

@@ -134,7 +134,9 @@ def test_the_report_is_that_of_the_oracle(kind: str, mixer: str, scheme: str) ->
     ordered = list(result.sensitivity.values())
     assert ordered == sorted(ordered, reverse=True) and ordered[-1] > 0
     assert all("quantized_error" in case.outputs for case in result.bundle.golden)
-    assert scheme in result.bundle.provenance["calibration"]
+    ranged = "" if scheme == "dynamic" else f", minmax of {result.calibrated} calls"
+    measured = f"measured on {result.measured} calls to step 3"
+    assert result.bundle.provenance["calibration"] == f"{scheme}{ranged}, {measured}"
     assert result.metric_name is None and result.metric_loss is None
 
 
