@@ -249,8 +249,12 @@ def _between(action: Array, least: Array, most: Array) -> Array:
 
 def _reach(previous: Array, move: Array) -> Array:
     """Float32 value farthest from ``previous`` in the direction of ``move``, and not beyond it in exact arithmetic."""
-    target = previous.astype(np.float64) + move.astype(np.float64)
-    with np.errstate(over="ignore", under="ignore"):  # past the largest float32 comes infinity, which is beyond
-        rounded = target.astype(np.float32)
-        beyond = np.abs(rounded.astype(np.float64) - previous) > np.abs(move)
-        return np.where(beyond, np.nextafter(rounded, previous), rounded)
+    a, b = previous.astype(np.float64), move.astype(np.float64)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        target = a + b
+        rounded = target.astype(np.float32)  # past the largest float32 comes infinity, which is beyond
+        # a + b is target + rest exactly (TwoSum); an infinite move makes `past` NaN.
+        of_move = target - a
+        rest = (a - (target - of_move)) + (b - of_move)
+        past = (rounded.astype(np.float64) - target) - rest
+        return np.where(np.where(move > 0, past > 0, past < 0), np.nextafter(rounded, previous), rounded)

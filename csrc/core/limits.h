@@ -17,9 +17,13 @@ struct Limits {
 
 // The float32 value farthest from `from` towards from + move that lies no farther than |move| in exact arithmetic.
 TRM_HD float reach(float from, float move) {
-    const float target = static_cast<float>(static_cast<double>(from) + static_cast<double>(move));
-    const double distance = static_cast<double>(target) - static_cast<double>(from);
-    return fabs(distance) > fabs(static_cast<double>(move)) ? nextafterf(target, from) : target;
+    const double a = static_cast<double>(from), b = static_cast<double>(move), sum = a + b;
+    const float target = static_cast<float>(sum);
+    // from + move is sum + rest exactly (TwoSum). target - sum is exact too, and 0 or larger than rest, so that the
+    // sign of `past` is right; where move is infinite it is NaN.
+    const double of_move = sum - a, rest = (a - (sum - of_move)) + (b - of_move);
+    const double past = (static_cast<double>(target) - sum) - rest;
+    return (move > 0 ? past > 0 : past < 0) ? nextafterf(target, from) : target;
 }
 
 // Project dimension d of actions [T, dof] in place; last_action [dof] may be null. Returns true where an action had to

@@ -71,6 +71,15 @@ TEST_CASE("from outside the bounds the answer approaches them at the velocity li
     CHECK(below == std::vector<float>{-1.5f, -1.0f, -0.5f});
 }
 
+TEST_CASE("a move that the velocity misses by less than double resolves is too long") {
+    std::vector<float> a{5}, b{-5};
+    const float v = 1, last = -1e-30f, other = 1e-30f;
+    CHECK(trm_project_limits(a.data(), 1, 1, nullptr, nullptr, &v, &last) == TRM_OK);
+    CHECK(trm_project_limits(b.data(), 1, 1, nullptr, nullptr, &v, &other) == TRM_OK);
+    CHECK(a[0] == std::nextafter(1.0f, 0.0f));
+    CHECK(b[0] == -a[0]);
+}
+
 TEST_CASE("limits that are left out do not limit") {
     std::vector<float> a{100, -100};
     CHECK(trm_project_limits(a.data(), 2, 1, nullptr, nullptr, nullptr, nullptr) == TRM_OK);
