@@ -1,7 +1,10 @@
 // Python bindings: buffers in (arrays.h), buffers out. Everything else is behind the C ABI or in trm_edge/*.py.
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -9,26 +12,15 @@
 #include <vector>
 
 #include "arrays.h"
+#include "checked.h"
 #include "dlpack.h"
 #include "trm_edge/trm_edge.h"
 
 namespace py = pybind11;
 using trm::python::Arrays;
+using trm::python::checked;
 
 namespace {
-
-// Call into the C ABI without the GIL. Raises the exception of trm_edge.errors that stands for a negative status.
-template <typename Call>
-trm_status checked(Call&& call) {
-    auto released = PyEval_SaveThread();
-    const trm_status status = call();  // does not throw
-    PyEval_RestoreThread(released);
-    if (status >= 0) return status;
-    const py::object error =
-        py::module_::import("trm_edge.errors").attr("error_from_status")(status, py::bytes(trm_last_message()));
-    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
-    throw py::error_already_set();
-}
 
 uintptr_t address(const void* at) { return reinterpret_cast<uintptr_t>(at); }
 
@@ -157,14 +149,20 @@ class Session {
     Sizes begun_{0, 0};
 };
 
-// Project a float32 array [T, dof] in place; lower, upper, velocity and last_action are float32 [dof] or None.
-trm_status project_limits(py::array_t<float, py::array::c_style> actions, const py::args& limits) {
-    const float* at[4] = {};
-    for (size_t i = 0; i < 4; ++i)
-        if (!limits[i].is_none()) at[i] = py::cast<py::array_t<float, py::array::c_style>>(limits[i]).data();
-    float* data = actions.mutable_data();
+using Floats = py::array_t<float, py::array::c_style>;
+using Row = std::optional<Floats>;
+
+// Project actions [T, dof] in place; lower, upper, velocity and last_action are [dof] or None.
+trm_status project_limits(Floats& actions, const Row& lower, const Row& upper, const Row& velocity, const Row& last) {
+    if (actions.ndim() != 2) throw py::value_error("actions: expected shape [T, dof]");
     const py::ssize_t T = actions.shape(0), dof = actions.shape(1);
-    return checked([&] { return trm_project_limits(data, T, dof, at[0], at[1], at[2], at[3]); });
+    const auto data = [dof](const Row& row) -> const float* {
+        if (row && (row->ndim() != 1 || row->size() != dof)) throw py::value_error("limits: expected shape [dof]");
+        return row ? row->data() : nullptr;
+    };
+    const float* at[] = {data(lower), data(upper), data(velocity), data(last)};
+    float* projected = actions.mutable_data();
+    return checked([&] { return trm_project_limits(projected, T, dof, at[0], at[1], at[2], at[3]); });
 }
 
 }  // namespace
@@ -174,7 +172,8 @@ PYBIND11_MODULE(_core, m) {
     m.def("supported_isas", &trm_supported_isas);
     m.def("cuda_missing", &trm_cuda_missing);
     m.def("status_name", &trm_status_name);
-    m.def("project_limits", &project_limits);
+    const py::arg exact = py::arg().noconvert();  // the caller would not see its converted copy projected
+    m.def("project_limits", &project_limits, exact, exact, exact, exact, exact);
     m.def("take_dlpack", &trm::python::take_dlpack);
     m.def("give_dlpack", &trm::python::give_dlpack);
     m.def("register_loop", [](int32_t precision, int64_t iterations) {

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from trm_edge import Status, TrmInputError, project_limits
 from trm_edge import reference as oracle
+from trm_edge._native import core
 
 HUGE = float(np.finfo(np.float32).max)
 TINY = 1.401298464324817e-45  # the smallest subnormal
@@ -197,6 +198,22 @@ def test_a_wrong_limit_is_refused_by_name(change: dict[str, Any], words: tuple[s
         project_limits(**call)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_the_binding_projects_no_copy() -> None:
+    actions, row, none = np.full((2, 3), 9, np.float32), np.ones(3, np.float32), (None, None, None)
+    assert core.project_limits(actions, None, row, None, None) == Status.OK and (actions == 1).all()
+    for wrong in (np.full((2, 3), 9.0), np.full((2, 6), 9, np.float32)[:, ::2], [[9.0]]):
+        with pytest.raises(TypeError):
+            core.project_limits(wrong, row, *none)
+    for limit in (np.ones(3), [1.0, 1.0, 1.0], np.ones(6, np.float32)[::2]):
+        with pytest.raises(TypeError):
+            core.project_limits(actions, limit, *none)
+    for limit in (np.ones(2, np.float32), np.ones((3, 1), np.float32)):
+        with pytest.raises(ValueError, match="limits"):
+            core.project_limits(actions, limit, *none)
+    with pytest.raises(ValueError, match="actions"):
+        core.project_limits(row, *none, None)
 
 
 def test_lists_and_strided_arrays_are_taken() -> None:
