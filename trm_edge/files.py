@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -69,13 +69,14 @@ def write_atomically(path: StrPath, data: bytes) -> None:
     if os.path.exists(target) and not os.path.isfile(target):
         raise TrmIOError(f"{os.fspath(path)}: cannot be written: not a regular file")
     try:
-        handle, beside = tempfile.mkstemp(prefix=_UNFINISHED, dir=target.parent)
+        # Not tempfile, whose files only their owner may read: what a umask leaves of 0o666 is known to nobody else.
+        beside = target.parent / f"{_UNFINISHED}{secrets.token_hex(8)}"
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.chmod(beside, 0o666 & ~_umask())
             os.replace(beside, target)
         except BaseException:
             os.unlink(beside)
@@ -88,9 +89,3 @@ def remove_unfinished(folder: Path) -> None:
     """Delete what killed processes left of their atomic writes; only where no other process writes into ``folder``."""
     for path in folder.glob(f"{_UNFINISHED}*"):
         path.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
