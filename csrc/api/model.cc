@@ -28,9 +28,9 @@ const Kernels& kernels_for_this_machine() {
 std::string supported_names() {
     std::string names;
     size_t count = 0;
-    const Kernels* const* kernels = all_kernels(&count);
+    const InstructionSet* sets = instruction_sets(&count);
     for (size_t i = 0; i < count; ++i) {
-        if (supported(*kernels[i])) names += (names.empty() ? "" : ",") + std::string(kernels[i]->isa);
+        if (sets[i].supported()) names += (names.empty() ? "" : ",") + std::string(sets[i].kernels->isa);
     }
     return names;
 }

@@ -9,11 +9,13 @@
 
 namespace trm {
 
-// The kernels compiled into this build, best first.
-const Kernels* const* all_kernels(size_t* count);
+struct InstructionSet {
+    const Kernels* kernels;
+    bool (*supported)();  // whether this processor and its operating system can run them
+};
 
-// Whether this processor and its operating system can run them.
-bool supported(const Kernels& kernels);
+// Those that are compiled into this build, best first.
+const InstructionSet* instruction_sets(size_t* count);
 
 // The kernels to use. `wanted` (nullable) is the value of TRM_EDGE_ISA: null or "" takes the best supported ones, a
 // name takes exactly those. An unknown or unsupported name gives null and a message in `error`; nothing falls back,

@@ -351,17 +351,17 @@ void check_linear(const Kernels& kernels, int n, int k, int rows, std::mt19937& 
 template <class Check>
 void for_each_supported(const Check& check) {
     size_t count = 0;
-    const Kernels* const* all = trm::all_kernels(&count);
+    const trm::InstructionSet* all = trm::instruction_sets(&count);
     for (size_t i = 0; i < count; ++i) {
-        if (!trm::supported(*all[i])) {
-            MESSAGE("not supported here, not tested: " << all[i]->isa);
+        const Kernels& kernels = *all[i].kernels;
+        if (!all[i].supported()) {
+            MESSAGE("not supported here, not tested: " << kernels.isa);
             continue;
         }
-        CAPTURE(all[i]->isa);
+        CAPTURE(kernels.isa);
         std::string error;
-        const Kernels* selected = trm::select_kernels(all[i]->isa, &error);
-        REQUIRE(selected == all[i]);  // prove what runs before testing it
-        check(*selected);
+        REQUIRE(trm::select_kernels(kernels.isa, &error) == &kernels);  // prove what runs before testing it
+        check(kernels);
     }
 }
 
@@ -371,15 +371,14 @@ int pick(std::mt19937& rng, int low, int high) { return low + static_cast<int>(r
 
 TEST_CASE("selection: best by default, exact by name, a message otherwise") {
     size_t count = 0;
-    const Kernels* const* all = trm::all_kernels(&count);
+    const trm::InstructionSet* all = trm::instruction_sets(&count);
     REQUIRE(count >= 1);
-    CHECK(std::string(all[count - 1]->isa) == "scalar");
-    CHECK(trm::supported(*all[count - 1]));
+    CHECK(std::string(all[count - 1].kernels->isa) == "scalar");
+    CHECK(all[count - 1].supported());
 
     std::string error;
     const Kernels* best = trm::select_kernels(nullptr, &error);
     REQUIRE(best != nullptr);
-    CHECK(trm::supported(*best));
     CHECK(trm::select_kernels("", &error) == best);
     CHECK(error.empty());
 
@@ -387,8 +386,10 @@ TEST_CASE("selection: best by default, exact by name, a message otherwise") {
     CHECK(error.find("avx1024") != std::string::npos);
     CHECK(error.find(best->isa) != std::string::npos);
     CHECK(error.find("scalar") != std::string::npos);
-    for (size_t i = 0; i < count; ++i)
-        CHECK((trm::select_kernels(all[i]->isa, &error) == all[i]) == trm::supported(*all[i]));
+    for (size_t i = 0; i < count; ++i) {
+        const Kernels* kernels = all[i].kernels;
+        CHECK((trm::select_kernels(kernels->isa, &error) == kernels) == all[i].supported());
+    }
 }
 
 TEST_CASE("linear: odd shapes") {
