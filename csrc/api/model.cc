@@ -47,10 +47,18 @@ std::string cuda_missing() {
 #endif
 }
 
-MakeDevice device_of(const trm_load_options* options) {
-    if (options == nullptr || options->backend == TRM_BACKEND_CPU) return nullptr;
-    if (options->backend != TRM_BACKEND_CUDA)
-        fail_argument("backend: expected a trm_backend, got " + std::to_string(options->backend));
+// The options of a caller, or the defaults; where the struct is of another size, nothing else of it is read.
+trm_load_options load_options(const trm_load_options* options) {
+    if (options == nullptr) return TRM_LOAD_OPTIONS_INIT;
+    if (options->struct_size != sizeof(trm_load_options))
+        fail_argument("options: expected a trm_load_options started with TRM_LOAD_OPTIONS_INIT");
+    return *options;
+}
+
+MakeDevice device_of(const trm_load_options& options) {
+    if (options.backend == TRM_BACKEND_CPU) return nullptr;
+    if (options.backend != TRM_BACKEND_CUDA)
+        fail_argument("backend: expected a trm_backend, got " + std::to_string(options.backend));
     const std::string missing = cuda_missing();
     if (!missing.empty()) throw Error(Status::kUnsupported, "backend cuda: " + missing);
 #ifdef TRM_HAVE_CUDA
@@ -63,13 +71,10 @@ MakeDevice device_of(const trm_load_options* options) {
 // TRM_PRECISION_FP32, BF16 and INT8, which the kernels of a processor have.
 constexpr Precision kOfKernels[] = {Precision::kFp32, Precision::kBf16, Precision::kInt8};
 
-PrecisionChoice precision_of(const trm_load_options* options) {
-    if (options == nullptr) return PrecisionChoice::kAuto;
-    if (options->struct_size != sizeof(trm_load_options))
-        fail_argument("options: expected a trm_load_options started with TRM_LOAD_OPTIONS_INIT");
-    if (options->precision < TRM_PRECISION_AUTO || options->precision > TRM_PRECISION_FP16)
-        fail_argument("precision: expected a trm_precision, got " + std::to_string(options->precision));
-    return static_cast<PrecisionChoice>(options->precision);
+PrecisionChoice precision_of(const trm_load_options& options) {
+    if (options.precision < TRM_PRECISION_AUTO || options.precision > TRM_PRECISION_FP16)
+        fail_argument("precision: expected a trm_precision, got " + std::to_string(options.precision));
+    return static_cast<PrecisionChoice>(options.precision);
 }
 
 SessionOptions session_options(const trm_session_options* options) {
@@ -87,9 +92,10 @@ SessionOptions session_options(const trm_session_options* options) {
 
 // Publish the model of the bundle that read() returns; options are checked before anything is read.
 template <typename Read>
-trm_status load(const trm_load_options* options, trm_model** out, Read&& read) {
+trm_status load(const trm_load_options* given, trm_model** out, Read&& read) {
     *out = nullptr;
     return guarded([&] {
+        const trm_load_options options = load_options(given);
         const PrecisionChoice precision = precision_of(options);
         const MakeDevice device = device_of(options);
         *out = new trm_model{std::make_shared<const Model>(read(), kernels_for_this_machine(), precision, device)};
