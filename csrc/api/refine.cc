@@ -51,9 +51,10 @@ void record_step(const Session& session, size_t k, trm_outputs* out) {
     }
 }
 
-// Write the answer; a non-finite value goes before limits, and limits before an early halt.
-trm_status finish(const Session& session, trm_status status, bool draft, bool stepped, double start, trm_outputs* out) {
-    const bool outside = session.write_answer(out->y, draft);
+// Write the answer, which is the draft where no step ran or a value was not finite; that goes before limits, and limits
+// before an early halt.
+trm_status finish(const Session& session, trm_status status, bool stepped, double start, trm_outputs* out) {
+    const bool outside = session.write_answer(out->y, status == TRM_NONFINITE || !stepped);
     out->steps_run = session.steps_run();
     out->confidence = stepped ? confidence(session.halt_logit()) : std::numeric_limits<float>::quiet_NaN();
     out->duration_us = now_us() - start;
@@ -78,8 +79,7 @@ trm_status refine(Session& session, const Call& call, int32_t steps, float halt,
         if (halt >= 0 && k + 1 < steps && confidence(session.halt_logit()) >= halt) status = TRM_HALTED;
     }
     session.end();
-    const bool stepped = session.steps_run() > 0;
-    return finish(session, status, status == TRM_NONFINITE || !stepped, stepped, start, out);
+    return finish(session, status, session.steps_run() > 0, start, out);
 }
 
 }  // namespace
@@ -126,11 +126,11 @@ trm_status trm_step(trm_session* session, const trm_tensor* x, const trm_tensor*
     if (trm_status s = validate_refresh(core, x, features, last_action, &fresh)) return s;
     if (trm_status s = validate_outputs(core.model().spec, core.answer_rows(), core.num_candidates(), 1, outputs))
         return s;
-    if (core.answer_rows() == 0) return finish(core, TRM_OK, true, false, start, outputs);
+    if (core.answer_rows() == 0) return finish(core, TRM_OK, false, start, outputs);
     return guarded([&] {
         const bool stepped = core.step(fresh.x, fresh.features, fresh.last_action);
         if (stepped) record_step(core, 0, outputs);
-        return finish(core, stepped ? TRM_OK : TRM_NONFINITE, !stepped, stepped, start, outputs);
+        return finish(core, stepped ? TRM_OK : TRM_NONFINITE, stepped, start, outputs);
     });
 }
 
