@@ -191,10 +191,14 @@ trm_status trm_order_streams(trm_session* session, void* before, void* after) {
 
 trm_status trm_project_limits(float* actions, int64_t T, int64_t dof, const float* lower, const float* upper,
                               const float* velocity, const float* last_action) {
-    constexpr int64_t kMost = 1 << 20;
-    if (T < 0 || dof < 0 || T > kMost || dof > kMost || T * dof > (int64_t{1} << 31)) {
+    constexpr int64_t kMost = 1 << 20, kMostValues = int64_t{1} << 31;
+    if (T < 0 || dof < 0 || T > kMost || dof > kMost) {
         return fail(TRM_INVALID_ARGUMENT, "actions: expected a shape in 0..%d, got [%lld, %lld]",
                     static_cast<int>(kMost), static_cast<long long>(T), static_cast<long long>(dof));
+    }
+    if (T * dof > kMostValues) {
+        return fail(TRM_INVALID_ARGUMENT, "actions: expected T * dof of at most %lld, got %lld * %lld",
+                    static_cast<long long>(kMostValues), static_cast<long long>(T), static_cast<long long>(dof));
     }
     if (T * dof == 0) return TRM_OK;
     if (trm_status s = validate_limits(actions, T, dof, lower, upper, velocity, last_action)) return s;

@@ -115,5 +115,10 @@ TEST_CASE("wrong arguments change nothing and say why") {
     CHECK(trm_project_limits(a.data(), 1, 1, nullptr, nullptr, nullptr, &nan) == TRM_INVALID_ARGUMENT);
     CHECK(trm_project_limits(a.data(), -1, 1, nullptr, nullptr, nullptr, nullptr) == TRM_INVALID_ARGUMENT);
     CHECK(trm_project_limits(nullptr, 1, 1, nullptr, nullptr, nullptr, nullptr) == TRM_INVALID_ARGUMENT);
+    CHECK(trm_project_limits(a.data(), 1, (1 << 20) + 1, nullptr, nullptr, nullptr, nullptr) == TRM_INVALID_ARGUMENT);
+    CHECK(std::string(trm_last_message()).find("shape in 0..1048576, got [1, 1048577]") != std::string::npos);
+    CHECK(trm_project_limits(a.data(), 1 << 20, 4096, nullptr, nullptr, nullptr, nullptr) == TRM_INVALID_ARGUMENT);
+    CHECK(std::string(trm_last_message()).find("T * dof of at most 2147483648, got 1048576 * 4096") !=
+          std::string::npos);
     CHECK(a[0] == 5);
 }
