@@ -128,9 +128,11 @@ void trm_model_free(trm_model* model) { delete model; }
 trm_status trm_model_info(const trm_model* model, trm_info* out) {
     if (model == nullptr || out == nullptr)
         return fail(TRM_INVALID_ARGUMENT, "model and out: expected non-null pointers");
+    if (out->struct_size != sizeof(trm_info))
+        return fail(TRM_INVALID_ARGUMENT, "out: expected a trm_info started with TRM_INFO_INIT");
     const trm::Spec& spec = model->model->spec;
-    *out = trm_info{};
-    out->answer = static_cast<trm_answer>(spec.answer);
+    *out = TRM_INFO_INIT;
+    out->answer = static_cast<int32_t>(spec.answer);
     out->answer_rows = spec.answer_rows;
     out->dof = spec.dof;
     out->max_context = spec.max_context;

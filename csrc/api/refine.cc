@@ -138,6 +138,8 @@ trm_status trm_refine_async(trm_session* session, const trm_inputs* inputs, int3
                             void* stream, trm_device_answer* answer) {
     if (session == nullptr) return fail(TRM_INVALID_ARGUMENT, "session: expected a session, got null");
     if (answer == nullptr) return fail(TRM_INVALID_ARGUMENT, "answer: expected a trm_device_answer, got null");
+    if (answer->struct_size != sizeof(trm_device_answer))
+        return fail(TRM_INVALID_ARGUMENT, "answer: expected a trm_device_answer started with TRM_DEVICE_ANSWER_INIT");
     const Hold hold(session);
     if (!hold.taken()) return busy();
     const trm::Spec& spec = session->core.model().spec;
@@ -149,7 +151,7 @@ trm_status trm_refine_async(trm_session* session, const trm_inputs* inputs, int3
     if (trm_status s = validate_async(steps, y)) return s;
     return guarded([&] {
         const trm::DeviceAnswer found = session->core.refine_async(call, steps, halt, y, stream);
-        *answer = {found.y, found.halt_logits, found.trajectory};
+        *answer = {sizeof *answer, found.y, found.halt_logits, found.trajectory};
         return TRM_OK;
     });
 }

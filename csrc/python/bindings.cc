@@ -78,7 +78,7 @@ class Session {
     uintptr_t refine_async(const py::tuple& given, int32_t steps, float halt, uintptr_t y, uintptr_t stream) {
         Arrays arrays(true);
         const trm_inputs in = inputs(arrays, given, 0);
-        trm_device_answer out{};
+        trm_device_answer out = TRM_DEVICE_ANSWER_INIT;
         checked([&] {
             return trm_refine_async(session_.get(), &in, steps, halt, reinterpret_cast<float*>(y),
                                     reinterpret_cast<void*>(stream), &out);
@@ -144,7 +144,7 @@ class Session {
                               steps_logits);
     }
 
-    trm_info info_{};
+    trm_info info_ = TRM_INFO_INIT;
     std::shared_ptr<trm_session> session_;
     Sizes begun_{0, 0};
 };

@@ -156,7 +156,7 @@ class Head {
 
     trm_model* model_ = nullptr;
     trm_session* session_ = nullptr;
-    trm_info info_{};
+    trm_info info_ = TRM_INFO_INIT;
     trm_inputs in_ = TRM_INPUTS_INIT;
     trm_outputs out_ = TRM_OUTPUTS_INIT;
     std::vector<float> context_, features_, answer_;

@@ -7,7 +7,7 @@
 int main(int argc, char** argv) {
     trm_model* model = NULL;
     trm_session* session = NULL;
-    trm_info info;
+    trm_info info = TRM_INFO_INIT;
     trm_inputs in = TRM_INPUTS_INIT;
     trm_outputs out = TRM_OUTPUTS_INIT;
     size_t i, count;
@@ -18,8 +18,7 @@ int main(int argc, char** argv) {
         printf("%s\n", trm_last_message());
         return 1;
     }
-    trm_model_info(model, &info);
-    if (info.answer != TRM_ACTIONS) return 1;
+    if (trm_model_info(model, &info) < 0 || info.answer != TRM_ACTIONS) return 1;
     count = (size_t)info.answer_rows * (size_t)info.dof;
     draft = calloc(count, sizeof(float));
     chunk = calloc(count, sizeof(float));

@@ -40,7 +40,7 @@ Session open(const Model& model) {
 struct Fixture {
     explicit Fixture(const char* name, int max_steps = 8)
         : golden(path_of(name)), model(load(name)), session(open(model)), in(golden.inputs(0)) {
-        trm_model_info(model.get(), &info);
+        REQUIRE(trm_model_info(model.get(), &info) == TRM_OK);
         const size_t rows = static_cast<size_t>(info.answer_rows);
         const size_t width = static_cast<size_t>(info.vocab_size + info.max_candidates);
         answer = rows * static_cast<size_t>(info.dof ? info.dof : 1);
@@ -78,7 +78,7 @@ struct Fixture {
     Session session;
     trm_inputs in;
     trm_outputs out = TRM_OUTPUTS_INIT;
-    trm_info info{};
+    trm_info info = TRM_INFO_INIT;
     size_t answer = 0;
     std::vector<float> y, halt, trajectory, logits;
 };
@@ -108,10 +108,17 @@ TEST_CASE("loading says what is wrong") {
 
 TEST_CASE("a model answers questions") {
     const Model model = load("slots_attention");
-    trm_info info{};
+    trm_info info = TRM_INFO_INIT;
     REQUIRE(trm_model_info(model.get(), &info) == TRM_OK);
     CHECK(info.answer == TRM_SLOTS);
     CHECK(info.max_candidates == 6);
+    CHECK(info.struct_size == sizeof info);
+    info.struct_size -= 4;  // a caller's of another version has fewer fields
+    info.dof = -77;
+    CHECK(trm_model_info(model.get(), &info) == TRM_INVALID_ARGUMENT);
+    CHECK(message_has("TRM_INFO_INIT"));
+    CHECK(info.dof == -77);
+    CHECK(trm_model_info(model.get(), nullptr) == TRM_INVALID_ARGUMENT);
     CHECK(std::string(trm_model_metadata(model.get(), "spec.answer")) == "slots");
     CHECK(trm_model_metadata(model.get(), "nothing") == nullptr);
     CHECK(std::string(trm_supported_isas()).find(trm_model_isa(model.get())) != std::string::npos);
@@ -367,7 +374,7 @@ TEST_CASE("a session outlives the handle of its model") {
 
 TEST_CASE("calls without waiting are for a GPU, and say so") {
     Fixture f("actions_attention");
-    trm_device_answer answer{};
+    trm_device_answer answer = TRM_DEVICE_ANSWER_INIT;
     const auto begin = [&](trm_session* session, trm_device_answer* to) {
         return trm_refine_async(session, &f.in, 2, TRM_NEVER_HALT, nullptr, nullptr, to);
     };
@@ -376,6 +383,9 @@ TEST_CASE("calls without waiting are for a GPU, and say so") {
     CHECK(begin(nullptr, &answer) == TRM_INVALID_ARGUMENT);
     CHECK(begin(f.session.get(), nullptr) == TRM_INVALID_ARGUMENT);
     CHECK(std::string(trm_last_message()).find("answer: ") == 0);
+    trm_device_answer unknown{};
+    CHECK(begin(f.session.get(), &unknown) == TRM_INVALID_ARGUMENT);
+    CHECK(message_has("TRM_DEVICE_ANSWER_INIT"));
     CHECK(trm_wait(f.session.get(), &f.out) == TRM_NOT_BEGUN);
     CHECK(trm_wait(nullptr, &f.out) == TRM_INVALID_ARGUMENT);
     CHECK(trm_session_stream(f.session.get()) == nullptr);

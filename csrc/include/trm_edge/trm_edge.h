@@ -98,7 +98,8 @@ typedef enum trm_answer { TRM_ACTIONS = 0, TRM_SLOTS = 1, TRM_TOKENS = 2 } trm_a
 
 /* Sizes of a model. Those that its answer kind does not use are 0. */
 typedef struct trm_info {
-    trm_answer answer;
+    size_t struct_size;     /* sizeof(trm_info), set by TRM_INFO_INIT */
+    int32_t answer;         /* trm_answer */
     int32_t answer_rows;    /* T or S; for slots the maximum */
     int32_t dof;            /* actions: width of one action */
     int32_t max_context;    /* largest P; the only P where fixed_context is 1 */
@@ -112,6 +113,7 @@ typedef struct trm_info {
     int32_t vocab_size;     /* tokens: V */
     int32_t num_puzzles;    /* tokens: puzzle ids are 0..num_puzzles-1 */
 } trm_info;
+#define TRM_INFO_INIT {sizeof(trm_info), TRM_ACTIONS, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* What the matrices of the blocks are multiplied in; all else is float32. Numbers are frozen. */
 typedef enum trm_precision {
@@ -153,7 +155,7 @@ TRM_API trm_status trm_model_load_memory(const void* data, size_t size, const tr
 /* Release the caller's hold on a model. Nullable: model. */
 TRM_API void trm_model_free(trm_model* model);
 
-/* Fill *out with the sizes of a model. */
+/* Fill *out, which was started with TRM_INFO_INIT, with the sizes of a model. */
 TRM_API trm_status trm_model_info(const trm_model* model, trm_info* out);
 
 /* Value of a metadata key of the bundle, e.g. "spec.hidden_size" or "provenance.source"; null where there is none.
@@ -291,10 +293,12 @@ TRM_API trm_status trm_step(trm_session* session, const trm_tensor* x, const trm
 
 /* Where trm_refine_async leaves its answer, in the memory of the GPU: written when the stream has got there. */
 typedef struct trm_device_answer {
+    size_t struct_size; /* sizeof(trm_device_answer), set by TRM_DEVICE_ANSWER_INIT */
     float* y;           /* [T, dof]; actions inside the limits */
     float* halt_logits; /* [steps] */
     float* trajectory;  /* [steps, T, dof]: the answer of every step, before projection */
 } trm_device_answer;
+#define TRM_DEVICE_ANSWER_INIT {sizeof(trm_device_answer), 0, 0, 0}
 
 /* trm_refine for action heads of TRM_BACKEND_CUDA that returns at once: all of the call is put on a stream.
  * inputs: arrays in memory of the GPU are read where they are, and have to stay as they are until the stream has got
