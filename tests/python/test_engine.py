@@ -5,6 +5,7 @@ The calls into TensorRT themselves have not run anywhere: no test here says that
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from runners import plain_bundle
 import trm_edge
 from trm_edge import engine as contract
 from trm_edge.backends import tensorrt as backend
+from trm_edge.backends import tensorrt_session
 from trm_edge.bundle import bundle_bytes, read_bundle
 from trm_edge.cli import main
 from trm_edge.engine import (
@@ -39,6 +41,7 @@ from trm_edge.engine import (
 )
 from trm_edge.errors import (
     TrmBundleError,
+    TrmDeviceError,
     TrmError,
     TrmInputError,
     TrmIOError,
@@ -430,3 +433,53 @@ def test_stored_matrices_that_there_are_not() -> None:
     ):
         with pytest.raises(TrmError, match="asks for the weight"):
             contract.stored_matrix(BUNDLE, name)
+
+
+# ---- Captured graphs -------------------------------------------------------------------------------------------------
+
+
+class Driver:
+    """The functions of libcuda that a capture calls: what was left capturing, and which graphs were left."""
+
+    def __init__(self, ends: bool = True, instantiates: bool = True) -> None:
+        self.ends, self.instantiates = ends, instantiates
+        self.capturing, self.graphs = False, 0
+
+    def cuStreamBeginCapture_v2(self, stream: Any, mode: Any) -> int:
+        self.capturing = True
+        return 0
+
+    def cuStreamEndCapture(self, stream: Any, graph: Any) -> int:
+        self.capturing = False
+        graph._obj.value = 7
+        self.graphs += 1
+        return 0 if self.ends else 1
+
+    def cuGraphInstantiateWithFlags(self, executable: Any, graph: Any, flags: Any) -> int:
+        return 0 if self.instantiates else 1
+
+    def cuGraphDestroy(self, graph: Any) -> int:
+        self.graphs -= 1
+        return 0
+
+    def cuGraphExecDestroy(self, executable: Any) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("failure", [None, "end", "instantiate", TrmDeviceError("refused"), MemoryError("host")])
+def test_a_capture_leaves_neither_a_graph_nor_a_capturing_stream(failure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(ends=failure != "end", instantiates=failure != "instantiate")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
+    stream = ModuleType("stream")
+    stream.handle = 1  # type: ignore[attr-defined]
+
+    def enqueue() -> None:
+        if isinstance(failure, Exception):
+            raise failure
+
+    if isinstance(failure, MemoryError):
+        with pytest.raises(MemoryError):
+            tensorrt_session._Graph.capture(stream, enqueue)
+    else:
+        assert (tensorrt_session._Graph.capture(stream, enqueue) is None) == (failure is not None)
+    assert (driver.capturing, driver.graphs) == (False, 0)

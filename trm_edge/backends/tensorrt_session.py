@@ -230,17 +230,22 @@ class _Graph:
         thread_local = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads go on as they are
         if driver.cuStreamBeginCapture_v2(handle, ctypes.c_int(thread_local)) != 0:
             return None
-        recorded = True
+        recorded = False
         try:
-            enqueue()
-        except TrmDeviceError:
-            recorded = False
-        ended = driver.cuStreamEndCapture(handle, ctypes.byref(graph)) == 0
-        if not (recorded and ended and graph.value):
-            return None
-        made = driver.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0)) == 0
-        driver.cuGraphDestroy(graph)
-        return cls(driver, executable, stream) if made else None
+            try:
+                enqueue()
+                recorded = True
+            except TrmDeviceError:
+                pass
+            finally:  # whatever happened: nothing runs on a stream that still captures
+                recorded &= driver.cuStreamEndCapture(handle, ctypes.byref(graph)) == 0
+            if not (recorded and graph.value):
+                return None
+            made = driver.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0)) == 0
+            return cls(driver, executable, stream) if made else None
+        finally:
+            if graph.value:
+                driver.cuGraphDestroy(graph)
 
     def launch(self) -> None:
         """Run it on its stream."""
