@@ -183,8 +183,9 @@ def check_context(spec: TrmSpec, x: object) -> Array:
 
 
 def check_features(spec: TrmSpec, features: object) -> Array | None:
-    """Check ``features [T, Df]``: required by a head that has them."""
+    """Check ``features [T, Df]``: required by a head that has them, refused by one that has none."""
     if not spec.feature_size:
+        _refuse_given(spec, "features", features)
         return None
     if features is None:
         raise TrmInputError(f"features: this head needs [{spec.answer_rows}, {spec.feature_size}] float32, got None")
@@ -260,9 +261,13 @@ _USED = {
 
 def _refuse_unused(spec: TrmSpec, **values: object) -> None:
     for name, value in values.items():
-        unused = name not in _USED[spec.answer] or (name == "features" and not spec.feature_size)
-        if unused and value is not None:
-            raise TrmInputError(f"{name}: this {spec.answer} head takes none; leave it out")
+        if name not in _USED[spec.answer]:
+            _refuse_given(spec, name, value)
+
+
+def _refuse_given(spec: TrmSpec, name: str, value: object) -> None:
+    if value is not None:
+        raise TrmInputError(f"{name}: this {spec.answer} head takes none; leave it out")
 
 
 def _check_int(name: str, value: object) -> int:

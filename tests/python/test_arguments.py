@@ -13,7 +13,7 @@ from runners import RUNNERS, STEPPING, Open, plain_bundle
 
 from trm_edge import Refiner, Status, TrmError, TrmInputError
 from trm_edge.golden import random_inputs
-from trm_edge.inputs import as_array
+from trm_edge.inputs import as_array, check_features
 
 Change = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -326,6 +326,14 @@ def read_only(a: np.ndarray) -> np.ndarray:
 
 def with_metadata(a: np.ndarray) -> np.ndarray:
     return a.view(np.dtype(a.dtype.str, metadata={"unit": "rad"}))
+
+
+@pytest.mark.parametrize("kind", ["actions", "slots", "tokens"])
+def test_features_are_checked_where_a_head_has_none(kind: str) -> None:
+    spec = plain_bundle(kind).spec
+    assert check_features(spec, None) is None
+    with pytest.raises(TrmInputError, match=f"features: this {kind} head takes none"):
+        check_features(spec, np.zeros((5, 1), np.float32))
 
 
 def another_dtype_object(a: np.ndarray) -> np.ndarray:

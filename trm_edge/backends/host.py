@@ -239,8 +239,6 @@ def refresh_inputs(spec: TrmSpec, inputs: Inputs, x: object, features: object) -
             )
         inputs = replace(inputs, x=context)
     if features is not None:
-        if not spec.feature_size:
-            raise TrmInputError(f"features: this {spec.answer} head takes none; leave it out")
         inputs = replace(inputs, features=check_features(spec, features))
     return inputs
 
