@@ -117,9 +117,19 @@ def _from_dlpack(name: str, value: Any) -> Array:
         raise TrmInputError(f"{name}: cannot be taken by DLPack ({error}); expected a dense array on the CPU") from None
 
 
+def check_int(name: str, value: object) -> int:
+    """Return ``value`` as an int: one of Python or NumPy, and no truth value, which is more likely a slip."""
+    try:
+        if not isinstance(value, (bool, np.bool_)):
+            return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    raise TrmInputError(f"{name}: expected an int, got {value!r}")
+
+
 def check_steps(steps: object, answer: str) -> int:
     """Return ``steps`` as an int, or raise: 0..MAX_STEPS, and at least 1 for tokens, which have no draft."""
-    count = _check_int("steps", steps)
+    count = check_int("steps", steps)
     least = 1 if answer == "tokens" else 0
     if not least <= count <= MAX_STEPS:
         raise TrmInputError(f"steps: expected {least}..{MAX_STEPS} for {answer}, got {count}")
@@ -128,7 +138,7 @@ def check_steps(steps: object, answer: str) -> int:
 
 def check_puzzle_id(spec: TrmSpec, puzzle_id: object) -> int:
     """Return ``puzzle_id`` as an int: a row of the puzzle embedding for tokens, 0 for the other kinds."""
-    puzzle = _check_int("puzzle_id", puzzle_id)
+    puzzle = check_int("puzzle_id", puzzle_id)
     if spec.answer != "tokens" and puzzle != 0:
         raise TrmInputError(f"puzzle_id: this {spec.answer} head takes none; leave it out")
     if spec.answer == "tokens" and not 0 <= puzzle < spec.num_puzzles:
@@ -268,13 +278,6 @@ def _refuse_unused(spec: TrmSpec, **values: object) -> None:
 def _refuse_given(spec: TrmSpec, name: str, value: object) -> None:
     if value is not None:
         raise TrmInputError(f"{name}: this {spec.answer} head takes none; leave it out")
-
-
-def _check_int(name: str, value: object) -> int:
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TrmInputError(f"{name}: expected an int, got {value!r}") from None
 
 
 def _shape(name: str, array: Array, want: tuple[int | str, ...]) -> None:

@@ -121,6 +121,8 @@ def test_a_source_that_is_no_path_is_refused(source: Any) -> None:
         ({"threads": 1.0}, TrmInputError, ("threads", "1.0")),
         ({"threads": "1"}, TrmInputError, ("threads", "'1'")),
         ({"threads": None}, TrmInputError, ("threads", "None")),
+        ({"threads": True}, TrmInputError, ("threads", "an int", "True")),
+        ({"park_after_us": True}, TrmInputError, ("park_after_us", "an int", "True")),
         ({"backend": "onnxruntime"}, TrmInputError, ("head.trm", "trm-edge export", "--loop step")),
     ],
 )
@@ -131,6 +133,11 @@ def test_a_wrong_option_is_refused_by_name(
         trm_edge.load(path, **options)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_options_may_be_integers_of_numpy(path: Path) -> None:
+    refiner = trm_edge.load(path, threads=np.int64(2), park_after_us=np.int32(0))  # type: ignore[arg-type]
+    assert answer(pickle.loads(pickle.dumps(refiner))) == answer(refiner)
 
 
 def test_own_precision_may_be_named(path: Path) -> None:

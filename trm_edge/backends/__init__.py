@@ -8,12 +8,13 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .._native import core
 from ..errors import TrmInputError, TrmUnsupportedError
 from ..files import StrPath
+from ..inputs import check_int
 from .host import Backend
 
 Source = StrPath | bytes
@@ -118,8 +119,9 @@ def open_backend(source: Source, backend: str, options: Options) -> Backend:
 
     ``.onnx`` files are for ``onnxruntime``, ``.engine`` files for ``tensorrt``, bundles for the others.
     """
-    if not isinstance(options.threads, int) or options.threads < 1:
-        raise TrmInputError(f"threads: expected an int >= 1, got {options.threads!r}")
+    options = replace(options, threads=check_int("threads", options.threads))
+    if options.threads < 1:
+        raise TrmInputError(f"threads: expected an int >= 1, got {options.threads}")
     suffix = "" if isinstance(source, bytes) else Path(source).suffix
     owner = next((name for name, (own, _) in _FILES.items() if own == suffix), "")
     name = backend

@@ -14,7 +14,7 @@ import numpy as np
 from .._native import PRECISIONS, core
 from ..errors import Status, TrmBusyError, TrmInputError, TrmNotBegunError, TrmUnsupportedError
 from ..files import StrPath
-from ..inputs import ARRAYS, check_halt, check_puzzle_id, check_steps
+from ..inputs import ARRAYS, check_halt, check_int, check_puzzle_id, check_steps
 from ..on_device import LEGACY, DeviceArray, DeviceRefinement, out_address, place, stream_handle
 from ..refinement import Refinement
 from ..spec import TrmSpec
@@ -52,7 +52,7 @@ class FusedBackend:
         else:
             self._model = core.Model(os.fsencode(source), b"", PRECISIONS[precision], self._device)
         self._session_options: dict[str, Any] = {"threads": threads, "pin": pin, "park_after_us": park_after_us}
-        spin_us = _NEVER_PARK if park_after_us is None else _whole(park_after_us)
+        spin_us = _spin_us(park_after_us)
         self._session = core.Session(self._model, threads, bool(pin), spin_us)
         self.precision: str = self._model.precision
         keys = [f"spec.{field.name}" for field in fields(TrmSpec)]
@@ -179,10 +179,13 @@ class CudaBackend(FusedBackend):
         self._held = None
 
 
-def _whole(park_after_us: object) -> int:
-    if not isinstance(park_after_us, int) or not 0 <= park_after_us <= 10**9:
-        raise TrmInputError(f"park_after_us: expected None or an int in 0..1000000000, got {park_after_us!r}")
-    return park_after_us
+def _spin_us(park_after_us: object) -> int:
+    if park_after_us is None:
+        return _NEVER_PARK
+    microseconds = check_int("park_after_us", park_after_us)
+    if not 0 <= microseconds <= 10**9:
+        raise TrmInputError(f"park_after_us: expected None or an int in 0..1000000000, got {microseconds}")
+    return microseconds
 
 
 def _refinement(out: tuple[Any, ...], rows: int) -> Refinement:
