@@ -56,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"trm-edge {arguments.command}: interrupted", file=sys.stderr)
         return 130
-    except OSError as error:  # of standard output: a file's is a TrmIOError
+    except OSError as error:
+        if error.filename is not None:  # a file that went away meanwhile
+            print(f"trm-edge {arguments.command}: {error.filename}: {error.strerror}", file=sys.stderr)
+            return 2
+        # Of standard output, which has no name here.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in the buffer
         if isinstance(error, BrokenPipeError):
             return 141  # as a shell says it of who is stopped by a reader that has gone

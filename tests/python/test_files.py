@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 import trm_edge
+from trm_edge import cli
+from trm_edge.bundle import read_bundle
 from trm_edge.cli import EXAMPLE, main
 from trm_edge.errors import TrmInputError, TrmIOError
 from trm_edge.files import read_file, read_npz, write_atomically
@@ -89,6 +91,17 @@ def test_output_that_cannot_be_written_is_an_exit_code(target: str, code: int, m
     os.close(writer)
     assert done.returncode == code
     assert message in done.stderr and b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr
+
+
+def test_a_file_that_goes_away_is_no_error_of_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "head.trm"
+    path.write_bytes(EXAMPLE.read_bytes())
+    bundle = read_bundle(path)
+    monkeypatch.setattr(cli, "read_bundle", lambda path: (path.unlink(), bundle)[1])
+    assert main(["inspect", str(path)]) == 2
+    assert capsys.readouterr() == ("", f"trm-edge inspect: {path}: No such file or directory\n")
 
 
 def test_refine_takes_a_bundle_of_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
