@@ -17,6 +17,11 @@ def pyplot(purpose: str, extra: str) -> Any:
     return import_extra("matplotlib.pyplot", purpose, extra)
 
 
+def ticker(purpose: str, extra: str) -> Any:
+    """Return ``matplotlib.ticker``: where an axis has ticks, and how they are written."""
+    return import_extra("matplotlib.ticker", purpose, extra)
+
+
 def save(figure: Any, path: Path, dpi: int) -> None:
     """Write ``figure`` to ``path``, whose suffix says which kind of picture, and close it; raises TrmIOError."""
     stream = io.BytesIO()

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from .errors import TrmBundleError
 
 MAX_STEPS = 1024
@@ -263,8 +265,6 @@ class TrmSpec:
 
 def identity_statistics(spec: TrmSpec) -> dict[str, Any]:
     """Return the statistics and limits that change nothing: mean 0, std 1, bounds and velocity infinite."""
-    import numpy as np
-
     values = {"mean": 0.0, "std": 1.0, "lower": -np.inf, "upper": np.inf, "velocity": np.inf}
     return {
         name: np.full(shape, values[name.rsplit(".", 1)[1]], np.float32)
@@ -278,8 +278,6 @@ def check_statistics(tensors: Mapping[str, Any]) -> None:
 
     ``limits.lower <= limits.upper`` and ``limits.velocity > 0``; limits may be infinite, nothing may be NaN.
     """
-    import numpy as np
-
     for name, values in tensors.items():
         finite = bool(np.isfinite(values).all())
         if name.startswith("limits."):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..picture import pyplot, save
+from ..picture import pyplot, save, ticker
 from .timing import Samples
 
 _WHAT = ("the picture of a profile", "demo")
@@ -95,7 +95,7 @@ def _cycle(count: int) -> list[str]:
 
 def _plain_ticks(axis: Any) -> None:
     """Write plain numbers on a logarithmic axis, also where it spans less than a decade."""
-    ticker = pyplot(*_WHAT)
-    axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(ticker.NullFormatter())
+    ticks = ticker(*_WHAT)
+    axis.set_major_locator(ticks.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(ticks.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(ticks.NullFormatter())
