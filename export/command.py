@@ -9,7 +9,7 @@ from typing import Any
 
 from trm_edge.cli import add_command
 from trm_edge.errors import TrmInputError
-from trm_edge.graph import ENGINE_PRECISIONS, LOOPS
+from trm_edge.graph import GRAPH_PRECISIONS, LOOPS
 
 _ENGINE_LOOPS = ("unrolled", "loop", "onnx-loop")
 
@@ -45,7 +45,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--steps", type=int, default=4, help="steps of an unrolled graph, or of the golden vectors")
     parser.add_argument(
         "--precision",
-        choices=ENGINE_PRECISIONS,
+        choices=GRAPH_PRECISIONS,
         help="of an engine (default: as calibrated); fp32: export a calibrated bundle as a float graph",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the golden vectors' inputs")

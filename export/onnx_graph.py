@@ -128,7 +128,7 @@ def assemble(
         ir_version=IR_VERSION,
         producer_name="trm_edge",
     )
-    onnx.helper.set_model_props(model, contract.write_metadata(info))
+    onnx.helper.set_model_props(model, contract.metadata_of(info))
     if model.ByteSize() > _MAX_BYTES:
         raise TrmUnsupportedError(f"the graph takes {model.ByteSize()} bytes; one ONNX file holds at most {_MAX_BYTES}")
     return model

@@ -25,7 +25,7 @@ import numpy as np
 from trm_edge.bundle import Bundle
 from trm_edge.errors import TrmInputError, TrmUnsupportedError
 from trm_edge.extras import import_extra
-from trm_edge.graph import ENGINE_PRECISIONS
+from trm_edge.graph import GRAPH_PRECISIONS
 from trm_edge.inputs import Array
 from trm_edge.quantization import LEVELS, Quantization, matrix_names
 
@@ -78,7 +78,7 @@ class TypedProducts(RoundedProducts):
 
 
 def build_typed(bundle: Bundle, loop: str, steps: int, precision: str) -> onnx.ModelProto:
-    """Return a graph of the bundle in ``precision``, one of ``ENGINE_PRECISIONS``; ``loop`` as in :func:`.build_onnx`.
+    """Return a graph of the bundle in ``precision``, one of ``GRAPH_PRECISIONS``; ``loop`` as in :func:`.build_onnx`.
 
     ``int8`` and ``bf16`` are what a bundle was calibrated to, matrix by matrix, where it was; ``fp8`` takes the places
     of its int8 matrices.
@@ -100,8 +100,8 @@ def build_typed(bundle: Bundle, loop: str, steps: int, precision: str) -> onnx.M
 
 def engine_quantization(bundle: Bundle, precision: str, loop: str) -> Quantization:
     """Return the format of every block matrix, with the input scales of those that have one."""
-    if precision not in ENGINE_PRECISIONS:
-        raise TrmInputError(f"precision: expected one of {', '.join(ENGINE_PRECISIONS)}, got {precision!r}")
+    if precision not in GRAPH_PRECISIONS:
+        raise TrmInputError(f"precision: expected one of {', '.join(GRAPH_PRECISIONS)}, got {precision!r}")
     own = bundle.quantization
     if precision == "bf16" and own is not None and own.summary == "bf16":
         return own

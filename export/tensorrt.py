@@ -23,10 +23,10 @@ import numpy as np
 from trm_edge import engine as contract
 from trm_edge.backends.tensorrt import gpu_name, import_library
 from trm_edge.bundle import Bundle, read_bundle
-from trm_edge.engine import EngineManifest, manifest_path, write_manifest
+from trm_edge.engine import EngineManifest, manifest_bytes, manifest_path
 from trm_edge.errors import TrmError, TrmInputError, TrmUnsupportedError
 from trm_edge.files import StrPath, write_atomically
-from trm_edge.graph import read_metadata
+from trm_edge.graph import parse_metadata
 from trm_edge.spec import MAX_STEPS
 
 from .onnx_scope import onnx
@@ -70,7 +70,7 @@ def export_engine(
     bundle = read_bundle(bundle_path)
     built = build_engine(bundle, loop, steps, precision, gpus=gpus, context=context, strip_weights=strip_weights)
     write_atomically(dst, built.data)
-    write_atomically(manifest_path(dst), write_manifest(built.manifest))
+    write_atomically(manifest_path(dst), manifest_bytes(built.manifest))
     return built
 
 
@@ -141,7 +141,7 @@ def build_engine(
         precision=precision,
         weights="stripped" if strip_weights else "included",
         profiles=profiles,
-        graph=read_metadata(metadata),
+        graph=parse_metadata(metadata),
     )
     config = _configure(library, builder, manifest)
     if strip_weights:

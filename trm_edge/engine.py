@@ -38,7 +38,7 @@ import numpy as np
 from .bundle import Bundle, unique_keys
 from .errors import TrmBundleError, TrmInputError, TrmIOError, TrmUnsupportedError, TrmVersionError
 from .files import StrPath, read_file
-from .graph import ENGINE_PRECISIONS, GraphInfo, Signature, input_signature, read_metadata, write_metadata
+from .graph import GRAPH_PRECISIONS, GraphInfo, Signature, input_signature, metadata_of, parse_metadata
 from .inputs import Array
 from .quantization import quantize_weight, round_bf16
 from .spec import MAX_STEPS, TrmSpec
@@ -109,10 +109,10 @@ def manifest_path(engine: StrPath) -> Path:
     return Path(f"{os.fspath(engine)}.json")
 
 
-def write_manifest(manifest: EngineManifest) -> bytes:
+def manifest_bytes(manifest: EngineManifest) -> bytes:
     """Return the manifest as the bytes of its file."""
     plain = {field.name: getattr(manifest, field.name) for field in fields(manifest)}
-    plain["graph"] = write_metadata(manifest.graph)
+    plain["graph"] = metadata_of(manifest.graph)
     return (json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **plain}, indent=1) + "\n").encode()
 
 
@@ -202,7 +202,7 @@ def _check_text(values: Mapping[str, Any]) -> None:
         "engine_sha256": r"[0-9a-f]{64}",
         "library": "|".join(LIBRARIES),
         "library_version": r"[0-9A-Za-z.+_-]{1,40}",
-        "precision": "|".join(ENGINE_PRECISIONS),
+        "precision": "|".join(GRAPH_PRECISIONS),
         "weights": "included|stripped",
     }
     for name, value in values.items():
@@ -213,7 +213,7 @@ def _check_text(values: Mapping[str, Any]) -> None:
 def _check_graph(metadata: Any) -> GraphInfo:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise TrmBundleError("manifest graph: expected an object of strings")
-    graph = read_metadata(metadata)
+    graph = parse_metadata(metadata)
     if graph.loop == "step":
         raise TrmBundleError("manifest graph: expected the form unrolled or onnx-loop, got step")
     return graph
@@ -262,7 +262,7 @@ _REASON = {
 
 def precisions_of(gpu: str) -> tuple[str, ...]:
     """Return the precisions of engines for ``gpu``."""
-    return tuple(precision for precision in ENGINE_PRECISIONS if int(gpu.removeprefix("sm")) >= _LEAST[precision])
+    return tuple(precision for precision in GRAPH_PRECISIONS if int(gpu.removeprefix("sm")) >= _LEAST[precision])
 
 
 def why_not(precision: str, gpu: str) -> str:

@@ -33,7 +33,7 @@ from .spec import MAX_STEPS, TrmSpec, check_statistics
 FORMAT = "trm_edge.onnx"
 FORMAT_VERSION = 1
 LOOPS = ("unrolled", "onnx-loop", "step")
-ENGINE_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+GRAPH_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 
 Dims = tuple[int | str, ...]
 Signature = dict[str, tuple[np.dtype[Any], Dims]]
@@ -106,7 +106,7 @@ def output_signature(spec: TrmSpec, loop: str, steps: int = 0) -> Signature:
     return outputs
 
 
-def write_metadata(info: GraphInfo) -> dict[str, str]:
+def metadata_of(info: GraphInfo) -> dict[str, str]:
     """Return the metadata of a graph."""
     return {
         "trm_edge.format": FORMAT,
@@ -121,7 +121,7 @@ def write_metadata(info: GraphInfo) -> dict[str, str]:
     }
 
 
-def read_metadata(metadata: Mapping[str, str]) -> GraphInfo:
+def parse_metadata(metadata: Mapping[str, str]) -> GraphInfo:
     """Read and check the metadata of a graph, or raise :class:`TrmBundleError`."""
     if metadata.get("trm_edge.format") != FORMAT:
         raise TrmBundleError(
@@ -139,8 +139,8 @@ def read_metadata(metadata: Mapping[str, str]) -> GraphInfo:
     if loop not in LOOPS:
         raise TrmBundleError(f"metadata trm_edge.loop: expected one of {', '.join(LOOPS)}, got {loop!r}")
     precision = metadata.get("trm_edge.precision", "fp32")
-    if precision not in ENGINE_PRECISIONS:
-        expected = ", ".join(ENGINE_PRECISIONS)
+    if precision not in GRAPH_PRECISIONS:
+        expected = ", ".join(GRAPH_PRECISIONS)
         raise TrmBundleError(f"metadata trm_edge.precision: expected one of {expected}, got {precision[:40]!r}")
     spec = TrmSpec.from_metadata(metadata)
     steps = _parse_steps(loop, metadata.get("trm_edge.steps", ""))

@@ -29,6 +29,7 @@ from trm_edge.engine import (
     check_gpus,
     choose_profile,
     make_profiles,
+    manifest_bytes,
     manifest_path,
     parse_manifest,
     precisions_of,
@@ -37,7 +38,6 @@ from trm_edge.engine import (
     shapes,
     varying_sizes,
     why_not,
-    write_manifest,
 )
 from trm_edge.errors import (
     TrmBundleError,
@@ -48,7 +48,7 @@ from trm_edge.errors import (
     TrmUnsupportedError,
     TrmVersionError,
 )
-from trm_edge.graph import ENGINE_PRECISIONS, GraphInfo, input_signature, output_signature
+from trm_edge.graph import GRAPH_PRECISIONS, GraphInfo, input_signature, output_signature
 from trm_edge.inputs import check_inputs
 
 ENGINE = b"not really an engine"
@@ -75,7 +75,7 @@ def manifest_of(kind: str = "actions", loop: str = "unrolled", **changes: Any) -
 @pytest.fixture
 def engine(tmp_path: Path) -> Path:
     (tmp_path / "head.engine").write_bytes(ENGINE)
-    manifest_path(tmp_path / "head.engine").write_bytes(write_manifest(manifest_of()))
+    manifest_path(tmp_path / "head.engine").write_bytes(manifest_bytes(manifest_of()))
     return tmp_path / "head.engine"
 
 
@@ -116,7 +116,7 @@ def test_inspect_refuses_an_engine_that_is_not_the_manifests(engine: Path, capsy
 @pytest.mark.parametrize("kind", ["actions", "slots", "tokens"])
 def test_a_manifest_reads_back(kind: str, loop: str) -> None:
     manifest = manifest_of(kind, loop)
-    again = parse_manifest(write_manifest(manifest))
+    again = parse_manifest(manifest_bytes(manifest))
     assert replace(again, graph=manifest.graph) == manifest
     assert (again.graph.spec, again.graph.loop, again.graph.steps) == (manifest.graph.spec, loop, manifest.graph.steps)
     assert again.graph.bundle_sha256 == manifest.graph.bundle_sha256
@@ -166,7 +166,7 @@ WRONG: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("name", "value", "match"), WRONG)
 def test_a_manifest_is_not_trusted(name: str, value: Any, match: str, engine: Path) -> None:
-    entries = json.loads(write_manifest(manifest_of()))
+    entries = json.loads(manifest_bytes(manifest_of()))
     if value is ...:
         del entries[name]
     else:
@@ -179,7 +179,7 @@ def test_a_manifest_is_not_trusted(name: str, value: Any, match: str, engine: Pa
 
 def test_a_graph_of_the_step_form_is_no_engine() -> None:
     with pytest.raises(TrmBundleError, match="got step"):
-        parse_manifest(write_manifest(manifest_of(loop="step")))
+        parse_manifest(manifest_bytes(manifest_of(loop="step")))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_what_is_no_manifest(data: bytes) -> None:
 
 
 def test_flipped_bytes_of_a_manifest_never_escape() -> None:
-    whole, rng = write_manifest(manifest_of("slots")), np.random.default_rng(0)
+    whole, rng = manifest_bytes(manifest_of("slots")), np.random.default_rng(0)
     refused = 0
     for _ in range(500):
         data = bytearray(whole)
@@ -262,7 +262,7 @@ def test_a_foreign_engine_is_never_deserialised(engine: Path, monkeypatch: pytes
     manifest_path(engine).unlink()
     with pytest.raises(TrmIOError, match=r"head\.engine\.json: .* with the manifest that was written with it"):
         trm_edge.load(engine)
-    manifest_path(engine).write_bytes(write_manifest(manifest_of()))
+    manifest_path(engine).write_bytes(manifest_bytes(manifest_of()))
     engine.unlink()
     with pytest.raises(TrmIOError, match=r"head\.engine: cannot be read"):
         trm_edge.load(engine)
@@ -331,14 +331,14 @@ def test_files_and_their_backends(engine: Path, path: Path) -> None:
         ("sm80", ["fp32", "fp16", "bf16", "int8"]),
         ("sm86", ["fp32", "fp16", "bf16", "int8"]),
         ("sm87", ["fp32", "fp16", "bf16", "int8"]),
-        *((gpu, list(ENGINE_PRECISIONS)) for gpu in ("sm89", "sm90", "sm110", "sm120", "sm121")),
+        *((gpu, list(GRAPH_PRECISIONS)) for gpu in ("sm89", "sm90", "sm110", "sm120", "sm121")),
         ("sm70", []),
     ],
 )
 def test_precisions_of_a_gpu(gpu: str, runs: list[str]) -> None:
     assert list(precisions_of(gpu)) == runs
-    assert [precision for precision in ENGINE_PRECISIONS if not why_not(precision, gpu)] == runs
-    for precision in set(ENGINE_PRECISIONS) - set(runs):
+    assert [precision for precision in GRAPH_PRECISIONS if not why_not(precision, gpu)] == runs
+    for precision in set(GRAPH_PRECISIONS) - set(runs):
         with pytest.raises(
             TrmUnsupportedError, match=f"{precision} on {gpu}: .*{gpu} runs {', '.join(runs) or 'none'}"
         ):

@@ -25,7 +25,7 @@ from trm_edge.errors import (
     TrmVersionError,
 )
 from trm_edge.golden import random_inputs, relative_error, run_reference
-from trm_edge.graph import LOOPS, input_signature, output_signature, read_metadata
+from trm_edge.graph import LOOPS, input_signature, output_signature, parse_metadata
 from trm_edge.inputs import check_inputs
 from trm_edge.reference import ReferenceModel, StepOutput
 from trm_edge.spec import TrmSpec, identity_statistics
@@ -277,7 +277,7 @@ def test_metadata_is_enough_for_a_host(loop: str) -> None:
     props = {p.key: p.value for p in graph(bundle, loop, 3).metadata_props}
     assert props["trm_edge.format"] == "trm_edge.onnx"
     assert props["projection"] == "host"
-    info = read_metadata(props)
+    info = parse_metadata(props)
     assert (info.spec, info.loop, info.steps) == (bundle.spec, loop, 3 if loop == "unrolled" else 0)
     for name in ("limits.lower", "limits.upper", "limits.velocity", "normalization.y0.mean"):
         np.testing.assert_array_equal(info.statistics[name], bundle.tensors[name])

@@ -15,7 +15,7 @@ from trm_edge.bundle import Bundle, read_bundle, write_bundle
 from trm_edge.cli import main
 from trm_edge.errors import TrmBundleError, TrmInputError, TrmUnsupportedError
 from trm_edge.golden import random_inputs, relative_error, run_reference, verify
-from trm_edge.graph import read_metadata
+from trm_edge.graph import parse_metadata
 from trm_edge.inputs import check_inputs
 from trm_edge.quantization import QuantizedModel
 from trm_edge.reference import ReferenceModel
@@ -148,6 +148,6 @@ def test_precisions_that_there_are_not() -> None:
     with pytest.raises(TrmInputError, match="precision: expected fp32"):
         build_onnx(bundle, precision="int4")
     metadata = {p.key: p.value for p in build_onnx(bundle).metadata_props}
-    assert "trm_edge.precision" not in metadata and read_metadata(metadata).precision == "fp32"
+    assert "trm_edge.precision" not in metadata and parse_metadata(metadata).precision == "fp32"
     with pytest.raises(TrmBundleError, match=r"trm_edge\.precision: expected one of fp32, fp16, bf16, int8, fp8"):
-        read_metadata(metadata | {"trm_edge.precision": "int4"})
+        parse_metadata(metadata | {"trm_edge.precision": "int4"})

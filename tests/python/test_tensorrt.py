@@ -23,7 +23,7 @@ from trm_edge.cli import main
 from trm_edge.engine import RTX_GPUS, manifest_path, precisions_of, read_engine
 from trm_edge.errors import TrmInputError, TrmUnsupportedError
 from trm_edge.golden import random_inputs, relative_error, run_reference
-from trm_edge.graph import ENGINE_PRECISIONS, input_signature, output_signature
+from trm_edge.graph import GRAPH_PRECISIONS, input_signature, output_signature
 from trm_edge.inputs import check_inputs
 from trm_edge.reference import ReferenceModel, StepOutput
 
@@ -212,7 +212,7 @@ def test_profiles_cut_the_context() -> None:
 def test_the_table_of_precisions_is_what_tensorrt_rtx_builds(gpu: str) -> None:
     """Every precision that the table has for a GPU; those that it has not are refused before TensorRT is asked."""
     bundle = calibrated(plain_bundle("tokens", "mlp_t"), "static", steps=1)
-    for precision in ENGINE_PRECISIONS:
+    for precision in GRAPH_PRECISIONS:
         if precision in precisions_of(gpu):
             assert build_engine(bundle, "unrolled", 1, precision, gpus=[gpu]).data
         else:

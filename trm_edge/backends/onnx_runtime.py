@@ -17,7 +17,7 @@ from .._native import core
 from ..errors import TrmBundleError, TrmUnsupportedError
 from ..extras import import_extra
 from ..files import StrPath, read_file
-from ..graph import GraphInfo, Signature, input_signature, output_signature, read_metadata
+from ..graph import GraphInfo, Signature, input_signature, output_signature, parse_metadata
 from ..inputs import Array, Inputs, check_steps
 from ..reference import StepOutput
 from ..refinement import Refinement
@@ -60,7 +60,7 @@ class OnnxRuntimeBackend(HostBackend):
         try:
             session = create_session(data, threads)
             metadata, given_inputs, given_outputs = _describe(session)
-            info = read_metadata(metadata)
+            info = parse_metadata(metadata)
             _check_signature("input", given_inputs, input_signature(info.spec, info.loop))
             outputs = output_signature(info.spec, info.loop, info.steps)
             _check_signature("output", given_outputs, outputs)
