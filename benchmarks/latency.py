@@ -37,9 +37,10 @@ from trm_edge.bundle import Bundle, read_bundle
 from trm_edge.files import write_atomically
 from trm_edge.golden import golden_arguments, random_inputs
 from trm_edge.inputs import Inputs
+from trm_edge.plain import plain
 from trm_edge.profiling import Samples, Task, Work, bandwidth, closed_loop, machine_facts, pinned, register_peak
 from trm_edge.profiling.machine import describe, machine_state
-from trm_edge.profiling.report import FORMAT, FORMAT_VERSION, plain
+from trm_edge.profiling.report import FORMAT, FORMAT_VERSION
 from trm_edge.profiling.timing import Progress, choose_cpus
 from trm_edge.spec import TrmSpec, identity_statistics
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from trm_edge.bundle import read_bundle, write_bundle
 from trm_edge.cli import add_command
 from trm_edge.errors import TrmInputError
+from trm_edge.plain import plain
 from trm_edge.quantization import SCHEMES
 
 from .calibrate import MAX_ERROR, MAX_LOSS, Calibration, calibrate
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
 def report(result: Calibration) -> dict[str, Any]:
     """Return the report as plain values for JSON; what is not finite is None."""
     quantization = result.quantization
-    facts = {
+    facts: dict[str, Any] = {
         "scheme": quantization.scheme,
         "observer": result.observer,
         "steps": result.steps,
@@ -118,8 +118,8 @@ def report(result: Calibration) -> dict[str, Any]:
         "max_loss": result.max_loss,
         "passed": result.passed,
     }
-    plain: dict[str, Any] = _finite(facts)
-    return plain
+    cleaned: dict[str, Any] = plain(facts)
+    return cleaned
 
 
 def print_report(result: Calibration, name: Path, *, random: bool) -> None:
@@ -142,11 +142,3 @@ def print_report(result: Calibration, name: Path, *, random: bool) -> None:
         change = f"{'better' if result.metric_loss < 0 else 'worse'} by {abs(result.metric_loss):.2%} {unit}"
         print(f"{metric} in step {result.steps}: {change}, allowed {result.max_loss:.2%} worse")
     print("passed" if result.passed else "FAILED: rounding moves the answers too far")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

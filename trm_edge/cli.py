@@ -26,6 +26,7 @@ from .errors import TrmError, TrmInputError
 from .files import read_call, write_atomically
 from .golden import golden_arguments, verify
 from .inputs import Array
+from .plain import plain
 from .profiling import command as profiling
 from .profiling.timing import latency_summary
 from .quantization import PRECISIONS, Quantization
@@ -132,7 +133,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         "quantization": None if bundle.quantization is None else vars(bundle.quantization),
     }
     if arguments.json:
-        print(json.dumps(_plain(facts), indent=2))
+        print(json.dumps(plain(facts), indent=2))
         return 0
     spec = bundle.spec
     print(f"{facts['file']}: {spec.answer} head, {facts['parameters']:,} parameters, {facts['bytes']:,} bytes")
@@ -171,7 +172,7 @@ def _inspect_engine(arguments: argparse.Namespace) -> int:
         "spec": graph.spec.to_dict(),
     }
     if arguments.json:
-        print(json.dumps(_plain(facts), indent=2))
+        print(json.dumps(plain(facts), indent=2))
         return 0
     steps = f"{graph.steps} steps, unrolled" if graph.loop == "unrolled" else f"any number of steps, {graph.loop}"
     print(f"{facts['file']}: {graph.spec.answer} head, {manifest.precision}, {steps}, {manifest.engine_bytes:,} bytes")
@@ -225,7 +226,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     where = refiner.backend + (f" ({refiner.isa})" if refiner.isa else "")
     if arguments.json:
         rows = [{**vars(check), "passed": check.passed} for check in checks]
-        print(json.dumps(_plain({"backend": refiner.backend, "isa": refiner.isa, "passed": passed, "checks": rows})))
+        print(json.dumps(plain({"backend": refiner.backend, "isa": refiner.isa, "passed": passed, "checks": rows})))
         return 0 if passed else 1
     print(f"{arguments.bundle} on {where}, {refiner.precision}")
     print("case  step  output      error      allowed  wrong")
@@ -279,7 +280,7 @@ def _refine(arguments: argparse.Namespace) -> int:
             "isa": refiner.isa,
             "latency": latency,
         }
-        print(json.dumps(_plain(facts)))
+        print(json.dumps(plain(facts)))
         return 0
     where = refiner.backend + (f" ({refiner.isa})" if refiner.isa else "")
     print(f"{refiner.spec.answer} head on {where}: status {out.status.name}, {out.steps_run} steps")
@@ -371,19 +372,6 @@ def _write_npz(path: Path, out: Refinement) -> None:
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     write_atomically(path, stream.getvalue())
-
-
-def _plain(value: Any) -> Any:
-    """Return ``value`` with arrays as lists and non-finite numbers as None, for JSON."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ from ..errors import TrmInputError, TrmUnsupportedError
 from ..files import read_call, write_atomically
 from ..golden import golden_arguments, random_inputs
 from ..inputs import check_inputs, check_steps
+from ..plain import plain
 from ..spec import TrmSpec
 from .configurations import Choice, Configuration, open_configuration, parse_choices, with_golden
 from .gpu import GPU_BACKENDS, gpu_facts, gpu_state
 from .machine import machine_facts, machine_state
-from .report import FORMAT, FORMAT_VERSION, compare, format_comparison, format_report, plain, read_report
+from .report import FORMAT, FORMAT_VERSION, compare, format_comparison, format_report, read_report
 from .roofline import Work, bandwidth, register_loop, register_peak, tuned_iterations
 from .timing import Progress, Samples, Task, choose_cpus, closed_loop, fixed_rate, idle_then_fire, pinned
 
