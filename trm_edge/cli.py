@@ -31,7 +31,7 @@ from .profiling import command as profiling
 from .profiling.timing import latency_summary
 from .quantization import PRECISIONS, Quantization
 from .refinement import Refinement
-from .refiner import load
+from .refiner import Refiner, load
 from .shipped import example
 
 EXAMPLE = example()
@@ -40,6 +40,14 @@ EXAMPLE = example()
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:  # before there was a command
+        print("trm-edge: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = _parser()
     arguments, more = parser.parse_known_args(argv)
     if more and (arguments.command != "demo" or any(word.startswith("-") for word in more)):
@@ -102,6 +110,14 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
 
 def _add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="auto", choices=("auto", *NAMES), help="what runs the model")
+    parser.add_argument("--precision", help="fp32, bf16, int8, fp16, ... (default: as calibrated, else fp32)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the engine (default: 1)")
+
+
+def _load(arguments: argparse.Namespace) -> Refiner:
+    """Return the model that the arguments of ``_add_backend`` name."""
+    chosen = {"backend": arguments.backend, "precision": arguments.precision, "threads": arguments.threads}
+    return load(arguments.bundle, **chosen)
 
 
 def _add_inspect(commands: Any) -> None:
@@ -206,6 +222,7 @@ def _add_verify(commands: Any) -> None:
         "bundle carries. Exit code 1 where a step is off by more than max(1e-5, 4 x the error of plain float32),\n"
         "or in int8 and bf16 by more than 1.5 x the largest error that rounding so causes in the oracle.\n\n"
         "  trm-edge verify push.trm\n"
+        "  trm-edge verify push.trm --precision int8       as int8 would run it without a calibration\n"
         "  trm-edge verify push.onnx --golden push.trm     an exported graph against the bundle it came from\n"
         "  trm-edge verify push.engine --golden push.trm   a TensorRT engine, on its GPU",
     )
@@ -220,7 +237,9 @@ def _verify(arguments: argparse.Namespace) -> int:
     bundle = read_bundle(arguments.golden or arguments.bundle)
     if not bundle.golden:
         raise TrmInputError(f"{arguments.golden or arguments.bundle}: holds no golden vectors to check against")
-    refiner = load(arguments.bundle, backend=arguments.backend)
+    refiner = _load(arguments)
+    if refiner.spec != bundle.spec:
+        raise TrmInputError(f"--golden: {arguments.golden} is of another head, its spec is not {arguments.bundle}'s")
     checks = verify(refiner, bundle)
     passed = all(check.passed for check in checks)
     where = refiner.backend + (f" ({refiner.isa})" if refiner.isa else "")
@@ -236,7 +255,8 @@ def _verify(arguments: argparse.Namespace) -> int:
             f"{check.case:>4}  {check.step:>4}  {check.output:<9}  {check.error:8.2e}  {check.tolerance:8.2e}  "
             f"{check.mismatches:>5}{mark}"
         )
-    print("verified" if passed else "FAILED: this machine does not reproduce the bundle's golden vectors")
+    other = f", or those of {arguments.golden} are of other weights" if arguments.golden else ""
+    print("verified" if passed else f"FAILED: this machine does not reproduce the bundle's golden vectors{other}")
     return 0 if passed else 1
 
 
@@ -264,7 +284,7 @@ def _add_refine(commands: Any) -> None:
 def _refine(arguments: argparse.Namespace) -> int:
     if arguments.repeat < 1:
         raise TrmInputError(f"--repeat: expected at least 1, got {arguments.repeat}")
-    refiner = load(arguments.bundle, backend=arguments.backend)
+    refiner = _load(arguments)
     call = read_call(arguments.input) if arguments.input else _first_golden(arguments.bundle)
     out = refiner.refine(**call, steps=arguments.steps, halt=arguments.halt, trajectory=True)
     times = [

@@ -41,9 +41,13 @@ def read_npz(path: StrPath) -> dict[str, Array]:
     """
     path = Path(path)
     try:
-        file = path.open("rb")
-    except OSError as error:
-        raise TrmIOError(f"{path}: not a readable .npz file: {error.strerror or error}") from None
+        regular = stat.S_ISREG(os.stat(path).st_mode)  # opening a pipe would wait for a writer
+        file = path.open("rb") if regular else None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise TrmIOError(f"{path}: not a readable .npz file: {reason or error}") from None
+    if file is None:
+        raise TrmIOError(f"{path}: not a readable .npz file: not a regular file")
     try:
         with file as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}

@@ -312,6 +312,8 @@ def thread_refiner(model: Source, backend: str = "auto", precision: str | None =
 
 def _absolute(name: str, path: StrPath) -> Path:
     text = os.fsdecode(path)
+    if not text:
+        raise TrmInputError(f"{name}: expected a path, got an empty text")
     if "\0" in text:  # the operating system would take what stands before it
         raise TrmInputError(f"{name}: expected a path without a null character, got {text!r}")
     return Path(os.path.abspath(text))

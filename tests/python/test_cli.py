@@ -479,7 +479,23 @@ def test_a_graph_that_is_not_of_the_bundle_fails_the_check(tmp_path: Path, capsy
     write_bundle(tmp_path / "head.trm", make_bundle("tokens"))
     assert run(capsys, "export", tmp_path / "other.trm", tmp_path / "other.onnx", "--loop", "step")[0] == 0
     code, out, _ = run(capsys, "verify", tmp_path / "other.onnx", "--golden", tmp_path / "head.trm")
-    assert code == 1 and "FAILED" in out
+    assert code == 1 and "FAILED" in out and "head.trm are of other weights" in out
+
+
+def test_golden_vectors_of_another_head_are_refused(tmp_path: Path, capsys: Capture) -> None:
+    for kind in ("tokens", "actions"):
+        write_bundle(tmp_path / f"{kind}.trm", make_bundle(kind))
+    message = failed(capsys, "verify", tmp_path / "tokens.trm", "--golden", tmp_path / "actions.trm")
+    assert "actions.trm is of another head, its spec is not" in message
+
+
+def test_a_model_is_verified_and_run_in_the_precision_that_is_asked_for(capsys: Capture) -> None:
+    for precision in ("fp32", "bf16", "int8"):
+        code, out, _ = run(capsys, "verify", EXAMPLE, "--precision", precision, "--threads", 2)
+        assert code == 0 and out.splitlines()[0].endswith(f", {precision}")
+        assert run(capsys, "refine", EXAMPLE, "--precision", precision, "--repeat", 1)[0] == 0
+    assert "precision" in failed(capsys, "refine", EXAMPLE, "--precision", "int3")
+    assert "threads" in failed(capsys, "refine", EXAMPLE, "--threads", 0)
 
 
 def test_export_refuses_what_it_cannot_make(tmp_path: Path, capsys: Capture) -> None:

@@ -136,7 +136,7 @@ def open_backend(source: Source, backend: str, options: Options) -> Backend:
             f"`trm-edge export {path} {path.with_suffix(own)} --loop {loop}`"
         )
     if owner and name != owner:
-        raise TrmInputError(f"{source!r}: {suffix} files are for backend {owner}; {name} reads .trm bundles")
+        raise TrmInputError(f"{os.fsdecode(source)}: {suffix} files are for backend {owner}; {name} reads .trm bundles")
     if name != "fused" and (options.pin or options.park_after_us is not None):
         raise TrmUnsupportedError(f"pin, park_after_us: for the threads of backend fused, not of {name}")
     return _OPENERS[name](source, options)
