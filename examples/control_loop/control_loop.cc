@@ -6,11 +6,17 @@
 //
 // The policy plans a chunk of actions for the state that it saw, and needs several ticks for it. In each of these ticks
 // the loop takes what is left of its last chunk, refines that for the state of now for as long as the tick's budget
-// lasts, and sends the first action. `kill -USR1` changes from "on" to "shadow" (refines, and sends the draft) to "off"
-// (no refinement; the draft, inside the limits), and back to "on".
+// lasts, and sends the first action. It begins in mode "shadow" (refines, and sends the draft inside the limits);
+// `--mode on` sends the answer. `kill -USR1` takes the head out (mode "off": the draft, inside the limits), however
+// often it is sent; `kill -USR2` goes back to the mode that the loop was started in ("shadow" where that was "off").
+//
+// An action stands for one period, and so do the velocity limits: a loop that was stopped or was late skips the ticks
+// that have passed, rather than sending their actions one after another. Where there is no plan yet, and where the
+// policy's last chunk is over (or older than --max-age ticks), the last action is held.
 //
 // Robot and policy are stand-ins, so what is sent means nothing. The rest is what a controller needs: all memory before
-// the first tick, no lock between loop and policy, absolute wake-up times, an answer inside the limits in every tick.
+// the first tick, no lock between loop and policy, absolute wake-up times, an answer inside the limits in every tick,
+// and a record of the last ticks (--record FILE.csv) that is written when the loop is over.
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -25,7 +31,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -34,11 +42,16 @@
 namespace {
 
 constexpr int64_t kNever = -1;
-constexpr int kMaxSteps = 4;  // as many as the head was trained for
-const char* const kModes[] = {"on", "shadow", "off"};
-volatile std::sig_atomic_t mode = 0;
+constexpr int kMaxSteps = 4;             // as many as the head was trained for
+constexpr int64_t kMostRecords = 65536;  // the last ticks that --record keeps
 
-void next_mode(int) { mode = (mode + 1) % 3; }
+enum Mode { kOff, kShadow, kOn };
+const char* const kModes[] = {"off", "shadow", "on"};
+std::atomic<int> mode{kShadow}, mode_with_head{kShadow};
+static_assert(std::atomic<int>::is_always_lock_free, "a signal handler writes it");
+
+void take_head_out(int) { mode = kOff; }
+void put_head_back(int) { mode = mode_with_head.load(); }
 
 int64_t now_ns() {
     timespec t{};
@@ -53,8 +66,10 @@ void sleep_until(int64_t ns) {
 }
 
 struct Options {
-    std::string head;
-    double hz = 500, seconds = 5, budget = 0.5;  // the share of a tick that refinement may take
+    std::string head, record;
+    double hz = 500, seconds = 5, budget = 0.5;             // the share of a tick that refinement may take
+    double policy_seconds = 1e9;                            // how long the policy's stand-in lives
+    int64_t max_age = std::numeric_limits<int64_t>::max();  // ticks; a chunk is never used beyond its end
     int cpu = -1;
 };
 
@@ -101,10 +116,13 @@ class Head {
         context_.resize(static_cast<size_t>(P * info_.context_size));
         features_.resize(static_cast<size_t>(T * info_.feature_size));
         answer_.resize(static_cast<size_t>(T * dof));
+        projected_.resize(static_cast<size_t>(T * dof));
         in_.x = trm_tensor_f32(context_.data(), P, info_.context_size);
         if (info_.feature_size > 0) in_.features = trm_tensor_f32(features_.data(), T, info_.feature_size);
-        out_.y = answer_.data();
-        out_.y_bytes = answer_.size() * sizeof(float);
+        for (auto [out, chunk] : {std::pair{&refined_out_, &answer_}, std::pair{&projected_out_, &projected_}}) {
+            out->y = chunk->data();
+            out->y_bytes = chunk->size() * sizeof(float);
+        }
     }
     ~Head() {
         trm_session_free(session_);
@@ -116,8 +134,11 @@ class Head {
     const trm_info& info() const { return info_; }
     const char* isa() const { return trm_model_isa(model_); }
     const char* precision() const { return trm_model_precision(model_); }
+    // What refine() and project() wrote; neither overwrites the other's.
     const std::vector<float>& answer() const { return answer_; }
-    int steps() const { return out_.steps_run; }
+    const std::vector<float>& projected() const { return projected_; }
+    int steps() const { return refined_out_.steps_run; }
+    float confidence() const { return refined_out_.confidence; }
 
     // What the head sees of the robot: here only its joints, in the last row of the context.
     void see(const std::vector<float>& joints) {
@@ -129,7 +150,7 @@ class Head {
     // Put the draft inside the limits: no step at all.
     trm_status project(const std::vector<float>& draft, const std::vector<float>& last) {
         give(draft, last);
-        return trm_refine(session_, &in_, 0, TRM_NEVER_HALT, &out_);
+        return trm_refine(session_, &in_, 0, TRM_NEVER_HALT, &projected_out_);
     }
 
     // Refine until the next step would not be over by `deadline`. There is an answer after every step.
@@ -139,7 +160,7 @@ class Head {
         for (int k = 0; k < kMaxSteps && status >= 0; ++k) {
             const int64_t begun = now_ns();
             if (k > 0 && begun + longest_ > deadline) break;
-            status = trm_step(session_, nullptr, nullptr, nullptr, &out_);
+            status = trm_step(session_, nullptr, nullptr, nullptr, &refined_out_);
             longest_ = std::max(now_ns() - begun, longest_ - longest_ / 128);  // forgets a slow one
         }
         return status;
@@ -158,18 +179,114 @@ class Head {
     trm_session* session_ = nullptr;
     trm_info info_ = TRM_INFO_INIT;
     trm_inputs in_ = TRM_INPUTS_INIT;
-    trm_outputs out_ = TRM_OUTPUTS_INIT;
-    std::vector<float> context_, features_, answer_;
+    trm_outputs refined_out_ = TRM_OUTPUTS_INIT, projected_out_ = TRM_OUTPUTS_INIT;
+    std::vector<float> context_, features_, answer_, projected_;
     int64_t longest_ = 0;
 };
 
-// The policy's stand-in: moves every joint to where a slow wave will be, and needs three ticks to think.
-void plan(const Options& options, int64_t rows, Newest<State>& seen, Newest<Chunk>& planned,
-          const std::atomic<bool>& stop) {
+// What a tick did.
+struct Tick {
+    int64_t tick = kNever, age = 0;  // of the chunk: how many of its rows have passed
+    int mode = kOff;
+    bool held = false;           // no plan for this tick: the last action, inside the limits
+    trm_status status = TRM_OK;  // of the refinement where there was one
+    int steps = 0;               // of the refinement; 0 where there was none, or none came to an end
+    float confidence = NAN;
+};
+
+// The last ticks, with the actions that were sent and those that refinement gave: a ring that is written to a file when
+// the loop is over, so that a tick neither allocates nor waits for a disk.
+class Record {
+  public:
+    // Opens the file at once: a path that is wrong is found before the robot moves. An empty path: no record.
+    Record(const std::string& path, int64_t ticks, size_t dof) : path_(path), dof_(dof) {
+        if (path.empty()) return;
+        file_.reset(std::fopen(path.c_str(), "w"));
+        if (!file_) throw std::runtime_error(path + ": cannot be written: " + std::strerror(errno));
+        ticks_.resize(static_cast<size_t>(std::min(ticks, kMostRecords)));
+        sent_.resize(ticks_.size() * dof);
+        refined_.resize(ticks_.size() * dof);
+    }
+
+    // `refined` is empty where nothing was refined.
+    void add(const Tick& tick, const float* sent, const float* refined) {
+        if (!file_) return;
+        const size_t at = static_cast<size_t>(count_++) % ticks_.size();
+        ticks_[at] = tick;
+        std::copy_n(sent, dof_, &sent_[at * dof_]);
+        if (refined != nullptr) {
+            std::copy_n(refined, dof_, &refined_[at * dof_]);
+        } else {
+            std::fill_n(&refined_[at * dof_], dof_, NAN);
+        }
+    }
+
+    // Write a line per tick, the oldest first.
+    void write() {
+        if (!file_) return;
+        std::FILE* file = file_.get();
+        std::fputs("tick,mode,held,age,status,steps,confidence", file);
+        for (const char* name : {"sent", "refined"})
+            for (size_t i = 0; i < dof_; ++i) std::fprintf(file, ",%s_%zu", name, i);
+        const size_t count = static_cast<size_t>(count_);
+        for (size_t k = count - std::min(count, ticks_.size()); k < count; ++k) write_line(k % ticks_.size());
+        std::fputc('\n', file);
+        const bool whole = std::fflush(file) == 0 && std::ferror(file) == 0;
+        if (!whole) throw std::runtime_error(path_ + ": cannot be written: " + std::strerror(errno));
+        std::printf("%s: the last %zu ticks\n", path_.c_str(), std::min(count, ticks_.size()));
+    }
+
+  private:
+    struct Close {
+        void operator()(std::FILE* file) const { std::fclose(file); }
+    };
+
+    void write_line(size_t at) {
+        const Tick& t = ticks_[at];
+        std::FILE* file = file_.get();
+        std::fprintf(file, "\n%lld,%s,%d,%lld,%s,%d,%.9g", static_cast<long long>(t.tick), kModes[t.mode], t.held,
+                     static_cast<long long>(t.age), trm_status_name(t.status), t.steps,
+                     static_cast<double>(t.confidence));
+        for (const std::vector<float>* values : {&sent_, &refined_})
+            for (size_t i = 0; i < dof_; ++i)
+                std::fprintf(file, ",%.9g", static_cast<double>((*values)[at * dof_ + i]));
+    }
+
+    std::string path_;
+    std::unique_ptr<std::FILE, Close> file_;
+    size_t dof_;
+    int64_t count_ = 0;
+    std::vector<Tick> ticks_;
+    std::vector<float> sent_, refined_;
+};
+
+// What the loop did, in numbers.
+struct Counts {
+    explicit Counts(int64_t ticks) : woken(static_cast<size_t>(ticks)), taken(woken.size()), steps(kMaxSteps + 1) {
+        for (trm_status status = TRM_DEVICE_ERROR; status <= TRM_OUTSIDE_LIMITS; ++status) statuses[status] = 0;
+    }
+    void add(const Tick& tick, int64_t late_by, int64_t took) {
+        woken[static_cast<size_t>(ran)] = late_by;
+        taken[static_cast<size_t>(ran++)] = took;
+        held += tick.held;
+        if (tick.held && tick.status >= 0) return;  // a count of its own
+        ++statuses.at(tick.status);                 // all of them are there: nothing is allocated
+        if (tick.mode != kOff && !tick.held) ++steps[static_cast<size_t>(tick.steps)];
+    }
+
+    std::vector<int64_t> woken, taken, steps;
+    std::map<trm_status, int64_t> statuses;
+    int64_t ran = 0, late = 0, held = 0;
+};
+
+// The policy's stand-in: moves every joint to where a slow wave will be, and needs two ticks to think. A chunk
+// is in use until the next one comes, so its rows have to reach over twice that time, and some for delays.
+void plan(const Options& options, Newest<State>& seen, Newest<Chunk>& planned, const std::atomic<bool>& stop) {
     while (!stop.load(std::memory_order_relaxed)) {
         const State& state = seen.latest();
+        if (static_cast<double>(state.tick) >= options.policy_seconds * options.hz) return;
         Chunk& chunk = planned.draft();
-        const size_t dof = state.joints.size();
+        const size_t dof = state.joints.size(), rows = chunk.actions.size() / dof;
         for (size_t i = 0; i < chunk.actions.size(); ++i) {
             const double when = static_cast<double>(state.tick + static_cast<int64_t>(i / dof)) / options.hz;
             const float target = 0.5F * static_cast<float>(std::sin(when + static_cast<double>(i % dof)));
@@ -177,19 +294,23 @@ void plan(const Options& options, int64_t rows, Newest<State>& seen, Newest<Chun
             chunk.actions[i] = state.joints[i % dof] + part * (target - state.joints[i % dof]);
         }
         chunk.tick = state.tick;
-        sleep_until(now_ns() + static_cast<int64_t>(3e9 / options.hz));
+        sleep_until(now_ns() + static_cast<int64_t>(2e9 / options.hz));
         planned.publish();
     }
 }
 
-// What is left of a chunk at a tick; its last action is held where none is.
-void take_rest(const Chunk& chunk, int64_t tick, size_t dof, std::vector<float>& draft) {
-    const size_t rows = draft.size() / dof;
-    const size_t gone = static_cast<size_t>(std::max<int64_t>(0, tick - chunk.tick));
+// What is left of a chunk after `age` ticks; its last action is repeated behind its end.
+void take_rest(const Chunk& chunk, int64_t age, size_t dof, std::vector<float>& draft) {
+    const size_t rows = draft.size() / dof, gone = static_cast<size_t>(age);
     for (size_t row = 0; row < rows; ++row) {
         const size_t from = std::min(row + gone, rows - 1);
         std::copy_n(&chunk.actions[from * dof], dof, &draft[row * dof]);
     }
+}
+
+// A draft that stays where the last action went.
+void stay(const std::vector<float>& last, std::vector<float>& draft) {
+    for (size_t i = 0; i < draft.size(); ++i) draft[i] = last[i % last.size()];
 }
 
 void prefer_real_time(int cpu) {
@@ -207,77 +328,156 @@ void prefer_real_time(int cpu) {
 }
 
 void print_line(const char* name, std::vector<int64_t>& ns) {
+    if (ns.empty()) return;
     std::sort(ns.begin(), ns.end());
     const auto at = [&](double q) { return static_cast<double>(ns[static_cast<size_t>(q * (ns.size() - 1))]) / 1e3; };
     std::printf("%-12s %9.1f %9.1f %9.1f\n", name, at(0.5), at(0.99), at(1.0));
 }
 
-int run(const Options& options) {
-    Head head(options.head);
-    const size_t dof = static_cast<size_t>(head.info().dof), rows = static_cast<size_t>(head.info().answer_rows);
-    const int64_t tick_ns = static_cast<int64_t>(1e9 / options.hz);
-    const int64_t ticks = static_cast<int64_t>(options.seconds * options.hz);
-    Newest<State> seen(State{0, std::vector<float>(dof)});
-    Newest<Chunk> planned(Chunk{0, std::vector<float>(rows * dof)});
-    std::vector<float> joints(dof), last(dof), draft(rows * dof);
-    std::vector<int64_t> woken(static_cast<size_t>(ticks)), taken(static_cast<size_t>(ticks));
-    std::vector<int64_t> steps(kMaxSteps + 1);
-    std::map<trm_status, int64_t> statuses;
-    for (trm_status status = TRM_DEVICE_ERROR; status <= TRM_OUTSIDE_LIMITS; ++status) statuses[status] = 0;
-    int64_t late = 0;
+// Everything between what is measured and what is sent.
+class Controller {
+  public:
+    explicit Controller(const Options& options)
+        : head_(options.head),
+          rows_(static_cast<size_t>(head_.info().answer_rows)),
+          max_age_(std::min<int64_t>(options.max_age, head_.info().answer_rows - 1)),
+          last_(static_cast<size_t>(head_.info().dof)),
+          draft_(rows_ * last_.size()) {}
 
-    std::signal(SIGUSR1, next_mode);
-    std::atomic<bool> stop{false};
-    std::thread policy(plan, std::cref(options), static_cast<int64_t>(rows), std::ref(seen), std::ref(planned),
-                       std::cref(stop));
-    prefer_real_time(options.cpu);  // of this thread; the policy keeps what it has
-    head.refine(draft, last, now_ns());
+    const Head& head() const { return head_; }
+    size_t rows() const { return rows_; }
+    size_t dof() const { return last_.size(); }
+    const std::vector<float>& last() const { return last_; }
 
-    int64_t next = now_ns() + tick_ns;
-    for (int64_t tick = 0; tick < ticks; ++tick, next += tick_ns) {
-        sleep_until(next);
-        const int64_t begun = now_ns();
-        State& state = seen.draft();
-        state.tick = tick;
-        state.joints = joints;  // the same size: nothing is allocated
-        seen.publish();
-
-        take_rest(planned.latest(), tick, dof, draft);
-        head.see(joints);
-        const int now = mode;
-        const int64_t deadline = next + static_cast<int64_t>(options.budget * static_cast<double>(tick_ns));
-        trm_status refined = TRM_OK;
-        if (now < 2) {
-            refined = head.refine(draft, last, deadline);
-            ++steps[static_cast<size_t>(refined < 0 ? 0 : head.steps())];
-        }
-        const trm_status sent = now > 0 || refined < 0 ? head.project(draft, last) : refined;
-        ++statuses[refined < 0 ? refined : sent];
-        if (sent >= 0) std::copy_n(head.answer().begin(), dof, last.begin());  // else the last action is held
-
-        const int64_t done = now_ns();
-        woken[static_cast<size_t>(tick)] = begun - next;
-        taken[static_cast<size_t>(tick)] = done - begun;
-        late += done > next + tick_ns;
-        for (size_t i = 0; i < dof; ++i) joints[i] += 0.2F * (last[i] - joints[i]);  // the robot's stand-in
+    // Until there is a plan the robot stays where it is: what is measured now counts as sent. Actions of this robot are
+    // positions; where they are velocities, zero is what holds it.
+    void start(const std::vector<float>& measured) {
+        last_ = measured;
+        stay(last_, draft_);
+        head_.refine(draft_, last_, now_ns());  // the first call is slower
     }
-    stop = true;
-    policy.join();
 
-    std::printf("%g Hz for %g s on %s in %s, mode %s at the end; %lld of %lld ticks ended late\n", options.hz,
-                options.seconds, head.isa(), head.precision(), kModes[mode], static_cast<long long>(late),
-                static_cast<long long>(ticks));
+    // Decide on one action, which last() has then.
+    Tick act(int64_t now, const Chunk& chunk, const std::vector<float>& joints, int64_t deadline) {
+        Tick tick;
+        tick.tick = now;
+        tick.mode = mode.load(std::memory_order_relaxed);
+        tick.age = chunk.tick == kNever ? kNever : now - chunk.tick;
+        tick.held = chunk.tick == kNever || tick.age > max_age_;
+        refined_ = false;
+        if (tick.held) {
+            stay(last_, draft_);
+        } else {
+            take_rest(chunk, tick.age, last_.size(), draft_);
+            if (tick.mode != kOff) refine(joints, deadline, tick);
+        }
+        if (tick.mode == kOn && refined_) {
+            take(head_.answer());
+        } else {
+            const trm_status projected = head_.project(draft_, last_);
+            if (projected >= 0) take(head_.projected());  // else the last action is held
+            if (!refined_ && tick.status >= 0) tick.status = projected;
+        }
+        return tick;
+    }
+
+    // Whether no plan has come for twice as long as one lasts.
+    bool is_policy_gone(const Tick& tick) const {
+        return tick.held && (tick.age == kNever || tick.age >= 2 * head_.info().answer_rows);
+    }
+
+    // The first action of the answer of the last act(); null where nothing was refined.
+    const float* refined() const { return refined_ ? head_.answer().data() : nullptr; }
+
+  private:
+    void refine(const std::vector<float>& joints, int64_t deadline, Tick& tick) {
+        head_.see(joints);
+        tick.status = head_.refine(draft_, last_, deadline);
+        refined_ = tick.status >= 0;
+        if (!refined_) return;
+        tick.steps = head_.steps();
+        tick.confidence = head_.confidence();
+    }
+    void take(const std::vector<float>& chunk) { std::copy_n(chunk.begin(), last_.size(), last_.begin()); }
+
+    Head head_;
+    size_t rows_;
+    int64_t max_age_;
+    std::vector<float> last_, draft_;
+    bool refined_ = false;
+};
+
+int report(const Options& options, const Head& head, Counts& counts, int64_t ticks, bool policy_gone) {
+    std::printf("%g Hz for %g s on %s in %s, mode %s at the end; of %lld ticks %lld ended late and %lld were skipped\n",
+                options.hz, options.seconds, head.isa(), head.precision(), kModes[mode], static_cast<long long>(ticks),
+                static_cast<long long>(counts.late), static_cast<long long>(ticks - counts.ran));
+    counts.woken.resize(static_cast<size_t>(counts.ran));
+    counts.taken.resize(static_cast<size_t>(counts.ran));
     std::printf("%-12s %9s %9s %9s  us\n", "", "p50", "p99", "max");
-    print_line("woken after", woken);
-    print_line("a tick took", taken);
-    for (size_t k = 0; k < steps.size(); ++k)
-        if (steps[k] > 0) std::printf("%zu steps in %lld ticks\n", k, static_cast<long long>(steps[k]));
-    bool right = true;
-    for (const auto& [status, count] : statuses) {
+    print_line("woken after", counts.woken);
+    print_line("a tick took", counts.taken);
+    for (size_t k = 0; k < counts.steps.size(); ++k)
+        if (counts.steps[k] > 0) std::printf("%zu steps in %lld ticks\n", k, static_cast<long long>(counts.steps[k]));
+    bool right = !policy_gone;
+    for (const auto& [status, count] : counts.statuses) {
         if (count > 0) std::printf("%s in %lld ticks\n", trm_status_name(status), static_cast<long long>(count));
         right = right && (status >= 0 || count == 0);
     }
+    if (counts.held > 0)
+        std::printf("held in %lld ticks, without a plan%s\n", static_cast<long long>(counts.held),
+                    policy_gone ? "; the policy is gone" : "");
     return right ? 0 : 1;
+}
+
+int run(const Options& options) {
+    std::signal(SIGUSR1, take_head_out);
+    std::signal(SIGUSR2, put_head_back);
+    const int64_t tick_ns = static_cast<int64_t>(1e9 / options.hz);
+    const int64_t ticks = std::max<int64_t>(1, static_cast<int64_t>(options.seconds * options.hz));
+    Controller controller(options);
+    const size_t dof = controller.dof();
+    std::vector<float> joints(dof, 0.1F);  // as measured
+    Newest<State> seen(State{0, joints});
+    Newest<Chunk> planned(Chunk{kNever, std::vector<float>(controller.rows() * dof)});
+    Record record(options.record, ticks, dof);
+    Counts counts(ticks);
+    Tick tick;
+
+    std::atomic<bool> stop{false};
+    std::thread policy(plan, std::cref(options), std::ref(seen), std::ref(planned), std::cref(stop));
+    prefer_real_time(options.cpu);  // of this thread; the policy keeps what it has
+    controller.start(joints);
+
+    int64_t next = now_ns() + tick_ns;  // when tick `now` begins
+    for (int64_t now = 0;;) {
+        sleep_until(next);
+        const int64_t begun = now_ns(), slept_over = (begun - next) / tick_ns;
+        next += slept_over * tick_ns;  // whole periods that have passed
+        now += slept_over;
+        if (now >= ticks) break;
+        State& state = seen.draft();
+        state.tick = now;
+        state.joints = joints;  // the same size: nothing is allocated
+        seen.publish();
+
+        const int64_t deadline = next + static_cast<int64_t>(options.budget * static_cast<double>(tick_ns));
+        tick = controller.act(now, planned.latest(), joints, deadline);
+        // Here `controller.last()` is sent.
+        const int64_t done = now_ns();
+        record.add(tick, controller.last().data(), controller.refined());
+        counts.add(tick, begun - next, done - begun);
+        counts.late += done > next + tick_ns;
+        for (size_t i = 0; i < dof; ++i) joints[i] += 0.2F * (controller.last()[i] - joints[i]);  // a stand-in, too
+
+        const int64_t periods = 1 + (done - next) / tick_ns;  // also the one that a late action was sent in
+        next += periods * tick_ns;
+        now += periods;
+    }
+    stop = true;
+    policy.join();
+    const int code = report(options, controller.head(), counts, ticks, controller.is_policy_gone(tick));
+    record.write();
+    return code;
 }
 
 double number(const std::string& name, const char* text, double least, double most) {
@@ -288,6 +488,10 @@ double number(const std::string& name, const char* text, double least, double mo
                                  std::to_string(most) + ", got " + (text == nullptr ? "nothing" : text));
     return value;
 }
+
+const char* const kUsage =
+    "usage: control_loop HEAD.trm [--hz N] [--seconds N] [--budget 0..1] [--max-age TICKS] [--cpu N]\n"
+    "                    [--mode off|shadow|on] [--record FILE.csv] [--policy-seconds N]\n";
 
 Options parse(int argc, char** argv) {
     Options options;
@@ -304,25 +508,37 @@ Options parse(int argc, char** argv) {
             options.seconds = number(name, text, 0.1, 3600);
         } else if (name == "--budget") {
             options.budget = number(name, text, 0, 1);
+        } else if (name == "--max-age") {
+            options.max_age = static_cast<int64_t>(number(name, text, 0, 1e9));
+        } else if (name == "--policy-seconds") {
+            options.policy_seconds = number(name, text, 0, 1e9);
+        } else if (name == "--record") {
+            options.record = text == nullptr ? "" : text;
+            if (options.record.empty()) throw std::runtime_error("--record: expected a file to write");
         } else if (name == "--cpu") {
             options.cpu = static_cast<int>(number(name, text, 0, CPU_SETSIZE - 1));
         } else if (name == "--mode") {
             const auto* found = std::find(std::begin(kModes), std::end(kModes), std::string(text ? text : ""));
-            if (found == std::end(kModes)) throw std::runtime_error("--mode: expected on, shadow or off");
+            if (found == std::end(kModes)) throw std::runtime_error("--mode: expected off, shadow or on");
             mode = static_cast<int>(found - std::begin(kModes));
+            mode_with_head = std::max<int>(mode, kShadow);
         } else {
-            throw std::runtime_error(name + ": expected --hz, --seconds, --budget, --cpu or --mode");
+            throw std::runtime_error(name + ": unknown\n" + kUsage);
         }
     }
-    if (options.head.empty())
-        throw std::runtime_error(
-            "usage: control_loop HEAD.trm [--hz N] [--seconds N] [--budget 0..1] [--cpu N] [--mode M]");
+    if (options.head.empty()) throw std::runtime_error(std::string("expected a head\n") + kUsage);
     return options;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+    for (int i = 1; i < argc; ++i) {
+        if (std::string(argv[i]) == "--help") {
+            std::fputs(kUsage, stdout);
+            return 0;
+        }
+    }
     try {
         return run(parse(argc, argv));
     } catch (const std::exception& error) {

@@ -13,6 +13,29 @@ cmake --build "$work/consumer"
 cmake -S "$root/examples/control_loop" -B "$work/loop" -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix" \
   -DCMAKE_CXX_FLAGS=-Werror > /dev/null
 cmake --build "$work/loop"
+loop="$work/loop/control_loop" head="$root/trm_edge/data/example.trm"
+"$loop" --help | grep -q '^usage: '
 for mode in on shadow off; do
-  "$work/loop/control_loop" "$root/trm_edge/data/example.trm" --hz 100 --seconds 0.5 --mode "$mode"
+  "$loop" "$head" --hz 100 --seconds 0.5 --mode "$mode"
 done
+"$loop" "$head" --hz 100 --seconds 0.5 | grep ', mode shadow at the end'
+# Stopped for a while, it skips the ticks that have passed; a signal takes the head out however often it comes.
+"$loop" "$head" --hz 100 --seconds 3 --mode on --record "$work/loop.csv" > "$work/loop.txt" &
+sleep 0.5 && kill -STOP $! && sleep 0.5 && kill -CONT $!
+sleep 0.2 && kill -USR1 $! && sleep 0.2 && kill -USR1 $! && sleep 0.2 && kill -USR2 $!
+wait $!
+cat "$work/loop.txt"
+grep -q ', mode on at the end' "$work/loop.txt"
+python3 - "$work/loop.csv" << 'EOF'
+import csv, itertools, sys
+rows = list(csv.DictReader(open(sys.argv[1])))
+ticks = [int(row["tick"]) for row in rows]
+gaps = [after - before for before, after in itertools.pairwise(ticks)]
+assert min(gaps) >= 1 and 40 <= max(gaps) <= 100 and ticks[-1] <= 299, (gaps, ticks[-1])
+assert [mode for mode, _ in itertools.groupby(row["mode"] for row in rows)] == ["on", "off", "on"]
+EOF
+# Without a policy it holds the last action, and says so.
+code=0 && "$loop" "$head" --hz 100 --seconds 1 --policy-seconds 0.3 --record "$work/held.csv" > "$work/held.txt" || code=$?
+cat "$work/held.txt"
+[ $code = 1 ] && grep -q '^held in .*; the policy is gone' "$work/held.txt"
+[ "$(tail -n 9 "$work/held.csv" | cut -d, -f 2,3,8-11 | sort -u | wc -l)" = 1 ] && tail -n 1 "$work/held.csv" | grep -q ',shadow,1,'
