@@ -12,7 +12,7 @@ namespace {
 static_assert(TRM_MAX_STEPS == kMaxSteps && TRM_MAX_ASYNC_STEPS == DeviceSession::kMaxAhead,
               "the header's numbers and those of core/ are one");
 
-constexpr int64_t kAny = -1;  // a dimension that the spec leaves free
+constexpr int64_t kAny = INT64_MIN;  // a dimension that the spec leaves free; no caller's mistake looks like it
 
 struct Shape {
     int ndim;
@@ -318,6 +318,14 @@ trm_status validate_limits(const float* actions, int64_t T, int64_t dof, const f
                            const float* velocity, const float* last_action) noexcept {
     const size_t width = static_cast<size_t>(dof);
     if (actions == nullptr) return fail(TRM_INVALID_ARGUMENT, "actions: data is null");
+    const struct {
+        const char* name;
+        const float* data;
+    } arrays[] = {
+        {"actions", actions}, {"lower", lower}, {"upper", upper}, {"velocity", velocity}, {"last_action", last_action}};
+    for (const auto& array : arrays) {
+        if (trm_status s = check_aligned(array.name, array.data, alignof(float))) return s;
+    }
     if (trm_status s = check_finite("actions", actions, static_cast<size_t>(T) * width)) return s;
     if (last_action != nullptr) {
         if (trm_status s = check_finite("last_action", last_action, width)) return s;

@@ -122,3 +122,18 @@ TEST_CASE("wrong arguments change nothing and say why") {
           std::string::npos);
     CHECK(a[0] == 5);
 }
+
+TEST_CASE("limits: arrays that are not aligned are refused by name") {
+    alignas(float) char bytes[3 * sizeof(float)] = {};
+    auto* odd = reinterpret_cast<float*>(bytes + 2);
+    float fine[2] = {0, 0};
+    const auto refused = [](const char* name, float* a, float* lo, float* hi, float* v, float* last) {
+        CHECK(trm_project_limits(a, 1, 2, lo, hi, v, last) == TRM_INVALID_ARGUMENT);
+        CHECK(std::string(trm_last_message()) == std::string(name) + ": expected data aligned to 4 bytes");
+    };
+    refused("actions", odd, nullptr, nullptr, nullptr, nullptr);
+    refused("lower", fine, odd, nullptr, nullptr, nullptr);
+    refused("upper", fine, nullptr, odd, nullptr, nullptr);
+    refused("velocity", fine, nullptr, nullptr, odd, nullptr);
+    refused("last_action", fine, nullptr, nullptr, nullptr, odd);
+}
