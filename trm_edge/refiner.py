@@ -115,7 +115,12 @@ class Refiner:
             Another thread is inside this refiner.
         """
         arrays = (x, y0, features, slots, candidates, mask, last_action)
-        return self._session().refine(arrays, puzzle_id, steps, halt, trajectory)
+        session = self._session()
+        try:
+            return session.refine(arrays, puzzle_id, steps, halt, trajectory)
+        except TrmInputError:
+            session.end()
+            raise
 
     def refine_on_device(
         self,
@@ -176,7 +181,11 @@ class Refiner:
                 f"refine_on_device: for backend cuda, this is {self.backend}; call refine, or load with backend='cuda'"
             )
         arrays = (x, y0, features, None, None, None, last_action)
-        answer: DeviceRefinement = begin(arrays, steps, halt, trajectory, out, stream)
+        try:
+            answer: DeviceRefinement = begin(arrays, steps, halt, trajectory, out, stream)
+        except TrmInputError:
+            session.end()
+            raise
         return answer
 
     def begin(
@@ -191,8 +200,17 @@ class Refiner:
         mask: object = None,
         puzzle_id: int = 0,
     ) -> None:
-        """Start a recursion for :meth:`step`; parameters as in :meth:`refine`. The arrays are copied."""
-        self._session().begin((x, y0, features, slots, candidates, mask, last_action), puzzle_id)
+        """Start a recursion for :meth:`step`; parameters as in :meth:`refine`. The arrays are copied.
+
+        The recursion before it ends even where an argument is refused, and so it does in :meth:`refine`: a step then
+        raises :class:`~trm_edge.TrmNotBegunError` rather than go on with an older draft.
+        """
+        session = self._session()
+        try:
+            session.begin((x, y0, features, slots, candidates, mask, last_action), puzzle_id)
+        except TrmInputError:
+            session.end()
+            raise
 
     def step(self, x: object = None, features: object = None, *, last_action: object = None) -> Refinement:
         """Run one more step of the recursion that :meth:`begin` started, keeping its state.

@@ -35,6 +35,23 @@ class Hold {
     bool taken_;
 };
 
+// Hold a session for a call that starts anew. What was begun before ends even where that call is then refused: a step
+// would go on with an older draft and report success.
+class FreshHold : public Hold {
+  public:
+    explicit FreshHold(trm_session* session) : Hold(session) {
+        if (taken()) session->core.end();
+    }
+};
+
+// Run the body of such a call; nothing is under way where it failed.
+template <typename Body>
+trm_status start_anew(Session& session, Body&& body) {
+    const trm_status status = guarded(body);
+    if (status < 0) session.end();
+    return status;
+}
+
 trm_status busy() { return fail(TRM_BUSY, "session: in use by another call; give each thread a session of its own"); }
 
 float confidence(float halt_logit) { return 1.0f / (1.0f + std::exp(-halt_logit)); }
@@ -92,23 +109,23 @@ extern "C" {
 trm_status trm_refine(trm_session* session, const trm_inputs* inputs, int32_t steps, float halt, trm_outputs* outputs) {
     const double start = now_us();
     if (session == nullptr) return fail(TRM_INVALID_ARGUMENT, "session: expected a session, got null");
-    const Hold hold(session);
+    const FreshHold hold(session);
     if (!hold.taken()) return busy();
     const trm::Spec& spec = session->core.model().spec;
     trm::Call call;
     if (trm_status s = validate_inputs(spec, inputs, &call)) return s;
     if (trm_status s = validate_steps(spec, steps, halt)) return s;
     if (trm_status s = validate_outputs(spec, call.answer_rows, call.num_candidates, steps, outputs)) return s;
-    return guarded([&] { return refine(session->core, call, steps, halt, start, outputs); });
+    return start_anew(session->core, [&] { return refine(session->core, call, steps, halt, start, outputs); });
 }
 
 trm_status trm_begin(trm_session* session, const trm_inputs* inputs) {
     if (session == nullptr) return fail(TRM_INVALID_ARGUMENT, "session: expected a session, got null");
-    const Hold hold(session);
+    const FreshHold hold(session);
     if (!hold.taken()) return busy();
     trm::Call call;
     if (trm_status s = validate_inputs(session->core.model().spec, inputs, &call)) return s;
-    return guarded([&] {
+    return start_anew(session->core, [&] {
         session->core.begin(call);
         return TRM_OK;
     });
@@ -137,11 +154,11 @@ trm_status trm_step(trm_session* session, const trm_tensor* x, const trm_tensor*
 trm_status trm_refine_async(trm_session* session, const trm_inputs* inputs, int32_t steps, float halt, float* y,
                             void* stream, trm_device_answer* answer) {
     if (session == nullptr) return fail(TRM_INVALID_ARGUMENT, "session: expected a session, got null");
+    const FreshHold hold(session);
+    if (!hold.taken()) return busy();
     if (answer == nullptr) return fail(TRM_INVALID_ARGUMENT, "answer: expected a trm_device_answer, got null");
     if (answer->struct_size != sizeof(trm_device_answer))
         return fail(TRM_INVALID_ARGUMENT, "answer: expected a trm_device_answer started with TRM_DEVICE_ANSWER_INIT");
-    const Hold hold(session);
-    if (!hold.taken()) return busy();
     const trm::Spec& spec = session->core.model().spec;
     if (session->core.device() == nullptr || spec.answer != trm::Answer::kActions)
         return fail(TRM_UNSUPPORTED, "trm_refine_async: for action heads of backend cuda; call trm_refine");

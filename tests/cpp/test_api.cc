@@ -154,6 +154,36 @@ TEST_CASE("a step needs a begin, and refine ends a recursion") {
     CHECK(trm_step(f.session.get(), nullptr, nullptr, nullptr, &f.out) == TRM_NOT_BEGUN);
 }
 
+TEST_CASE("a call that is refused ends the recursion before it") {
+    Fixture f("actions_attention");
+    trm_inputs wrong = f.in;
+    wrong.puzzle_id = 1;
+    const auto step = [&] { return trm_step(f.session.get(), nullptr, nullptr, nullptr, &f.out); };
+    const auto refused = [&](auto&& call) {
+        REQUIRE(trm_begin(f.session.get(), &f.in) == TRM_OK);
+        REQUIRE(step() == TRM_OK);
+        CHECK(call() < 0);
+        CHECK(step() == TRM_NOT_BEGUN);
+    };
+    refused([&] { return trm_begin(f.session.get(), &wrong); });
+    refused([&] { return trm_begin(f.session.get(), nullptr); });
+    refused([&] { return trm_refine(f.session.get(), &wrong, 1, TRM_NEVER_HALT, &f.out); });
+    refused([&] { return f.refine(-1); });
+    refused([&] { return trm_refine_async(f.session.get(), &f.in, 1, TRM_NEVER_HALT, nullptr, nullptr, nullptr); });
+    refused([&] {
+        trm_device_answer answer{};
+        return trm_refine_async(f.session.get(), &f.in, 1, TRM_NEVER_HALT, nullptr, nullptr, &answer);
+    });
+}
+
+TEST_CASE("a shape below zero is printed as it was given") {
+    Fixture f("actions_attention");
+    f.in.x.shape[0] = -1;
+    CHECK(f.refine(1) == TRM_INVALID_ARGUMENT);
+    CHECK(message_has("x: expected shape [any, "));
+    CHECK(message_has("got [-1, "));
+}
+
 TEST_CASE("wrong arguments write nothing") {
     Fixture f("actions_attention");
     const trm_inputs good = f.in;

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from runners import RUNNERS, STEPPING, Open, plain_bundle
 
-from trm_edge import Refiner, Status, TrmError, TrmInputError
+from trm_edge import Refiner, Status, TrmError, TrmInputError, TrmNotBegunError
 from trm_edge.golden import random_inputs
 from trm_edge.inputs import as_array, check_features
 
@@ -232,22 +232,23 @@ def test_a_wrong_call_is_refused_by_name_and_harms_nothing(
 
 
 @pytest.mark.parametrize("runner", STEPPING)
-def test_begin_refuses_what_refine_refuses_and_keeps_the_recursion(runner: str, open_refiner: Open) -> None:
+def test_a_call_that_is_refused_ends_the_recursion_before_it(runner: str, open_refiner: Open) -> None:
     bundle = plain_bundle("actions", feature_size=2)
     refiner = open_refiner(runner, bundle)
     call = random_inputs(bundle.spec, np.random.default_rng(2))
     refiner.begin(**call)
     first = refiner.step().y.tobytes()
-    second = refiner.step().y.tobytes()
-    wrong = [{"x": f32(7, 7)}, {"y0": None}, {"features": f32(5, 3)}, {"last_action": f32(4)}, {"puzzle_id": 1}]
+    wrong = [{"x": f32(7, 7)}, {"x": [["a"]]}, {"y0": None}, {"features": f32(5, 3)}, {"last_action": f32(4)}]
+    calls = [(start, change) for change in (*wrong, {"puzzle_id": 1}) for start in (refiner.begin, refiner.refine)]
+    for start, change in [*calls, (refiner.refine, {"steps": -1}), (refiner.refine, {"halt": 2.0})]:
+        refiner.begin(**call)
+        refiner.step()
+        with pytest.raises(TrmInputError, match=next(iter(change))):
+            start(**call | change)
+        with pytest.raises(TrmNotBegunError, match="begin"):
+            refiner.step()
     refiner.begin(**call)
-    for change in wrong:
-        with pytest.raises(TrmInputError, match=next(iter(change))):
-            refiner.begin(**call | change)
-        with pytest.raises(TrmInputError, match=next(iter(change))):
-            refiner.refine(**call | change)
     assert refiner.step().y.tobytes() == first
-    assert refiner.step().y.tobytes() == second
 
 
 @pytest.mark.parametrize("runner", STEPPING)

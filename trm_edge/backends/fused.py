@@ -80,6 +80,11 @@ class FusedBackend:
         out = self._session.step(x, features, last_action)
         return _refinement(out, 0 if math.isnan(out[3]) else 1)
 
+    def end(self) -> None:
+        """Forget the recursion, so that a further step needs :meth:`begin`; nothing where another call is under way."""
+        with contextlib.suppress(TrmInputError, TrmBusyError):
+            self._session.begin((None,) * len(_ARRAYS), -1)  # no head takes that puzzle: begin ends what was, and fails
+
     def clone(self) -> FusedBackend:
         """Return another session on the same weights."""
         return type(self)(self._model, **self._session_options)

@@ -7,7 +7,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -49,6 +49,9 @@ class Backend(Protocol):
 
     def step(self, x: object, features: object, last_action: object) -> Refinement:
         """Run one more step, with fresh context, features or last action where given."""
+
+    def end(self) -> None:
+        """Forget the recursion, so that a further step needs :meth:`begin`; nothing where another call is under way."""
 
     def clone(self) -> Backend:
         """Return another session on the same weights."""
@@ -141,6 +144,7 @@ class HostBackend(ABC):
         inputs, last = self._checked(arrays, puzzle_id)
         inputs, last = _owned(inputs), None if last is None else last.copy()
         with self._held():
+            self._running = None
             carry = self.start(inputs) if inputs.answer_rows and inputs.finite else None
             self._running = _Running(inputs, carry, last)
 
@@ -149,6 +153,11 @@ class HostBackend(ABC):
         start = time.perf_counter()
         with self._held():
             return _timed(start, self._step(x, features, last_action))
+
+    def end(self) -> None:
+        """Forget the recursion, so that a further step needs :meth:`begin`; nothing where another call is under way."""
+        with suppress(TrmBusyError), self._held():
+            self._running = None
 
     def _step(self, x: object, features: object, last_action: object) -> Refinement:
         run = self._running

@@ -279,7 +279,9 @@ TRM_API trm_status trm_refine(trm_session* session, const trm_inputs* inputs, in
                               trm_outputs* outputs);
 
 /* Start a recursion that trm_step carries on; copies what it needs of the inputs. trm_refine is trm_begin and `steps`
- * times trm_step, bit for bit, and ends a recursion that was begun. */
+ * times trm_step, bit for bit, and ends a recursion that was begun.
+ * Calls that start anew (trm_begin, trm_refine, trm_refine_async) end the recursion before they check their arguments:
+ * after one that failed, for whatever reason but TRM_BUSY, trm_step returns TRM_NOT_BEGUN. */
 TRM_API trm_status trm_begin(trm_session* session, const trm_inputs* inputs);
 
 /* Run one more step, keeping the recursion's state.
