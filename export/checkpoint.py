@@ -77,6 +77,8 @@ def read_torch(path: StrPath) -> tuple[Any, str]:
     """Return what ``torch.save`` wrote to ``path`` and the file's SHA-256; only tensors and plain containers."""
     torch = import_extra("torch", "reading a checkpoint", "export")
     data = read_file(path)
+    if b'"trm_edge.bundle"' in data[:256]:  # the format stands first in a bundle's header
+        raise TrmBundleError(f"{os.fspath(path)}: already a bundle (.trm); a checkpoint (.pt) is expected here")
     try:
         content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises whatever its zip reader and unpickler meet in a damaged file

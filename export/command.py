@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from trm_edge.cli import add_command
+from trm_edge.bundle import Bundle
+from trm_edge.cli import add_command, refuse_overwriting
 from trm_edge.errors import TrmInputError
 from trm_edge.graph import GRAPH_PRECISIONS, LOOPS
+from trm_edge.limits import missing_limits
 
 _ENGINE_LOOPS = ("unrolled", "loop", "onnx-loop")
 
@@ -65,8 +67,9 @@ def _run(arguments: argparse.Namespace) -> int:
         _refuse(arguments, "only for .trm; export the checkpoint to a bundle first", "official", "dataset")
     if suffix != ".engine":
         _refuse(arguments, "only for .engine", "gpu", "context", "strip_weights")
+    refuse_overwriting(arguments.dst, arguments.src)
     if suffix == ".trm":
-        _export_bundle(arguments)
+        _say_limits(_export_bundle(arguments))
     elif suffix == ".onnx":
         _export_onnx(arguments)
     elif suffix == ".engine":
@@ -83,10 +86,17 @@ def _refuse(arguments: argparse.Namespace, why: str, *names: str) -> None:
         raise TrmInputError(f"{', '.join(given)}: {why}")
 
 
-def _export_bundle(arguments: argparse.Namespace) -> None:
+def _say_limits(bundle: Bundle) -> None:
+    """Say which limits an actions head lacks: what it answers is then not bounded there."""
+    missing = missing_limits(bundle.tensors) if bundle.spec.answer == "actions" else ()
+    if missing:
+        print(f"limits: {'none' if len(missing) == 3 else 'no ' + ', no '.join(missing)}")
+
+
+def _export_bundle(arguments: argparse.Namespace) -> Bundle:
     from .bundle_writer import export_bundle
 
-    export_bundle(
+    return export_bundle(
         arguments.src,
         arguments.dst,
         official=arguments.official,

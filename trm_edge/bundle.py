@@ -49,6 +49,7 @@ from .spec import MAX_STEPS, TrmSpec, check_statistics
 FORMAT = "trm_edge.bundle"
 FORMAT_VERSION = 1
 MAX_HEADER = 16 << 20  # bytes
+ZIP = b"PK\x03\x04"  # how a file begins that torch.save or numpy.savez wrote
 DTYPES = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "I32": np.dtype("<i4"), "BOOL": np.dtype("bool")}
 
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -168,6 +169,11 @@ def _parse_bundle(data: bytes) -> Bundle:
 def _split(data: bytes) -> tuple[bytes, memoryview]:
     if len(data) < 8:
         raise TrmBundleError(f"truncated: expected at least 8 bytes, got {len(data)}")
+    if data.startswith(ZIP):
+        raise TrmBundleError(
+            "not a bundle but a zip file, as a checkpoint (.pt) or recorded data (.npz): "
+            "export a checkpoint to .trm first (trm-edge export)"
+        )
     (length,) = struct.unpack_from("<Q", data)
     if length > MAX_HEADER:
         raise TrmBundleError(f"not a bundle: header length {length} exceeds {MAX_HEADER} bytes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,12 @@ from .errors import Status, TrmInputError
 from .inputs import Array, as_array
 
 NAMES = ("lower", "upper", "velocity")
+
+
+def missing_limits(tensors: Mapping[str, Array]) -> tuple[str, ...]:
+    """Return which of :data:`NAMES` limit nothing in a bundle or checkpoint: infinite, or not there."""
+    found = {name: tensors.get(f"limits.{name}") for name in NAMES}
+    return tuple(name for name, values in found.items() if values is None or not np.isfinite(values).any())
 
 
 class Projection(NamedTuple):

@@ -50,6 +50,11 @@ struct Parts {
 
 Parts split(const uint8_t* data, size_t size) {
     if (size < 8) fail("truncated: expected at least 8 bytes, got " + str(size));
+    if (std::memcmp(data, "PK\3\4", 4) == 0) {
+        fail(
+            "not a bundle but a zip file, as a checkpoint (.pt) or recorded data (.npz): "
+            "export a checkpoint to .trm first (trm-edge export)");
+    }
     uint64_t length = 0;
     std::memcpy(&length, data, 8);
     if (length > kMaxHeader) {

@@ -508,6 +508,53 @@ def test_export_refuses_what_it_cannot_make(tmp_path: Path, capsys: Capture) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_command_overwrites_what_it_reads(tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("torch")
+    head = tmp_path / "head.trm"
+    head.write_bytes(EXAMPLE.read_bytes())
+    (tmp_path / "link.trm").symlink_to(head)
+    tick = tmp_path / "tick.npz"
+    np.savez(tick, **random_inputs(read_bundle(EXAMPLE).spec, np.random.default_rng(0)))
+    before = tick.read_bytes()
+    for dst in (head, tmp_path / "link.trm"):
+        assert "is the file that is read" in failed(capsys, "export", head, dst)
+        assert "is the file that is read" in failed(capsys, "refine", head, "--input", tick, "--output", dst)
+    assert "is the file that is read" in failed(capsys, "refine", head, "--input", tick, "--output", tick)
+    assert head.read_bytes() == EXAMPLE.read_bytes() and tick.read_bytes() == before
+
+
+def test_a_file_of_the_wrong_kind_is_called_by_its_kind(tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("torch")
+    from trm_edge.export import save_checkpoint
+
+    checkpoint, data = tmp_path / "model.pt", tmp_path / "push.npz"
+    save_checkpoint(checkpoint, make_spec("actions"), random_weights(make_spec("actions")))
+    np.savez(data, x=np.zeros(3, np.float32))
+    hint = (
+        "not a bundle but a zip file, as a checkpoint (.pt) or recorded data (.npz): export a checkpoint to .trm first"
+    )
+    assert hint in failed(capsys, "export", checkpoint, tmp_path / "a.onnx")
+    assert "already a bundle" in failed(capsys, "export", EXAMPLE, tmp_path / "a.trm")
+    for path in (checkpoint, data):
+        for backend in ("fused", "reference"):
+            assert hint in failed(capsys, "refine", path, "--backend", backend)
+
+
+def test_export_says_which_limits_a_head_lacks(tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("torch")
+    from trm_edge.export import save_checkpoint
+
+    spec, infinite = make_spec("actions"), np.full(3, np.inf, np.float32)
+    weights = {name: v for name, v in random_weights(spec).items() if not name.startswith("limits.")}
+    bounds = {"limits.lower": np.full(3, -1, np.float32), "limits.upper": np.full(3, 1, np.float32)}
+    every = bounds | {"limits.velocity": np.ones(3, np.float32)}
+    for limits, said in (({}, "limits: none\n"), (bounds | {"limits.velocity": infinite}, "limits: no velocity\n")):
+        save_checkpoint(tmp_path / "a.pt", spec, weights | limits)
+        assert said in run(capsys, "export", tmp_path / "a.pt", tmp_path / "a.trm")[1]
+    save_checkpoint(tmp_path / "a.pt", spec, weights | every)
+    assert "limits:" not in run(capsys, "export", tmp_path / "a.pt", tmp_path / "a.trm")[1]
+
+
 def test_verify_does_not_pass_a_machine_that_returns_nan(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     """NaN compares as false, so a check written the wrong way round would let it through."""
     original = trm_edge.Refiner.refine
