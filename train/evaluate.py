@@ -55,5 +55,6 @@ def summary(evaluation: Evaluation) -> str:
     shown = [f"{value:.4f}" for value in evaluation.by_step]
     if len(shown) > 6:
         shown = [*shown[:5], "..", shown[-1]]
+    unit = " (mean over chunks, in units of std)" if evaluation.metric == "rms error" else ""
     draft = "" if evaluation.draft is None else f" draft {evaluation.draft:.4f},"
-    return f"{evaluation.metric}:{draft} k = 1..{len(evaluation.by_step)}: {' '.join(shown)}"
+    return f"{evaluation.metric}{unit}:{draft} k = 1..{len(evaluation.by_step)}: {' '.join(shown)}"

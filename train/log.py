@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +27,35 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, length: int) -> None:
-        try:
+        self._path = path
+        with self._named():
             self._stream = path.open("ab", buffering=0)
             self._stream.truncate(length)
-        except OSError as error:
-            raise TrmIOError(f"{path}: cannot be written: {error.strerror or error}") from None
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record."""
-        self._stream.write(json.dumps(record).encode() + b"\n")
+        line = memoryview(json.dumps(record).encode() + b"\n")
+        with self._named():
+            while line:  # a disk that fills up takes a part first, and refuses the rest
+                line = line[self._stream.write(line) :]
 
     def length(self) -> int:
         """Bytes written so far, which are on the disk when this returns."""
-        os.fsync(self._stream.fileno())
-        return os.fstat(self._stream.fileno()).st_size
+        with self._named():
+            os.fsync(self._stream.fileno())
+            return os.fstat(self._stream.fileno()).st_size
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        with self._named():
+            self._stream.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrmIOError(f"{self._path}: cannot be written: {error.strerror or error}") from None
 
 
 class LogSums:

@@ -25,6 +25,7 @@ from .config import RunConfig
 from .data import Arrays, Examples, batch_index, check_arrays, split, statistics, to_tensors
 from .evaluate import Evaluation, evaluate, summary
 from .hooks import find_hook, fresh_features
+from .limits import describe_limits
 from .load import load_examples
 from .log import JsonLines, LogSums, Progress, describe, plot_curve
 from .losses import step_loss
@@ -93,6 +94,8 @@ class Trainer:
     def run(self) -> RunResult:
         """Train until ``max_updates``, ``max_seconds``, SIGINT or SIGTERM; the batch at hand is finished and saved."""
         train, progress = self.config.train, Progress(self.config.train.max_updates, self.updates, self.quiet)
+        for line in describe_limits(self.head, self.train_set):
+            progress.say(line)
         interrupted = False
         saved_at = -1
         with StopRequest() as stop:
@@ -245,9 +248,11 @@ class Trainer:
         self.group.average(p.grad for p in parameters if p.grad is not None)
         norm = float(nn.utils.clip_grad_norm_(parameters, train.max_grad_norm))
         if not math.isfinite(norm):
+            saved = (self.out / "state.pt").exists()
             raise TrmError(
-                f"training diverged: the gradient of update {self.updates} is {norm}; {self.out} keeps the last "
-                "checkpoint. Try a lower train.learning_rate, a longer train.warmup_updates, or look at the data"
+                f"training diverged: the gradient of update {self.updates} is {norm}; {self.out} "
+                f"{'keeps the last checkpoint' if saved else 'holds no checkpoint yet'}. Try a lower "
+                "train.learning_rate, a longer train.warmup_updates, or look at the data"
             )
         for group in self.optimizer.param_groups:
             group["lr"] = group["scale"] * learning_rate(train, self.updates)

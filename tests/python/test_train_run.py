@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,9 @@ torch = pytest.importorskip("torch")
 from trm_edge.bundle import read_bundle  # noqa: E402
 from trm_edge.export import export_bundle  # noqa: E402
 from trm_edge.train import Trainer, load_config, parse_config  # noqa: E402
-from trm_edge.train.log import Progress, read_log  # noqa: E402
+from trm_edge.train.evaluate import summary  # noqa: E402
+from trm_edge.train.limits import shares_beyond  # noqa: E402
+from trm_edge.train.log import JsonLines, Progress, read_log  # noqa: E402
 from trm_edge.train.model import TrmHead, load_weights  # noqa: E402
 from trm_edge.train.optimizer import learning_rate, make_optimizer, update_average  # noqa: E402
 from trm_edge.train.state import read_state  # noqa: E402
@@ -191,6 +194,58 @@ def test_divergence_is_an_error_and_keeps_the_checkpoint(tmp_path):
     with pytest.raises(trm_edge.TrmError, match=r"diverged.*update 8.*learning_rate"):
         trainer.run()
     assert (tmp_path / "run" / "state.pt").read_bytes() == before
+
+
+def test_divergence_before_the_first_checkpoint_says_that_there_is_none(tmp_path):
+    trainer = Trainer(parse_config(make_config("actions", tmp_path)), tmp_path / "run", quiet=True)
+    trainer.head.w("y_init").data[:] = float("nan")
+    with pytest.raises(trm_edge.TrmError, match=r"run holds no checkpoint yet\. Try"):
+        trainer.run()
+
+
+def limits_said(folder: Path, capsys, **limits) -> str:
+    """Train for an update and return what was said."""
+    config = make_config("actions", folder, train={"max_updates": 1}, limits=limits)
+    Trainer(parse_config(config), folder / f"run{len(list(folder.iterdir()))}").run()
+    return capsys.readouterr().err
+
+
+def test_training_says_which_limits_there_are_and_what_breaks_them(tmp_path, capsys):
+    assert "warning: limits: none; nothing bounds the actions" in limits_said(tmp_path, capsys)
+    assert "warning: limits: no velocity\n" in limits_said(tmp_path, capsys, lower=[-99.0] * 2, upper=[99.0] * 2)
+    wide = {"lower": [-99.0] * 2, "upper": [99.0] * 2, "velocity": [99.0] * 2}
+    said = limits_said(tmp_path, capsys, **wide)
+    assert "warning" not in said and "\nlimits: 0.0 % of" in "\n" + said.replace("%", " %")
+    said = limits_said(tmp_path, capsys, **wide | {"upper": [99.0, 0.0], "velocity": [99.0, 1e-9]})
+    shares = [float(text) for text in re.findall(r"([\d.]+)%", said.split("beyond the velocity")[0])]
+    assert "warning: limits: " in said and said.count(" in dimension 1) of") == 2
+    assert 20 < shares[0] < 30 and 40 < shares[1] < 60 and shares[2:] == [50, 100]
+
+
+def test_shares_beyond_the_limits_by_hand():
+    target = np.array([[[0.0], [0.5], [2.0]], [[0.1], [0.2], [0.3]]], np.float32)
+    one = np.ones(1, np.float32)
+    target = np.concatenate([target, target * 0], axis=-1)  # a second dimension that stays where it is
+    for rows, *limits, expected in (
+        (target, -one, one, one * 0.5, [[1 / 6, 0], [1 / 4, 0]]),
+        (target, -one, one * 2, one * np.float32(1.5), [[0, 0], [0, 0]]),
+        (target[:, :1], -one, one, one, [[0, 0], [0, 0]]),
+    ):
+        np.testing.assert_allclose(shares_beyond(rows, *limits), expected)
+
+
+def test_the_line_of_an_evaluation_says_its_unit(tmp_path):
+    result = train(make_config("actions", tmp_path, train={"max_updates": 1}), tmp_path / "run")
+    assert summary(result.evaluation).startswith("rms error (mean over chunks, in units of std): draft ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_named_by_the_log():
+    path = Path("/dev/full")
+    log = JsonLines.__new__(JsonLines)
+    log._path, log._stream = path, path.open("ab", buffering=0)  # a device cannot be cut to a length
+    with pytest.raises(trm_edge.TrmIOError, match=r"/dev/full: cannot be written: No space left"):
+        log.write({"kind": "train"})
 
 
 @pytest.mark.parametrize(
