@@ -11,6 +11,7 @@ from typing import Any
 from trm_edge.bundle import read_bundle, write_bundle
 from trm_edge.cli import add_command
 from trm_edge.errors import TrmInputError
+from trm_edge.picture import check_picture
 from trm_edge.plain import plain
 from trm_edge.quantization import SCHEMES
 
@@ -64,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise TrmInputError(f"--calls: expected at least 1, got {arguments.calls}")
     if arguments.dst.suffix != ".trm":
         raise TrmInputError(f"{arguments.dst}: expected a name that ends in .trm")
+    if arguments.plot:
+        check_picture(arguments.plot, "the picture of a calibration", "calib")
     bundle = read_bundle(arguments.src)
     calls = load_calls(arguments.data, bundle.spec, arguments.calls) if arguments.data else golden_calls(bundle)
     result = calibrate(
@@ -77,10 +80,6 @@ def run(arguments: argparse.Namespace) -> int:
         mixed=arguments.mixed,
         progress=not arguments.json and sys.stderr.isatty(),
     )
-    if arguments.plot:
-        from .plot import draw
-
-        draw(arguments.plot, result)
     written = result.passed or arguments.force
     if written:
         write_bundle(arguments.dst, result.bundle)
@@ -93,6 +92,10 @@ def run(arguments: argparse.Namespace) -> int:
             if written
             else f"{arguments.dst}: not written; --mixed may help, --force writes it"
         )
+    if arguments.plot:  # last: nothing that goes wrong with a picture costs the calibration
+        from .plot import draw
+
+        draw(arguments.plot, result)
     return 0 if result.passed else 1
 
 
@@ -127,6 +130,8 @@ def print_report(result: Calibration, name: Path, *, random: bool) -> None:
     quantization, rounded, metric = result.quantization, result.quantized, result.metric_name or ""
     source = "random calls, those of the golden vectors" if random else "held-out calls"
     print(f"{name}: {quantization.scheme}, {result.observer}, measured on {result.measured} {source}\n")
+    if metric == "rms error":
+        print("rms error: over all values of all chunks, in the units of the actions\n")
     print(f"step  median error  largest error{f'   {metric}: float  {quantization.summary}' if metric else ''}")
     for k in range(result.steps):
         line = f"{k + 1:>4}  {rounded.median[k]:12.2e}  {rounded.largest[k]:13.2e}"

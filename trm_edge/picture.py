@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from .errors import TrmIOError
+from .errors import TrmInputError, TrmIOError
 from .extras import import_extra
 from .files import write_atomically
 
@@ -20,6 +20,15 @@ def pyplot(purpose: str, extra: str) -> Any:
 def ticker(purpose: str, extra: str) -> Any:
     """Return ``matplotlib.ticker``: where an axis has ticks, and how they are written."""
     return import_extra("matplotlib.ticker", purpose, extra)
+
+
+def check_picture(path: Path, purpose: str, extra: str) -> None:
+    """Raise where :func:`save` could not write ``path``, so that it is known before the work."""
+    kinds = import_extra("matplotlib.backend_bases", purpose, extra).FigureCanvasBase.get_supported_filetypes()
+    if path.suffix and path.suffix[1:].lower() not in kinds:
+        raise TrmInputError(f"{path}: expected a picture's name, which ends in .png, .svg or .pdf, got {path.suffix!r}")
+    if not path.parent.is_dir():
+        raise TrmIOError(f"{path}: cannot be written: there is no folder {path.parent}")
 
 
 def save(figure: Any, path: Path, dpi: int) -> None:

@@ -13,7 +13,7 @@ from models import make_bundle
 from runners import plain_bundle
 
 from trm_edge.bundle import Bundle, read_bundle, write_bundle
-from trm_edge.calib import OBSERVERS, Call, calibrate, golden_calls, load_calls
+from trm_edge.calib import OBSERVERS, Call, calibrate, command, golden_calls, load_calls
 from trm_edge.calib.calls import split_calls
 from trm_edge.calib.collect import collect, input_scales
 from trm_edge.calib.observers import Histogram, input_scale
@@ -318,6 +318,30 @@ def test_the_command_refuses_wrong_numbers(options: Any, message: str, source: P
     code, out, err = run(capsys, source, source.with_name("out.trm"), *options)
     assert (code, out) == (2, "") and message in err
     assert not source.with_name("out.trm").exists()
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
+    source: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(command, "calibrate", lambda *_, **__: pytest.fail("it calibrated"))
+    for picture, message in (("report.xyz", "expected a picture's name"), ("missing/report.png", "there is no folder")):
+        code, out, err = run(capsys, source, source.with_name("out.trm"), "--plot", source.parent / picture)
+        assert (code, out) == (2, "") and picture in err and message in err
+
+
+def test_a_picture_that_fails_does_not_cost_the_calibration(source: Path, capsys: Capture) -> None:
+    pytest.importorskip("matplotlib")
+    out, picture = source.with_name("out.trm"), source.with_name("report.png")
+    picture.mkdir()
+    code, text, err = run(capsys, source, out, "--force", "--plot", picture)
+    assert code == 2 and "report.png" in err and f"{out}: written" in text
+    assert read_bundle(out).quantization is not None
+
+
+def test_the_report_says_what_its_rms_error_is_of(tmp_path: Path, capsys: Capture) -> None:
+    _, text, _ = run(capsys, BUNDLE, tmp_path / "int8.trm", "--data", RECORDED, "--calls", 8, "--force")
+    assert "rms error: over all values of all chunks, in the units of the actions" in text
 
 
 def test_the_command_writes_bundles_alone(source: Path, capsys: Capture) -> None:
