@@ -48,22 +48,26 @@ def test_a_status_is_printed_by_its_name() -> None:
     )
 
 
-def test_the_page_for_robots_trains_what_it_shows(tmp_path: Path) -> None:
+def test_the_page_for_robots_trains_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     from trm_edge.cli import main
 
     page = (TOP / "docs" / "robots.md").read_text()
     shown = re.search(r"```toml\n(.*?)```", page, re.S)
     assert shown is not None
-    path = tmp_path / "push.toml"
-    path.write_text(shown[1].replace("[train]", "[train]\nmax_updates = 4"))
+    monkeypatch.chdir(tmp_path)
+    text, replaced = re.subn(r"max_updates = \d+", "max_updates = 4", shown[1])
+    assert replaced == 1
+    Path("push.toml").write_text(text)
     rng = np.random.default_rng(0)
     sizes = {"x": (3, 51), "y0": (8, 4), "target": (8, 4), "features": (8, 18)}
-    np.savez(tmp_path / "push.npz", **{name: rng.random((256, *size), np.float32) for name, size in sizes.items()})
-    commands = re.search(r"```sh\n(.*?)```", page, re.S)
-    assert commands is not None
-    for line in commands[1].splitlines()[:4]:
-        words = [str(tmp_path / word) if "push" in word else word for word in line.split("#")[0].split()]
+    np.savez("push.npz", **{name: rng.random((256, *size), np.float32) for name, size in sizes.items()})
+    first, second = re.findall(r"```sh\n(.*?)```", page, re.S)
+    cut = re.search(r"```python\n(.*?)```", page, re.S)
+    assert cut is not None
+    exec(compile(cut[1], "page", "exec"), {})
+    for line in first.splitlines()[:4] + second.splitlines():
+        words = line.split("#")[0].split()
         assert words[0] == "trm-edge"
         assert main(words[1:]) == 0, line
 
