@@ -83,7 +83,7 @@ class FusedBackend:
     def end(self) -> None:
         """Forget the recursion, so that a further step needs :meth:`begin`; nothing where another call is under way."""
         with contextlib.suppress(TrmInputError, TrmBusyError):
-            self._session.begin((None,) * len(_ARRAYS), -1)  # no head takes that puzzle: begin ends what was, and fails
+            self._session.begin((None,) * len(ARRAYS), -1)  # no head takes that puzzle: begin ends what was, and fails
 
     def clone(self) -> FusedBackend:
         """Return another session on the same weights."""
