@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from models import make_spec
 
 import trm_edge
 
@@ -114,3 +115,23 @@ def _as_toml(value: object) -> str:
 
 def _read(text: str) -> object:
     return float("inf") if text == "inf" else json.loads(text.strip("`"))
+
+
+def test_the_page_on_the_model_gives_the_recorded_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (TOP / "docs" / "model.md").read_text()
+    found: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "page", "exec"), found)
+    errors = [float(line) for line in capsys.readouterr().out.split()]
+    assert len(errors) == 4 and max(errors) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("kind", "mixer"), [("actions", "learned"), ("slots", "learned"), ("tokens", "learned"), ("tokens", "mlp_t")]
+)
+def test_the_page_on_the_model_names_every_tensor(kind: str, mixer: str) -> None:
+    page = (TOP / "docs" / "model.md").read_text()
+    table = page.split("## The tensors")[1].split("## The file")[0]
+    features = {"feature_size": 3} if kind == "actions" else {}
+    names = {re.sub(r"\.\d+\.", ".<i>.", name) for name in make_spec(kind, mixer, **features).tensor_shapes()}
+    assert [name for name in names if f"`{name}`" not in table and not name.startswith("normalization.")] == []
