@@ -344,12 +344,14 @@ class TestResolveToolCall:
         ('{"name": "f", "arguments": {"a": 1}}', ("f", '{"a": 1}')),
         ('[{"name": "f", "parameters": {"a": 1}}]', ("f", '{"a": 1}')),
         ('{"name": "f", "arguments": {"a": 1', ("f", '{"a": 1')),  # broken, which a reader of the arguments must see
-        ('Sure: {"name": "f", "arguments": {"a": 1}} ok?', ("f", '{"a": 1}} ok?')),
+        ('Sure: {"name": "f", "arguments": {"a": 1}} ok?', ("f", '{"a": 1}')),
         (' {"name":"f" ,"arguments" : { "a":"\\u6771" } } ', ("f", '{ "a":"\\u6771" }')),
         ('{"tool_calls": [{"function": {"name": "f", "arguments": {"a" : 1}}}]}', ("f", '{"a" : 1}')),
         ('{"tool_name": "f", "tool_input": {"a": 1}}', ("f", '{"a": 1}')),
         ('{"action": "f", "action_input": {"a": 1}}', ("f", '{"a": 1}')),
         ('<think>f or {g}?</think>{"name": "f", "arguments": {}}', ("f", "{}")),
+        ('<think>{</think> so <think>[</think> {"name": "f", "arguments": {}}', ("f", "{}")),
+        ('<think>never {"name": "f", "arguments": {}}', ("f", "{}")),
         ("no json at all", (None, None)),
         ({"name": 3, "arguments": 4}, (None, None)),
         ("7", (None, None)),
@@ -377,9 +379,9 @@ def test_calls_are_read_in_the_forms_that_models_write(draft, expected):
         (' {"a": 1}', (None, ' {"a": 1}')),
         ({"name": "Ann", "a": 1}, (None, '{"name": "Ann", "a": 1}')),
         ({"name": "other", "arguments": {"a": 1}}, ("other", '{"a": 1}')),
-        ('<function=f>{"a": 1}</function>', ("f", '{"a": 1}</function>')),
+        ('<function=f>{"a": 1}</function>', ("f", '{"a": 1}')),
         ('functions.f {"a": 1}', ("f", '{"a": 1}')),
-        ('f({"a": 1})', ("f", '{"a": 1})')),
+        ('f({"a": 1})', ("f", '{"a": 1}')),
         ('[f(a="x", b=[1, 2.5], c=None)]', ("f", '{"a": "x", "b": [1, 2.5], "c": null}')),
         ("f(a=1 + x)", ("f", None)),
         ("f(1)", ("f", None)),
@@ -391,6 +393,11 @@ def test_calls_are_read_in_the_forms_that_models_write(draft, expected):
 )
 def test_with_the_names_that_are_offered_more_forms_are_calls(draft, expected):
     assert read_call(draft, ["f", "g", None]) == expected
+
+
+@pytest.mark.parametrize("text", ["<think>", " ", "arguments ", '"f', "f(", "{", "args: ["])
+def test_a_long_text_is_read_in_time_that_grows_as_it_does(text):
+    read_call(text * (1_000_000 // len(text)), [f"tool_{i}" for i in range(64)])
 
 
 @pytest.mark.parametrize(

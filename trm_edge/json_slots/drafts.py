@@ -10,13 +10,12 @@ from typing import Any
 
 from ..errors import TrmInputError
 from .schema import MISSING, Missing, Object
-from .text import Json, JsonLimitError, JsonTextError, dumped, dumps, parse, parse_lenient, source_of
+from .text import Json, JsonLimitError, JsonTextError, document_of, dumped, dumps, parse, parse_lenient, source_of
 from .validation import violation
 
 _NAMES = ("name", "function", "tool_name", "tool", "action")  # what the function of a call is called
 _ARGUMENTS = ("arguments", "parameters", "input", "args", "tool_input", "action_input")  # what its arguments are called
 _BEFORE_ARGUMENTS = re.compile(rf"['\"]?\b(?:{'|'.join(_ARGUMENTS)})\b['\"]?\s*[:=]\s*")
-_THOUGHT = re.compile(r"\s*<think>.*?</think>", re.S)
 MAX_WRITTEN = 4096  # characters of a call in Python's form
 
 
@@ -154,7 +153,7 @@ def _parts(call: Mapping[str, Any], names: Collection[str]) -> tuple[str | None,
 
 def _written_call(text: str, names: Collection[str]) -> tuple[str | None, str | None]:
     """Read a call from a text. Its arguments are told as they are spelt there, broken where they are."""
-    text = _THOUGHT.sub("", text)
+    text = _without_thoughts(text)
     try:
         value, strictly = read_json(text)
     except JsonLimitError:
@@ -172,8 +171,17 @@ def _written_call(text: str, names: Collection[str]) -> tuple[str | None, str | 
     if strictly:
         return name, source_of(text, path if key is None else (*path, key))
     begun = _BEFORE_ARGUMENTS.search(text) if key is not None else None
-    behind = text[text.find("{", 0 if begun is None else begun.end()) :]
+    behind = document_of(text[text.find("{", 0 if begun is None else begun.end()) :])
     return name, behind if read_json(behind)[0] == arguments else dumps(dict(arguments))
+
+
+def _without_thoughts(text: str) -> str:
+    """Return a text without what a model thinks aloud in it, between ``<think>`` and ``</think>``."""
+    kept, at = [], 0
+    while (begin := text.find("<think>", at)) >= 0 and (end := text.find("</think>", begin)) >= 0:
+        kept.append(text[at:begin])
+        at = end + len("</think>")
+    return "".join([*kept, text[at:]])
 
 
 def _named_in(text: str, names: Collection[str]) -> str | None:

@@ -104,6 +104,14 @@ def _behind_blanks(text: str, at: int) -> int:
     return match.end()
 
 
+def document_of(text: str) -> str:
+    """Return the JSON document that a text begins with, or the text where that is none."""
+    try:
+        return text[: _STRICT.raw_decode(text)[1]]
+    except (json.JSONDecodeError, JsonTextError, RecursionError):
+        return text
+
+
 def dumps(value: Json) -> str:
     """Write JSON in one line. Strings keep their characters; half a surrogate pair is escaped."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
