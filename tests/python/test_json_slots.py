@@ -71,6 +71,14 @@ class TestCandidates:
         )
         assert [offered(bound, f"/{name}")[1] for name in "nxbs"] == [5, 2.5, True, "7"]
 
+    def test_what_a_draft_means_is_its_choice_as_what_it_says_is(self):
+        when = tool(level=INTEGER, at={**STRING, "format": "date-time"}, unit=UNIT, note=STRING)
+        draft = {"level": "40 percent", "at": "2026-11-28T14:00:00", "unit": "Metric"}
+        bound = when.bind("move it to 3", json.dumps(draft))
+        shown = [bound.candidates[j].value for j in bound.drafted]
+        assert shown == [40, "2026-11-28T14:00:00Z", "metric", MISSING] and bound.y0[:3].tolist() == [-1, -1, -1]
+        assert (when.bind("move it to 3").drafted == -1).all()
+
     def test_a_draft_s_text_is_the_one_number_that_it_has(self):
         level = tool(level={**INTEGER, "maximum": 100})
         for drafted, found in (

@@ -186,6 +186,24 @@ class SlotInputs:
         return mask
 
     @property
+    def drafted(self) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """Return [S] int32: the candidates that are the draft's, as it stands or as the one thing that it may mean.
+
+        -1 where there is none, or no draft.
+        """
+        if self.draft.value is MISSING:
+            return np.full(len(self.slots), -1, np.int32)
+        meant: dict[int, list[int]] = {}
+        for j, one in enumerate(self.candidates):
+            if one.source == "draft":
+                meant.setdefault(int(self.slot_of[j]), []).append(j)
+        found: np.ndarray[Any, np.dtype[np.int32]] = self.y0.copy()
+        for i, own in meant.items():
+            if found[i] < 0 and len(own) == 1:
+                found[i] = own[0]
+        return found
+
+    @property
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return what ``Refiner.refine`` takes, by name."""
         if self.features is None:
@@ -240,7 +258,7 @@ class SlotInputs:
 
         A call without it means something else: of a refund whose amount is not valid, all would be refunded.
         """
-        kept = {self.slot_of[j] for j, one in enumerate(self.candidates) if one.source == "draft"}
+        kept = {int(self.slot_of[j]) for j, one in enumerate(self.candidates) if one.source == "draft"}
         for i, (slot, j) in enumerate(zip(self.slots, choice, strict=True)):
             drafted = at(self.draft.value, slot.path)
             left_out = j < 0 or self.candidates[j].value is MISSING

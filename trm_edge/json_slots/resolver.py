@@ -306,16 +306,14 @@ class Resolver:
     def choose(self, inputs: SlotInputs, drafted: Sequence[int] | None = None) -> Choices:
         """Let the head choose; slots or candidates beyond the head's maxima are asked in several calls.
 
-        ``drafted`` are the candidates that get the draft's bonus, -1 for none; without it they are ``inputs.y0``, where
-        there is a draft.
+        ``drafted`` are the candidates that get the draft's bonus, -1 for none; without it they are ``inputs.drafted``.
         """
         spec = self.refiner.spec
         count, total = len(inputs.slots), len(inputs.candidates)
         y = np.full((self.steps, count), -1, np.int32)
         logits = np.full((self.steps, count, total), -np.inf, np.float32)
         confidence = 1.0
-        own = inputs.y0 if inputs.draft.value is not MISSING else np.full(count, -1, np.int32)
-        favoured = own if drafted is None else np.asarray(drafted, np.int32)
+        favoured = inputs.drafted if drafted is None else np.asarray(drafted, np.int32)
         made = inputs.arrays
         for some, columns in _groups(inputs, spec.answer_rows, spec.max_candidates):
             out = self.refiner.refine(
