@@ -19,7 +19,7 @@ from .host import Backend
 
 Source = StrPath | bytes
 
-__all__ = ["NAMES", "Backend", "Options", "Source", "available_backends", "open_backend"]
+__all__ = ["NAMES", "SUFFIXES", "Backend", "Options", "Source", "available_backends", "open_backend"]
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,13 @@ def _fused(source: Source, options: Options) -> Backend:
 def _cuda(source: Source, options: Options) -> Backend:
     from .fused import CudaBackend
 
-    if options.threads != 1:
-        raise TrmUnsupportedError(f"threads: the cuda backend is driven by one thread a session, got {options.threads}")
     return CudaBackend(source, precision=options.precision)
 
 
 def _onnxruntime(source: Source, options: Options) -> Backend:
     from .onnx_runtime import OnnxRuntimeBackend
 
-    opened = OnnxRuntimeBackend(source, threads=options.threads)
-    if options.precision not in (None, opened.precision):
-        raise TrmUnsupportedError(f"precision: this graph runs {opened.precision}, got {options.precision!r}")
-    return opened
+    return _of_its_precision(OnnxRuntimeBackend(source, threads=options.threads), "graph", options)
 
 
 def _tensorrt(source: Source, options: Options) -> Backend:
@@ -66,13 +61,13 @@ def _tensorrt(source: Source, options: Options) -> Backend:
 
     if isinstance(source, bytes):
         raise TrmInputError("source: the tensorrt backend reads an .engine file with its manifest beside it, not bytes")
-    if options.threads != 1:
-        raise TrmUnsupportedError(
-            f"threads: the tensorrt backend is driven by one thread a session, got {options.threads}"
-        )
-    opened = TensorRtBackend(source)
+    return _of_its_precision(TensorRtBackend(source), "engine", options)
+
+
+def _of_its_precision(opened: Backend, what: str, options: Options) -> Backend:
+    """Return a backend whose file says its precision, if that is what is asked for."""
     if options.precision not in (None, opened.precision):
-        raise TrmUnsupportedError(f"precision: this engine runs {opened.precision}, got {options.precision!r}")
+        raise TrmUnsupportedError(f"precision: this {what} runs {opened.precision}, got {options.precision!r}")
     return opened
 
 
@@ -80,38 +75,53 @@ def _reference(source: Source, options: Options) -> Backend:
     from ..bundle import read_bundle
     from .reference import ReferenceBackend, oracle
 
-    if options.threads != 1:
-        raise TrmUnsupportedError(f"threads: the reference backend runs one thread a session, got {options.threads}")
     bundle = read_bundle(source)
     return ReferenceBackend(bundle, oracle(bundle, options.precision))
 
 
-_OPENERS: dict[str, Callable[[Source, Options], Backend]] = {
-    "fused": _fused,
-    "cuda": _cuda,
-    "tensorrt": _tensorrt,
-    "onnxruntime": _onnxruntime,
-    "reference": _reference,
-}
-_NEEDS = {"onnxruntime": "onnxruntime"}
-_FILES = {"onnxruntime": (".onnx", "step"), "tensorrt": (".engine", "loop")}  # what backends read that read no bundles
+def _has_cuda() -> bool:
+    return not core.cuda_missing()
 
-NAMES = tuple(_OPENERS)
+
+def _has_tensorrt() -> bool:
+    from .tensorrt import missing
+
+    return not missing()
+
+
+def _has_onnxruntime() -> bool:
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One backend: how it is opened, whether what it needs is here, and what it takes.
+
+    ``suffix`` is that of its files, which ``trm-edge export --loop LOOP`` makes; without one it reads bundles.
+    """
+
+    open: Callable[[Source, Options], Backend]
+    is_here: Callable[[], bool] = lambda: True
+    takes_threads: bool = False
+    suffix: str = ""
+    loop: str = ""
+
+
+_ENTRIES = {
+    "fused": _Entry(_fused, takes_threads=True),
+    "cuda": _Entry(_cuda, _has_cuda),
+    "tensorrt": _Entry(_tensorrt, _has_tensorrt, suffix=".engine", loop="loop"),
+    "onnxruntime": _Entry(_onnxruntime, _has_onnxruntime, takes_threads=True, suffix=".onnx", loop="step"),
+    "reference": _Entry(_reference),
+}
+NAMES = tuple(_ENTRIES)
+SUFFIXES = {name: entry.suffix for name, entry in _ENTRIES.items() if entry.suffix}
+"""Of the files of backends that read something else than bundles."""
 
 
 def available_backends() -> list[str]:
     """Return the names of the backends whose libraries, and GPU, are here, best first."""
-    return [name for name in NAMES if _is_here(name)]
-
-
-def _is_here(name: str) -> bool:
-    if name == "cuda":
-        return not core.cuda_missing()
-    if name == "tensorrt":
-        from .tensorrt import missing
-
-        return not missing()
-    return name not in _NEEDS or importlib.util.find_spec(_NEEDS[name]) is not None
+    return [name for name, entry in _ENTRIES.items() if entry.is_here()]
 
 
 def open_backend(source: Source, backend: str, options: Options) -> Backend:
@@ -123,20 +133,23 @@ def open_backend(source: Source, backend: str, options: Options) -> Backend:
     if options.threads < 1:
         raise TrmInputError(f"threads: expected an int >= 1, got {options.threads}")
     suffix = "" if isinstance(source, bytes) else Path(source).suffix
-    owner = next((name for name, (own, _) in _FILES.items() if own == suffix), "")
+    owner = next((name for name, own in SUFFIXES.items() if own == suffix), "")
     name = backend
     if name == "auto":
         name = os.environ.get("TRM_EDGE_BACKEND") or owner or "fused"
-    if not isinstance(name, str) or name not in _OPENERS:
+    if not isinstance(name, str) or name not in _ENTRIES:
         raise TrmInputError(f"backend: expected auto, {', '.join(NAMES)}, got {name!r}")
-    if name in _FILES and name != owner and not isinstance(source, bytes):
-        path, (own, loop) = Path(source), _FILES[name]
+    entry = _ENTRIES[name]
+    if entry.suffix and name != owner and not isinstance(source, bytes):
+        path = Path(source)
         raise TrmInputError(
-            f"{path}: the {name} backend reads {own} files; make one with "
-            f"`trm-edge export {path} {path.with_suffix(own)} --loop {loop}`"
+            f"{path}: the {name} backend reads {entry.suffix} files; make one with "
+            f"`trm-edge export {path} {path.with_suffix(entry.suffix)} --loop {entry.loop}`"
         )
     if owner and name != owner:
         raise TrmInputError(f"{os.fsdecode(source)}: {suffix} files are for backend {owner}; {name} reads .trm bundles")
+    if options.threads != 1 and not entry.takes_threads:
+        raise TrmUnsupportedError(f"threads: the {name} backend has one thread a session, got {options.threads}")
     if name != "fused" and (options.pin or options.park_after_us is not None):
         raise TrmUnsupportedError(f"pin, park_after_us: for the threads of backend fused, not of {name}")
-    return _OPENERS[name](source, options)
+    return entry.open(source, options)

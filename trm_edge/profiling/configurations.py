@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ..backends import SUFFIXES
 from ..bundle import Bundle, GoldenCase
 from ..errors import TrmUnsupportedError
 from ..golden import record_golden, verify
 from ..refiner import Refiner, load
 from .timing import Task, pinned
-
-READS = {"onnxruntime": ".onnx", "tensorrt": ".engine"}
-"""Backends that read a file exported from the bundle, and its suffix."""
 
 _EXPORT_S = 600
 
@@ -85,7 +83,7 @@ def open_configuration(
         It cannot be opened here; the message says why.
     """
     file: Path = source
-    suffix = READS.get(choice.backend)
+    suffix = SUFFIXES.get(choice.backend)
     if suffix is not None:
         file = graph if graph is not None else _export(source, folder, suffix, steps, choice.precision)
     with pinned(cpus[: choice.threads]):
