@@ -384,7 +384,7 @@ def test_what_does_not_vary_has_one_profile(kind: str, mixer: str) -> None:
 
 @pytest.mark.parametrize("kind", ["actions", "slots", "tokens"])
 def test_shapes_of_a_call_are_those_of_its_arrays(kind: str) -> None:
-    from trm_edge.backends.host import graph_feeds
+    from trm_edge.backends.graph import graph_feeds
     from trm_edge.golden import random_inputs
 
     spec = plain_bundle(kind).spec
@@ -400,7 +400,7 @@ def test_shapes_of_a_call_are_those_of_its_arrays(kind: str) -> None:
 
 
 def test_no_candidates_are_one_that_no_slot_may_take() -> None:
-    from trm_edge.backends.host import graph_feeds
+    from trm_edge.backends.graph import graph_feeds
 
     spec = plain_bundle("slots").spec
     inputs = check_inputs(

@@ -14,7 +14,7 @@ from models import CASES, calibrated
 from runners import plain_bundle
 
 import trm_edge
-from trm_edge.backends.host import graph_feeds
+from trm_edge.backends.graph import graph_feeds
 from trm_edge.bundle import Bundle
 from trm_edge.engine import stored_matrix
 from trm_edge.errors import TrmInputError, TrmUnsupportedError

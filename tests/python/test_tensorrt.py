@@ -16,7 +16,7 @@ from models import CASES, calibrated
 from runners import plain_bundle
 
 import trm_edge
-from trm_edge.backends.host import graph_feeds
+from trm_edge.backends.graph import graph_feeds
 from trm_edge.backends.onnx_runtime import create_session
 from trm_edge.bundle import Bundle, read_bundle, write_bundle
 from trm_edge.cli import main

@@ -15,7 +15,6 @@ import numpy as np
 
 from .. import limits
 from ..errors import Status, TrmBusyError, TrmInputError, TrmNotBegunError
-from ..graph import GraphInfo
 from ..inputs import (
     Array,
     Inputs,
@@ -268,39 +267,3 @@ def _finite(output: StepOutput, inputs: Inputs) -> bool:
     if output.logits is not None and inputs.mask is not None:
         values = values[inputs.mask]
     return bool(np.isfinite(halt_logit) and np.isfinite(values).all())
-
-
-# ---- Graphs that were exported: what goes in, what comes out ---------------------------------------------------------
-
-
-def graph_feeds(spec: TrmSpec, inputs: Inputs, draft: Array) -> dict[str, Array]:
-    """Return the arrays of one call under a graph's names; ``draft`` stands for one that is optional and missing."""
-    if spec.answer == "tokens":
-        feeds = {"x": inputs.x}
-        return feeds | {"puzzle_id": np.asarray(inputs.puzzle_id, np.int32)} if spec.registers else feeds
-    feeds = {"x": inputs.x} if spec.max_context else {}
-    feeds["y0"] = draft
-    if inputs.features is not None:
-        feeds["features"] = inputs.features
-    if inputs.mask is not None and inputs.slots is not None and inputs.candidates is not None:
-        candidates, mask = inputs.candidates, inputs.mask
-        if not len(candidates):  # the graph wants one at least: one that no slot may take
-            candidates, mask = np.zeros((1, spec.candidate_size), np.float32), np.zeros((len(mask), 1), np.bool_)
-        feeds |= {"slots": inputs.slots, "candidates": candidates, "mask": mask}
-    return feeds
-
-
-def graph_output(inputs: Inputs, y: Array, logits: Array | None, halt_logit: Array) -> StepOutput:
-    """Return one step of a graph, without what :func:`graph_feeds` added."""
-    if logits is not None and inputs.mask is not None:
-        logits = logits[:, : inputs.mask.shape[1]]
-    return StepOutput(y, logits, float(halt_logit))
-
-
-def require_unrolled_steps(info: GraphInfo, steps: int, what: str, instead: str) -> None:
-    """Raise where an unrolled graph is asked for more steps than it has."""
-    if info.loop == "unrolled" and steps > info.steps:
-        raise TrmInputError(
-            f"steps: this {what} was exported with --steps {info.steps}, got {steps}; "
-            f"export it with more, or with {instead} for any number"
-        )

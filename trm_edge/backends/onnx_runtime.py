@@ -17,19 +17,20 @@ from .._native import core
 from ..errors import TrmBundleError, TrmUnsupportedError
 from ..extras import import_extra
 from ..files import StrPath, read_file
-from ..graph import GraphInfo, Signature, input_signature, output_signature, parse_metadata
-from ..inputs import Array, Inputs, check_steps
+from ..graph import Signature, input_signature, output_signature, parse_metadata
+from ..inputs import Array, Inputs
 from ..reference import StepOutput
 from ..refinement import Refinement
 from ..spec import TrmSpec
-from .host import Arrays, HostBackend, graph_feeds, graph_output, require_unrolled_steps
+from .graph import GraphBackend, graph_output, step_outputs
+from .host import Arrays, HostBackend
 
 _TYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool"}
 
 _Value = tuple[str, list[Any]]  # ONNX Runtime's type and shape of a graph input or output
 
 
-class OnnxRuntimeBackend(HostBackend):
+class OnnxRuntimeBackend(GraphBackend):
     """One exported graph in ONNX Runtime, with a session of its own.
 
     A graph of the ``step`` form does everything; ``onnx-loop`` and ``unrolled`` (up to its K steps) offer ``refine``
@@ -53,6 +54,7 @@ class OnnxRuntimeBackend(HostBackend):
     """
 
     name = "onnxruntime"
+    any_steps = "--loop onnx-loop"
 
     def __init__(self, source: StrPath | bytes, *, threads: int = 1) -> None:
         data = source if isinstance(source, bytes) else read_file(source)
@@ -67,15 +69,9 @@ class OnnxRuntimeBackend(HostBackend):
         except TrmBundleError as error:
             raise type(error)(f"{file}: {error}") from None
         super().__init__(info.spec, info.statistics)
-        self.info: GraphInfo = info
+        self.info = info
         self.precision = info.precision
         self._graph = _Graph(session, info.spec, outputs)
-
-    def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
-        """Run up to ``steps`` steps from the start; an unrolled graph has a largest number."""
-        count = check_steps(steps, self.spec.answer)
-        require_unrolled_steps(self.info, count, "graph", "--loop onnx-loop")
-        return super().refine(arrays, puzzle_id, count, halt, trajectory)
 
     def begin(self, arrays: Arrays, puzzle_id: object) -> None:
         """Start a recursion that :meth:`step` carries on."""
@@ -95,13 +91,10 @@ class OnnxRuntimeBackend(HostBackend):
                 carry, output = self.advance(carry, inputs, refreshed=False)
                 yield output
             return
-        feeds = graph_feeds(self.spec, inputs, self._draft(inputs))
+        feeds = self.feeds(inputs)
         if self.info.loop == "onnx-loop":
             feeds["steps"] = np.asarray(steps, np.int64)
-        out = self._graph.run(feeds, self.info.steps or steps)
-        for k in range(steps):
-            logits = out["logits_steps"][k] if "logits_steps" in out else None
-            yield graph_output(inputs, out["y_steps"][k], logits, out["halt_logits"][k])
+        yield from step_outputs(inputs, self._graph.run(feeds, self.info.steps or steps), steps)
 
     def start(self, inputs: Inputs) -> _Carry:
         """Return a carry that the graph replaces by its own start."""
@@ -112,7 +105,7 @@ class OnnxRuntimeBackend(HostBackend):
 
     def advance(self, carry: _Carry, inputs: Inputs, refreshed: bool) -> tuple[_Carry, StepOutput]:
         """Run one step; the graph reads all inputs every time, so a refresh needs nothing of its own."""
-        feeds = graph_feeds(self.spec, inputs, self._draft(inputs))
+        feeds = self.feeds(inputs)
         feeds |= {"first": np.asarray(carry.first), "carry_y": carry.y, "carry_z": carry.z}
         out = self._graph.run(feeds, 1)
         output = graph_output(inputs, out["y"], out.get("logits"), out["halt_logit"])

@@ -18,16 +18,17 @@ from ..bundle import read_bundle
 from ..engine import LIBRARIES, read_engine
 from ..errors import TrmError, TrmUnsupportedError
 from ..files import StrPath
-from ..inputs import Inputs, check_steps
+from ..inputs import Inputs
 from ..reference import StepOutput
 from ..refinement import Refinement
-from .host import Arrays, HostBackend, graph_feeds, graph_output, require_unrolled_steps
+from .graph import GraphBackend, step_outputs
+from .host import Arrays
 from .tensorrt_session import Engine, Gpu, Session
 
 _EXTRA = "install it with: pip install 'trm-edge[tensorrt]', or on a Jetson use the tensorrt of JetPack"
 
 
-class TensorRtBackend(HostBackend):
+class TensorRtBackend(GraphBackend):
     """One engine on the first GPU, with a session of its own.
 
     All steps of a call are computed before the first can be read, so that ``halt`` saves no time, and there is no
@@ -49,6 +50,7 @@ class TensorRtBackend(HostBackend):
     """
 
     name = "tensorrt"
+    any_steps = "--loop loop"
 
     def __init__(self, source: StrPath) -> None:
         manifest, data = read_engine(source)
@@ -63,8 +65,8 @@ class TensorRtBackend(HostBackend):
         self._open(Engine(library, gpu, manifest, data, bundle))
 
     def _open(self, engine: Engine) -> None:
-        graph = engine.manifest.graph
-        super().__init__(graph.spec, graph.statistics)
+        self.info = engine.manifest.graph
+        super().__init__(self.info.spec, self.info.statistics)
         self.precision = engine.manifest.precision
         self._engine, self._session = engine, Session(engine)
 
@@ -72,12 +74,6 @@ class TensorRtBackend(HostBackend):
     def isa(self) -> str:
         """The GPU, as ``sm89``."""
         return self._engine.gpu.name
-
-    def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
-        """Run up to ``steps`` steps from the start; an unrolled engine has a largest number."""
-        count = check_steps(steps, self.spec.answer)
-        require_unrolled_steps(self._engine.manifest.graph, count, "engine", "--loop loop")
-        return super().refine(arrays, puzzle_id, count, halt, trajectory)
 
     def begin(self, arrays: Arrays, puzzle_id: object) -> None:
         """Raise: an engine runs all steps in one call."""
@@ -97,13 +93,10 @@ class TensorRtBackend(HostBackend):
 
     def outputs(self, inputs: Inputs, steps: int) -> Iterator[StepOutput]:
         """Yield the decoded outputs of ``steps`` steps."""
-        feeds = graph_feeds(self.spec, inputs, self._draft(inputs))
-        if self._engine.manifest.graph.loop != "unrolled":
+        feeds = self.feeds(inputs)
+        if self.info.loop != "unrolled":
             feeds["steps"] = np.asarray(steps, np.int64)
-        out = self._session.run(feeds, steps)
-        for k in range(steps):
-            logits = out["logits_steps"][k] if "logits_steps" in out else None
-            yield graph_output(inputs, out["y_steps"][k], logits, out["halt_logits"][k])
+        yield from step_outputs(inputs, self._session.run(feeds, steps), steps)
 
     def clone(self) -> TensorRtBackend:
         """Return another session on the same engine."""
