@@ -58,7 +58,7 @@ class Refiner:
     @property
     def isa(self) -> str | None:
         """Instruction set of the fused engine's kernels, the GPU and way of ``cuda``; None for other backends."""
-        return getattr(self._backend, "isa", None)
+        return self._backend.isa
 
     def refine(
         self,

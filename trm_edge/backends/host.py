@@ -40,6 +40,10 @@ class Backend(Protocol):
     precision: str
     spec: TrmSpec
 
+    @property
+    def isa(self) -> str | None:
+        """What of the machine runs it: the kernels' instruction set, or the GPU; None where nobody says."""
+
     def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
         """Run up to ``steps`` steps from the start."""
 
@@ -73,6 +77,11 @@ class HostBackend(ABC):
         self._mean_action = statistics.get("normalization.y0.mean")
         self._running: _Running | None = None
         self._lock = threading.Lock()
+
+    @property
+    def isa(self) -> str | None:
+        """Nothing is said of what runs it."""
+        return None
 
     @contextmanager
     def _held(self) -> Iterator[None]:
