@@ -89,7 +89,8 @@ class Peer:
     @classmethod
     def missing(cls) -> str | None:
         """Return why this peer cannot run here, or None."""
-        there = importlib.util.find_spec(cls.package) is not None
+        found = importlib.util.find_spec(cls.package)
+        there = found is not None and found.origin is not None  # a folder of that name is no package
         return None if there else f"{cls.package} is not installed; pip install 'trm-edge[bench]'"
 
     @classmethod

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +52,23 @@ class OnnxRuntimePeer(Peer):
         return Hosted(problem, recursion(problem, shape, run))
 
 
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep the quantiser from advising to preprocess, which it does on the root logger."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
 def quantized(model: onnx.ModelProto) -> onnx.ModelProto:
     """Quantise dynamically, and count: a matrix left in float32 is an error, as some releases skip shared weights."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logging.getLogger().setLevel(logging.ERROR)  # it advises to preprocess, on the root logger
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _without_advice():
         before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
         onnx.save(model, before)
         quantize_dynamic(

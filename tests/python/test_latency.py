@@ -123,7 +123,7 @@ def test_openvino_is_right(precision: str, form: str) -> None:
 @pytest.mark.parametrize("form", ["step", "whole"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_jax_is_right(precision: str, form: str, mixer: str) -> None:
-    pytest.importorskip("jax")
+    pytest.importorskip("jax.numpy")
     problem = make_problem(mixer)
     error = error_of("jax", form, precision, problem)
     assert error <= allowed(precision, problem)

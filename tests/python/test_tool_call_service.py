@@ -294,6 +294,7 @@ class TestTheUpstreamsAnswer:
             def choose(self, inputs, drafted=None):
                 raise MemoryError("out of memory")
 
+        caplog.set_level("WARNING")
         body = answer_of().encode()
         for mode in ("on", "shadow"):
             came = client_of(upstream(body=body), mode, Failing()).post("/v1/chat/completions", json=REQUEST)
@@ -449,6 +450,7 @@ class TestForwarding:
             assert not any("cookie" in httpx.get(f"{url}/v1/models").json() for _ in range(2))
 
     def test_an_answer_that_breaks_off_breaks_off_for_the_caller(self, caplog):
+        caplog.set_level("WARNING")
         app = fastapi.FastAPI()
 
         @app.post("/chat/completions")
