@@ -127,6 +127,13 @@ def check_int(name: str, value: object) -> int:
     raise TrmInputError(f"{name}: expected an int, got {value!r}")
 
 
+def check_flag(name: str, value: object) -> bool:
+    """Return ``value``, which is True or False; anything else, a text say, is more likely a slip."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise TrmInputError(f"{name}: expected True or False, got {value!r}")
+
+
 def check_steps(steps: object, answer: str) -> int:
     """Return ``steps`` as an int, or raise: 0..MAX_STEPS, and at least 1 for tokens, which have no draft."""
     count = check_int("steps", steps)

@@ -13,6 +13,7 @@ from typing import Any
 from .backends import Backend, Options, Source, open_backend
 from .errors import TrmInputError, TrmUnsupportedError
 from .files import StrPath
+from .inputs import check_flag
 from .on_device import DeviceRefinement
 from .refinement import Refinement
 from .spec import TrmSpec
@@ -117,7 +118,7 @@ class Refiner:
         arrays = (x, y0, features, slots, candidates, mask, last_action)
         session = self._session()
         try:
-            return session.refine(arrays, puzzle_id, steps, halt, trajectory)
+            return session.refine(arrays, puzzle_id, steps, halt, check_flag("trajectory", trajectory))
         except TrmInputError:
             session.end()
             raise
@@ -182,7 +183,7 @@ class Refiner:
             )
         arrays = (x, y0, features, None, None, None, last_action)
         try:
-            answer: DeviceRefinement = begin(arrays, steps, halt, trajectory, out, stream)
+            answer: DeviceRefinement = begin(arrays, steps, halt, check_flag("trajectory", trajectory), out, stream)
         except TrmInputError:
             session.end()
             raise

@@ -31,7 +31,7 @@ from trm_edge import (
     TrmUnsupportedError,
 )
 from trm_edge._native import core
-from trm_edge.bundle import Bundle
+from trm_edge.bundle import Bundle, bundle_bytes
 from trm_edge.golden import random_inputs
 
 Open = Callable[[str, Bundle], Refiner]
@@ -387,3 +387,12 @@ def test_answers_do_not_depend_on_the_calls_before(runner: str, open_refiner: Op
     first, second = (r.refine(**call, trajectory=True) for r in (used, fresh))
     assert first.y.tobytes() == second.y.tobytes()
     assert first.logits.tobytes() == second.logits.tobytes()
+
+
+def test_what_is_neither_true_nor_false_is_refused() -> None:
+    with pytest.raises(trm_edge.TrmInputError, match="pin: expected True or False, got 'x'"):
+        trm_edge.load(bundle_bytes(BUNDLE), pin="x")  # type: ignore[arg-type]
+    refiner = trm_edge.load(bundle_bytes(BUNDLE))
+    with pytest.raises(trm_edge.TrmInputError, match="trajectory: expected True or False, got 'no'"):
+        refiner.refine(**CALL, trajectory="no")  # type: ignore[arg-type]
+    assert refiner.refine(**CALL, trajectory=np.bool_(True)).trajectory is not None

@@ -14,7 +14,7 @@ from pathlib import Path
 from .._native import core
 from ..errors import TrmInputError, TrmUnsupportedError
 from ..files import StrPath
-from ..inputs import check_int
+from ..inputs import check_flag, check_int
 from .host import Backend
 
 Source = StrPath | bytes
@@ -129,7 +129,7 @@ def open_backend(source: Source, backend: str, options: Options) -> Backend:
 
     ``.onnx`` files are for ``onnxruntime``, ``.engine`` files for ``tensorrt``, bundles for the others.
     """
-    options = replace(options, threads=check_int("threads", options.threads))
+    options = replace(options, threads=check_int("threads", options.threads), pin=check_flag("pin", options.pin))
     if options.threads < 1:
         raise TrmInputError(f"threads: expected an int >= 1, got {options.threads}")
     suffix = "" if isinstance(source, bytes) else Path(source).suffix
