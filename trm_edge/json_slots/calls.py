@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice, takewhile
 from typing import Any
 
@@ -95,12 +96,12 @@ class JsonSlots:
         arguments = self.tool.arguments
         read = read_draft(arguments, draft or "")
         slots = _first_slots(arguments, read.value) if self._slots is None else self._slots
-        if len(slots) > MAX_SLOTS and self._slots is None and read.value is not MISSING:
-            read = replace(read, too_large=not read.valid)
-        if read.too_large or (read.valid and len(slots) > MAX_SLOTS):
-            slots = ()
         if len(slots) > MAX_SLOTS:
-            raise SchemaError(f"tool {self.tool.name}: expected at most {MAX_SLOTS} slots, got more")
+            if self._slots is not None or read.value is MISSING:  # it is not the draft that needs so many
+                raise SchemaError(f"tool {self.tool.name}: expected at most {MAX_SLOTS} slots, got more")
+            read, slots = replace(read, too_large=not read.valid), ()
+        if read.too_large:
+            slots = ()
         spans = find_spans(query, now, self._operators)
         candidates: list[Candidate] = []
         y0 = np.full(len(slots), -1, np.int32)
@@ -193,15 +194,20 @@ class SlotInputs:
         """
         if self.draft.value is MISSING:
             return np.full(len(self.slots), -1, np.int32)
+        found: np.ndarray[Any, np.dtype[np.int32]] = self.y0.copy()
+        for i, own in self._meant.items():
+            if found[i] < 0 and len(own) == 1:
+                found[i] = own[0]
+        return found
+
+    @cached_property
+    def _meant(self) -> dict[int, list[int]]:
+        """Return, by slot, the candidates that the draft gave: its value, or what that may mean."""
         meant: dict[int, list[int]] = {}
         for j, one in enumerate(self.candidates):
             if one.source == "draft":
                 meant.setdefault(int(self.slot_of[j]), []).append(j)
-        found: np.ndarray[Any, np.dtype[np.int32]] = self.y0.copy()
-        for i, own in meant.items():
-            if found[i] < 0 and len(own) == 1:
-                found[i] = own[0]
-        return found
+        return meant
 
     @property
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -258,11 +264,12 @@ class SlotInputs:
 
         A call without it means something else: of a refund whose amount is not valid, all would be refunded.
         """
-        kept = {int(self.slot_of[j]) for j, one in enumerate(self.candidates) if one.source == "draft"}
+        if self.draft.valid or self.draft.value is MISSING:  # then there is no such value
+            return False
         for i, (slot, j) in enumerate(zip(self.slots, choice, strict=True)):
             drafted = at(self.draft.value, slot.path)
             left_out = j < 0 or self.candidates[j].value is MISSING
-            if left_out and i not in kept and drafted is not MISSING and drafted not in (None, ""):
+            if left_out and i not in self._meant and drafted is not MISSING and drafted not in (None, ""):
                 return True
         return False
 
