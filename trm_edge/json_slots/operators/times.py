@@ -30,7 +30,6 @@ _ONE = re.compile(r"\b(?:an?|one|next|past|last|upcoming|coming|this|per|every|e
 _FEET = re.compile(r"(?<![\d.])(\d{1,3}) ?(?:ft|feet|foot|') ?(\d{1,2})(?: ?(?:in\b|inch|\"|''))?", re.I)
 _SECONDS = {"sec": 1, "min": 60, "hour": 3600, "hr": 3600, "day": 86400, "night": 86400, "week": 604800}
 _IN_DAYS = {"month": 30, "year": 365, "decade": 3650}
-_SECOND = 19  # characters up to the seconds of a date-time
 _STEPS = (1, 60, 3600, 86400, 604800)
 
 
@@ -84,27 +83,27 @@ def _moment(style: str) -> tuple[Find, Write]:
 
     def find(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
         for start, end, day, time in _moments(text, today_of(now)):
-            offset = offset_at(day, dt.time(*time), now) if "{6}" in style else ""
-            yield start, end, style.format(f"{day.year:04}", day.month, day.day, *time, offset)
+            yield start, end, _spelt(dt.datetime.combine(day, dt.time(*time)), style, now)
 
     def write(value: Json, now: dt.datetime | None) -> Iterator[str]:
-        if "{6}" not in style or not isinstance(value, str):
-            found = _read_moment(value, style)
-        else:
-            found = _read_moment(value[:_SECOND], style.removesuffix("{6}"))
-            if found is not None and value[_SECOND:] != offset_at(found.date(), found.time(), now):
-                return
+        found = _read_moment(value, style, now)
         if found is not None:
             yield f"{found.date().isoformat()} at {found.time().isoformat()}"
 
     return find, write
 
 
-def _read_moment(value: Json, style: str) -> dt.datetime | None:
+def _spelt(moment: dt.datetime, style: str, now: dt.datetime | None) -> str:
+    offset = offset_at(moment.date(), moment.time(), now)
+    parts = moment.month, moment.day, moment.hour, moment.minute, moment.second
+    return style.format(f"{moment.year:04}", *parts, offset)
+
+
+def _read_moment(value: Json, style: str, now: dt.datetime | None) -> dt.datetime | None:
     """Return the moment that a text in a style is, if it is one."""
     if not isinstance(value, str) or not value.isascii():
         return None
-    places = {"{0}": "%Y", "{1:02}": "%m", "{2:02}": "%d", "{3:02}": "%H", "{4:02}": "%M", "{5:02}": "%S"}
+    places = {"{0}": "%Y", "{1:02}": "%m", "{2:02}": "%d", "{3:02}": "%H", "{4:02}": "%M", "{5:02}": "%S", "{6}": "%z"}
     pattern = style
     for place, code in places.items():
         pattern = pattern.replace(place, code)
@@ -112,8 +111,7 @@ def _read_moment(value: Json, style: str) -> dt.datetime | None:
         found = dt.datetime.strptime(value, pattern)
     except ValueError:
         return None
-    spelt = style.format(f"{found.year:04}", found.month, found.day, found.hour, found.minute, found.second)
-    return found if spelt == value else None
+    return found if _spelt(found, style, now) == value else None
 
 
 def _find_whole_day(text: str, now: dt.datetime | None) -> Iterator[tuple[int, int, Json]]:
