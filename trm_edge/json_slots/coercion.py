@@ -12,7 +12,7 @@ from .schema import MISSING, Array, Choice, Scalar, Schema
 from .text import Json
 from .validation import violation
 
-MAX_WRITTEN = 64  # characters of a number that is written as text
+MAX_NUMBER = 64  # characters of a number that is written as text
 NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
 JOINTS = re.compile(r"[\s_-]+")  # what joins the words of a name
 
@@ -79,7 +79,7 @@ def with_offset(schema: Schema, value: Json, now: dt.datetime | None) -> Iterato
 def number_in(schema: Schema, value: Json) -> Iterator[Json]:
     """Yield the number that a text has one of, where a number is wanted: "40 percent" is 40."""
     if isinstance(schema, Scalar) and schema.type in ("number", "integer") and isinstance(value, str):
-        found = {number for _, _, number, _ in all_numbers(value[:MAX_WRITTEN])}
+        found = {number for _, _, number, _ in all_numbers(value[:MAX_NUMBER])}
         for number in found if len(found) == 1 else ():
             yield from coerced(schema, number)
 

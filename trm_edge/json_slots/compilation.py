@@ -141,6 +141,7 @@ _KEYS = {
     "boolean": set(),
     "null": set(),
 }
+_OF_TYPES = set().union(*_KEYS.values())
 
 
 class _Compiler:
@@ -171,8 +172,7 @@ class _Compiler:
         if isinstance(given, list) and len([one for one in given if one != "null"]) > 1:
             return self.one_of_types(schema, given, at, behind)
         name, nullable = self.type_of(schema, at)
-        known = _COMMON if name == "any" else _COMMON.union(*_KEYS.values())  # those of another type constrain nothing
-        self.check_keys(schema, known, at)
+        self.check_keys(schema, _COMMON | _OF_TYPES, at)  # those of another type constrain nothing
         common = {
             "pointer": at or "/",
             "description": _text(schema, "description", at),
@@ -254,7 +254,7 @@ class _Compiler:
             if not names and options:
                 return "null"
             raise SchemaError(f"{at}/{'enum' if 'enum' in schema else 'const'}: expected values of one type")
-        if not at or any(key in schema for keys in _KEYS.values() for key in keys):
+        if not at or schema.keys() & _OF_TYPES:
             raise SchemaError(f"{at or '/'}: expected a type")
         return "any"
 

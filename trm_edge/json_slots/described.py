@@ -12,7 +12,7 @@ from .coercion import number_of
 from .text import Json
 from .wording import shape
 
-MAX_QUOTEDS = 32  # of a description
+MAX_LITERALS = 32  # of a description
 _QUOTED = re.compile(r"(?<!\w)(['\"`])([^'\"`\n]{1,80})\1(?!\w)")
 _EXAMPLE = re.compile(r"\b(?:e\.g\.|such as|for example|for instance),? ([A-Za-z][^.;()'\"\n]{0,60})", re.I)
 _CHOICES = re.compile(r"\(([A-Za-z][\w -]{0,30}(?:, ?[A-Za-z][\w -]{0,33}){2,12})\)")  # "(walk, bike, drive)"
@@ -33,7 +33,7 @@ def literals_in(text: str) -> tuple[Json, ...]:
         items = [part.strip().removeprefix("or ") for part in match.group(1).split(",")]
         found += [match.group(1).strip(), *(items if len(items) > 2 else ())]
     numbers = [number_of(match.group()) for match in _NUMBER.finditer(text)]
-    return (*dict.fromkeys(found), *numbers)[:MAX_QUOTEDS]
+    return (*dict.fromkeys(found), *numbers)[:MAX_LITERALS]
 
 
 @lru_cache(maxsize=1024)

@@ -16,7 +16,7 @@ from .validation import violation
 _NAMES = ("name", "function", "tool_name", "tool", "action")  # what the function of a call is called
 _ARGUMENTS = ("arguments", "parameters", "input", "args", "tool_input", "action_input")  # what its arguments are called
 _BEFORE_ARGUMENTS = re.compile(rf"['\"]?\b(?:{'|'.join(_ARGUMENTS)})\b['\"]?\s*[:=]\s*")
-MAX_WRITTEN = 4096  # characters of a call in Python's form
+MAX_PYTHON = 4096  # characters of a call in Python's form
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _named_in(text: str, names: Collection[str]) -> str | None:
 def _python_arguments(text: str, name: str) -> str | None:
     """Return the arguments of a call that a text writes as Python does, ``name(city="Paris")``, as JSON, or None."""
     begun, end = text.find(f"{name}("), text.rfind(")")
-    if begun < 0 or not begun < end < begun + MAX_WRITTEN:
+    if begun < 0 or not begun < end < begun + MAX_PYTHON:
         return None
     try:
         call = ast.parse(text[begun : end + 1], mode="eval").body

@@ -247,9 +247,8 @@ _SPACE = re.compile(r"(?:\s|//[^\n]*|#[^\n]*|/\*.*?(?:\*/|\Z)|\ufeff)*", re.S)
 _BLANK = re.compile(r"\s*")
 _NUMBER = re.compile(r"[-+]?(?:\d{1,400}(?:\.\d{0,400})?|\.\d{1,400})(?:[eE][-+]?\d{1,6})?(?=[\s,}\]:]|\Z|//|/\*|#)")
 _WORD = re.compile(r"(?:[^,{}\[\]:\"\n\r]|:(?=//))+")
-_NEXT = re.compile(
-    r",\s*(?:[\"'\u201c\u2018`{}\],]|[\w$.-]{1,64}\s*[:=]|//|/\*|#|\Z)"
-)  # behind a value that has a name
+# What stands behind a value that has a name, from its comma on.
+_NEXT = re.compile(r",\s*(?:[\"'\u201c\u2018`{}\],]|[\w$.-]{1,64}\s*[:=]|//|/\*|#|\Z)")
 _QUOTES = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019", "`": "`"}
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _HEX = re.compile(r"[0-9a-fA-F]{4}")

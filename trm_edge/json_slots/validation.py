@@ -222,17 +222,16 @@ def _is_duration(text: str) -> bool:
     return len(text) > 1 and _DURATION.fullmatch(text) is not None
 
 
-def _is_reference(text: str) -> bool:
-    """RFC 3986's URI-reference; a path without a scheme has no colon in its first part."""
+def _is_reference(text: str, absolute: bool = False) -> bool:
+    """RFC 3986's URI-reference; a path without a scheme has no colon in its first part. ``absolute``: its URI."""
     match = _REFERENCE.fullmatch(text)
     if match is None or (match["address"] is not None and not _is_address(6)(match["address"])):
         return False
-    return match["scheme"] is not None or ":" not in (match["first"] or "")
+    return match["scheme"] is not None or (not absolute and ":" not in (match["first"] or ""))
 
 
 def _is_uri(text: str) -> bool:
-    match = _REFERENCE.fullmatch(text)
-    return match is not None and match["scheme"] is not None and _is_reference(text)
+    return _is_reference(text, absolute=True)
 
 
 def _is_address(version: int) -> Any:
