@@ -94,7 +94,7 @@ class Trainer:
     def run(self) -> RunResult:
         """Train until ``max_updates``, ``max_seconds``, SIGINT or SIGTERM; the batch at hand is finished and saved."""
         train, progress = self.config.train, Progress(self.config.train.max_updates, self.updates, self.quiet)
-        for line in describe_limits(self.head, self.train_set):
+        for line in () if self.quiet else describe_limits(self.head, self.train_set):
             progress.say(line)
         interrupted = False
         saved_at = -1

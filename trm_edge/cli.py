@@ -116,8 +116,7 @@ def _add_backend(parser: argparse.ArgumentParser) -> None:
 
 def _load(arguments: argparse.Namespace) -> Refiner:
     """Return the model that the arguments of ``_add_backend`` name."""
-    chosen = {"backend": arguments.backend, "precision": arguments.precision, "threads": arguments.threads}
-    return load(arguments.bundle, **chosen)
+    return load(arguments.bundle, backend=arguments.backend, precision=arguments.precision, threads=arguments.threads)
 
 
 def _add_inspect(commands: Any) -> None:
