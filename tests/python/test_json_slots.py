@@ -300,6 +300,12 @@ class TestDecode:
         assert bound.draft.too_large and len(bound.candidates) == 0
         assert bound.decode(bound.y0) == Resolved("unresolved", None, text)
 
+    @pytest.mark.parametrize("draft", [None, "{}", '{"p0": 1}', "{"])
+    def test_a_tool_of_too_many_slots_is_refused_whatever_the_draft(self, draft):
+        wide = tool(**{f"p{i}": INTEGER for i in range(MAX_SLOTS + 1)})
+        with pytest.raises(SchemaError, match="at most 256 slots"):
+            wide.bind("one", draft)
+
     def test_what_the_draft_has_is_not_left_out_because_it_is_not_valid(self):
         refund = tool(("id",), id=STRING, amount={**INTEGER, "minimum": 1}, note={**STRING, "maxLength": 3})
         for left_out in ('"amount": 0', '"note": "France"', '"amount": [7]', '"amount": 0, "note": "ok"'):
