@@ -36,21 +36,21 @@ from trm_edge.train import load_config
 from trm_edge.train.packed import pack
 from trm_edge.train.tool_calls import KINDS, call_arrays, corrupted
 
-VARIANTS, REPEATS = 12, 2  # of a real query: with other values, as it is (with other drafts)
+VALUES, REPEATS = 12, 2  # how often a real query comes with other values, and as it is (with other drafts)
 UNDRAFTED = 0.3  # share of the queries that come without a draft
 MODEL_SHARE = 0.85  # of the others for which there is a draft of the language model, those that get it
 DRAFTED = dict(zip(KINDS[1:], (0.3, 0.2, 0.35, 0.15), strict=True))  # shares of the other drafts
 OFFERED = 3  # tools beside a synthetic query's own
 
 
-def sources(fold: int, synthetic: int = 0) -> Iterator[Example]:
+def sources(fold: int, synthetic: int = 0, values: int = VALUES, repeats: int = REPEATS) -> Iterator[Example]:
     """Yield a fold's training examples, with ``synthetic`` queries made up for every tool."""
     part = split(fold)
     others = texts_of(part.train)
     for example in part.train:
-        for _ in range(REPEATS):
+        for _ in range(repeats):
             yield example
-        yield from variants(example, VARIANTS, fold, others)
+        yield from variants(example, values, fold, others)
     rng = random.Random(fold)
     for number, made in enumerate(generated(part.tools, synthetic, fold)):
         example = made.as_example(f"synthetic_{number}")

@@ -24,24 +24,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from function_call.calls import Maker, sources, write
 from function_call.folds import EVERY, FOLDS, split
+from function_call.llm import as_bf16, model_file
 from trm_edge import json_slots
 from trm_edge.bundle import bundle_bytes, read_bundle
 from trm_edge.export.bundle_writer import export_bundle
 from trm_edge.files import write_atomically
-from trm_edge.json_slots import JsonSlots
-from trm_edge.json_slots.features import TOKEN_FLAGS, featurizer_for
+from trm_edge.json_slots import ContextProvider, HashedNgrams, Joined, JsonSlots
+from trm_edge.json_slots.features import FLAGS_WIDTH, TOKEN_FLAGS, featurizer_for
+from trm_edge.json_slots.llama import LlamaStates
+from trm_edge.spec import TrmSpec
 from trm_edge.train import RunConfig, Trainer, load_config, packed, tool_calls
 from trm_edge.train.tool_calls import with_golden_call
 
 HERE = Path(__file__).parent
 CACHE = HERE / "cache"
 SHIPPED = HERE.parents[1] / "trm_edge" / "data" / "tool_calls.trm"
+FEW = {"values": 2, "repeats": 1}  # a language model reads every query and value: a second each, on a busy core
+TEXTS = {"context_size": 134, "slot_size": 449, "candidate_size": 313}  # vectors of HashedNgrams(128)
+STATES = {"context_size": 710, "slot_size": 2177, "candidate_size": 889}  # and SmolLM2-135M's states beside them
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "head": {},
     "one step": {"train": {"steps": 1}},
     "random blocks": {"train": {"zero_init_residual": False}},
     "linear": {"train": {"learning_rate": 1e-7, "encoder_rate": 2e4}},  # blocks stay norms of their input
-    "with texts": {"spec": {"context_size": 134, "slot_size": 449, "candidate_size": 313}},
+    "with texts": {"spec": TEXTS},
+    "few values": {"examples": FEW},
+    "few values, with texts": {"spec": TEXTS, "examples": FEW},
+    "few values, with states": {"spec": STATES, "examples": FEW},
     "0.1 M": {"spec": {"hidden_size": 48, "inner_size": 144}},
     "0.5 M": {"spec": {"hidden_size": 128, "inner_size": 384}},
     "2 M": {"spec": {"hidden_size": 256, "inner_size": 768}},
@@ -49,13 +58,13 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "seed 2": {"train": {"seed": 2}},
     "seed 3": {"train": {"seed": 3}},
 }
-"""What differs from head.toml, by table and field."""
+"""What differs from head.toml, by table and field, and from ``sources`` for the examples."""
 
 
 def head(fold: int, variant: str, cache: Path = CACHE, updates: int | None = None) -> Path:
     """Return the bundle of a fold's head, trained now if it was not before."""
     config = _config(variant, updates)
-    data = _examples(fold, config, cache)
+    data = _examples(fold, config.spec, VARIANTS[variant].get("examples", {}), cache)
     config = replace(config, data=replace(config.data, train=str(data.resolve())))
     about = config.to_dict() | {"data": data.name}
     name = hash_of(sorted(Path(packed.__file__).parent.glob("*.py")), json.dumps(about, sort_keys=True))
@@ -73,18 +82,26 @@ def head(fold: int, variant: str, cache: Path = CACHE, updates: int | None = Non
 
 def _config(variant: str, updates: int | None) -> RunConfig:
     config = load_config(HERE / "head.toml")
-    tables = {table: replace(getattr(config, table), **fields) for table, fields in VARIANTS[variant].items()}
-    config = replace(config, **tables)
+    changes = {table: fields for table, fields in VARIANTS[variant].items() if table != "examples"}
+    config = replace(config, **{table: replace(getattr(config, table), **fields) for table, fields in changes.items()})
     return config if updates is None else replace(config, train=replace(config.train, max_updates=updates))
 
 
-def _examples(fold: int, config: RunConfig, cache: Path) -> Path:
+def provider_for(spec: TrmSpec, cache: Path = CACHE) -> ContextProvider | None:
+    """Return what reads texts for a head: beside n-grams a language model, where its rows are wider; else None."""
+    if spec.context_size <= TEXTS["context_size"]:
+        return None
+    return Joined(HashedNgrams(FLAGS_WIDTH), LlamaStates(as_bf16(model_file(), cache)))
+
+
+def _examples(fold: int, spec: TrmSpec, drawn: Mapping[str, int], cache: Path) -> Path:
     """Return a fold's training examples, made now if this code did not make them before."""
-    width = config.spec.context_size - TOKEN_FLAGS
-    path = cache / f"fold{fold}-{width}-{_made_by()}.npz"
+    what = "-".join([f"{spec.context_size - TOKEN_FLAGS}", *(f"{count}{name}" for name, count in drawn.items())])
+    path = cache / f"fold{fold}-{what}-{_made_by()}.npz"
     if not path.exists():
         begun = time.monotonic()
-        counts = write(path, sources(fold), Maker(featurizer_for(config.spec), config.spec, fold))
+        maker = Maker(featurizer_for(spec, provider_for(spec, cache)), spec, fold)
+        counts = write(path, sources(fold, **drawn), maker)
         print(f"fold {fold}: {counts} in {time.monotonic() - begun:.0f} s", file=sys.stderr)
     return path
 

@@ -33,11 +33,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from function_call.bfcl import SETS, Example, labels, passes
 from function_call.drafts import drafts, wilson
 from function_call.folds import FOLDS, split
-from function_call.heads import CACHE, VARIANTS, code, hash_of, head
+from function_call.heads import CACHE, VARIANTS, code, hash_of, head, provider_for
 from function_call.llm import call_of
 from function_call.rules import grammar_and_rules, rules_only
 from trm_edge.files import write_atomically
-from trm_edge.json_slots import JsonSlots, Resolver, SchemaError
+from trm_edge.json_slots import ContextProvider, JsonSlots, Resolver, SchemaError
 from trm_edge.json_slots.validation import violation
 from trm_edge.refiner import Refiner, load
 
@@ -75,13 +75,15 @@ class Asked:
         That answers slots.
     alone
         Ask only what depends on the head, without keeping a draft's function.
+    provider
+        What reads texts for the head, where hashed n-grams do not.
     """
 
-    def __init__(self, head: Refiner, alone: bool = False) -> None:
+    def __init__(self, head: Refiner, alone: bool = False, provider: ContextProvider | None = None) -> None:
         self.alone = alone
-        self.by_bonus = [Resolver(head, steps=SERVED, draft_bonus=bonus) for bonus in BONUSES]
+        self.by_bonus = [Resolver(head, provider, steps=SERVED, draft_bonus=bonus) for bonus in BONUSES]
         self.served = self.by_bonus[BONUSES.index(BONUS)]
-        self.looked_at = Resolver(head, steps=STEPS, draft_bonus=BONUS, by_step=True)
+        self.looked_at = Resolver(head, provider, steps=STEPS, draft_bonus=BONUS, by_step=True)
         self.drafts = {arm: drafts(arm) for arm in MODEL_ARMS}
 
     def row(self, example: Example) -> Row:
@@ -161,7 +163,8 @@ def answers(fold: int, bundle: Path, alone: bool, cache: Path) -> list[Row]:
     if kept.exists():
         rows: list[Row] = json.loads(kept.read_text())
         return rows
-    asked = Asked(load(bundle), alone)
+    refiner = load(bundle)
+    asked = Asked(refiner, alone, provider_for(refiner.spec, cache))
     rows = [asked.row(example) for example in tqdm(split(fold).test, desc=f"fold {fold}", disable=None)]
     write_atomically(kept, (json.dumps(rows) + "\n").encode())
     return rows

@@ -10,7 +10,7 @@ are those of one of the sentence's readings. ``results.json`` gets
 what was found; the head of split 0 becomes the package's ``trm_edge/data/home_assistant.trm``.
 
 ``--states MODEL.gguf`` reads all texts with a language model (``pip install llama-cpp-python``) instead of hashed
-n-grams; such heads are measured, and not shipped.
+n-grams, with ``--beside-ngrams`` beside them; such heads are measured, and not shipped.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from tqdm import tqdm
 from trm_edge.bundle import bundle_bytes, read_bundle
 from trm_edge.export.bundle_writer import export_bundle
 from trm_edge.files import write_atomically
-from trm_edge.json_slots import Featurizer, JsonSlots, Resolver
-from trm_edge.json_slots.features import featurizer_for
+from trm_edge.json_slots import Featurizer, HashedNgrams, Joined, JsonSlots, Resolver
+from trm_edge.json_slots.features import TOKEN_FLAGS, featurizer_for
 from trm_edge.json_slots.llama import LlamaStates
 from trm_edge.json_slots.providers import ContextProvider
 from trm_edge.profiling.machine import machine_facts
@@ -62,11 +62,14 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=HERE / "runs", help="folder of the runs")
     parser.add_argument("--updates", type=int, help="a trial of so many weight updates, which ships nothing")
     parser.add_argument("--states", type=Path, metavar="MODEL.gguf", help="of this language model, instead of n-grams")
+    parser.add_argument("--beside-ngrams", action="store_true", help="give heads the states beside the n-grams")
     arguments = parser.parse_args()
     config = load_config(HERE / "head.toml")
     provider: ContextProvider | None = None
     if arguments.states:
         provider = LlamaStates(arguments.states)
+        if arguments.beside_ngrams:
+            provider = Joined(HashedNgrams(config.spec.context_size - TOKEN_FLAGS), provider)
         config = replace(config, spec=spec_for(config.spec, provider))
     if arguments.updates:
         config = replace(config, train=replace(config.train, max_updates=arguments.updates))
@@ -74,6 +77,7 @@ def main() -> None:
     found: dict[str, Any] = json.loads(results.read_text()) if results.exists() and not arguments.updates else {}
     for k in arguments.splits:
         name = f"split {k}, {arguments.states.stem}" if arguments.states else f"split {k}"
+        name += " beside n-grams" if arguments.states and arguments.beside_ngrams else ""
         found[name] = train_and_measure(k, config, provider, arguments.runs / name.replace(", ", "-").replace(" ", ""))
         print(table(name, found[name]), flush=True)
         if not arguments.updates:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trm_edge.errors import TrmInputError
-from trm_edge.json_slots import Featurizer, GivenStates, HashedNgrams, JsonSlots, Tokens
+from trm_edge.json_slots import Featurizer, GivenStates, HashedNgrams, Joined, JsonSlots, Tokens
 from trm_edge.json_slots.features import CANDIDATE_FLAGS, FLAG_SIZE, SLOT_FLAGS, TOKEN_FLAGS
 from trm_edge.json_slots.operators import OPERATORS
 
@@ -147,6 +147,40 @@ class TestGiven:
         states = {"a": HashedNgrams(8).tokens("a"), "b": HashedNgrams(16).tokens("b")}
         with pytest.raises(TrmInputError, match=r"one width, got \[8, 16\]"):
             GivenStates(states)
+
+
+class TestJoined:
+    TEXT = "unlit lamp"
+    STATES = Tokens(  # of "un", "lit lam" and "p", as a language model may part the text
+        np.array([[3, 0], [0, 2], [4, 0]], np.float32), np.array([0, 2, 9]), np.array([2, 9, 10])
+    )
+
+    def test_a_token_has_its_own_vector_beside_the_mean_of_the_states_that_cover_it(self):
+        ngrams = HashedNgrams(8)
+        joined = Joined(ngrams, GivenStates({self.TEXT: self.STATES})).tokens(self.TEXT)
+        assert [self.TEXT[a:b] for a, b in zip(joined.starts, joined.ends, strict=True)] == ["unlit", "lamp"]
+        assert np.array_equal(joined.vectors[:, :8], ngrams.tokens(self.TEXT).vectors)
+        half = np.sqrt(0.5)  # each state counts as a direction, however long it is
+        assert joined.vectors[:, 8:] == pytest.approx(np.array([[half, half], [half, half]]), abs=1e-6)
+
+    def test_a_token_that_no_state_covers_has_zeros(self):
+        states = GivenStates({self.TEXT: Tokens(np.ones((1, 2), np.float32), np.array([0]), np.array([5]))})
+        vectors = Joined(HashedNgrams(8), states).tokens(self.TEXT).vectors
+        assert vectors[0, 8:].all()
+        assert not vectors[1, 8:].any()
+
+    def test_a_cosine_is_the_mean_of_both(self):
+        first, second = HashedNgrams(16), HashedNgrams(32)
+        text = "lights in the kitchen light"
+        joined = Joined(first, second).tokens(text).vectors
+        mean = (first.tokens(text).vectors[0] @ first.tokens(text).vectors[4]) / 2
+        mean += (second.tokens(text).vectors[0] @ second.tokens(text).vectors[4]) / 2
+        assert joined[0] @ joined[4] / 2 == pytest.approx(mean, abs=1e-6)  # rows become directions: length 1
+
+    def test_a_featurizer_takes_it_and_no_tokens_are_none(self):
+        provider = Joined(HashedNgrams(8), HashedNgrams(16))
+        assert provider.tokens("").vectors.shape == (0, 24)
+        assert TOOL.bind("kitchen", None, Featurizer(provider)).arrays["x"].shape == (1, 24 + TOKEN_FLAGS)
 
 
 class TestFeatures:

@@ -8,7 +8,7 @@ It reads from left to right: ``compilation`` (a tool's JSON Schema becomes a ``s
 from .calls import JsonSlots, Resolved, SlotInputs
 from .compilation import compile_tool
 from .features import Featurizer
-from .providers import ContextProvider, GivenStates, HashedNgrams, Tokens
+from .providers import ContextProvider, GivenStates, HashedNgrams, Joined, Tokens
 from .resolver import ResolvedCall, Resolver, resolve_tool_call
 from .schema import SchemaError, Tool
 from .text import JsonTextError
@@ -18,6 +18,7 @@ __all__ = [
     "Featurizer",
     "GivenStates",
     "HashedNgrams",
+    "Joined",
     "JsonSlots",
     "JsonTextError",
     "Resolved",

@@ -29,8 +29,8 @@ from ..errors import TrmInputError
 from ..spec import TrmSpec
 from .fit import FITS, NEAR, covered, leads, mentioned, nearness, order, own_fit, said, strongest, taken
 from .known import BESIDES, OF_TOOLS, besides, known_of_tools
-from .providers import ContextProvider, HashedNgrams, Vectors
-from .reading import EDGES, PLACE, ReadQuery, Rows, direction
+from .providers import ContextProvider, HashedNgrams, Vectors, direction
+from .reading import EDGES, PLACE, ReadQuery, Rows
 from .schema import MISSING
 from .slot_flags import name_of, ranks, schema_flags
 from .slots import Slot, at

@@ -132,3 +132,38 @@ class GivenStates:
         if text not in self._states:
             raise TrmInputError(f"states: expected the tokens of {text!r}, which were not given")
         return self._states[text]
+
+
+class Joined:
+    """The vectors of two providers side by side, W of both together: how words are spelt beside what they mean, say.
+
+    Tokens are the first one's; the second one's part of a token's vector is the mean of its tokens that cover some of
+    it, zeros where none does. Each part has length 1, so that a cosine is the mean of both cosines.
+
+    Parameters
+    ----------
+    first, second
+        Providers: ``Joined(HashedNgrams(128), LlamaStates(gguf))``.
+    """
+
+    def __init__(self, first: ContextProvider, second: ContextProvider) -> None:
+        self.first, self.second = first, second
+        self.width = first.width + second.width
+
+    def tokens(self, text: str) -> Tokens:
+        """Return the first provider's tokens of a text."""
+        own, others = self.first.tokens(text), self.second.tokens(text)
+        sums = np.zeros((len(others.starts) + 1, self.second.width))
+        np.cumsum(direction(others.vectors), axis=0, out=sums[1:])
+        begins = np.searchsorted(others.ends, own.starts, side="right")
+        ends = np.maximum(np.searchsorted(others.starts, own.ends, side="left"), begins)
+        means = direction(sums[ends] - sums[begins])  # of length 1, so not divided by their number
+        return Tokens(np.concatenate([direction(own.vectors), means], axis=1), own.starts, own.ends)
+
+
+def direction(vectors: np.ndarray[Any, np.dtype[Any]]) -> Vectors:
+    """Return vectors [..., W] of length 1; zeros stay zeros."""
+    norm = np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True))
+    unit: Vectors = np.empty(vectors.shape, np.float32)
+    np.divide(vectors, np.maximum(norm, 1e-12), out=unit, casting="same_kind")
+    return unit

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .providers import Tokens, Vectors
+from .providers import Tokens, Vectors, direction
 from .wording import LEAD_OF, NEGATIONS, STOP_WORDS, stem, unit_of
 
 MAX_MENTION = 16  # tokens of a text that is looked for in the query
@@ -276,14 +276,6 @@ class ReadQuery:
                 length += len(bare)
                 ends[length] = place
         return "".join(self._bare), begins, ends
-
-
-def direction(vectors: np.ndarray[Any, np.dtype[Any]]) -> Vectors:
-    """Return vectors [..., W] of length 1; zeros stay zeros."""
-    norm = np.sqrt(np.square(vectors).sum(axis=-1, keepdims=True))
-    unit: Vectors = np.empty(vectors.shape, np.float32)
-    np.divide(vectors, np.maximum(norm, 1e-12), out=unit, casting="same_kind")
-    return unit
 
 
 def folded(text: str) -> str:
