@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from trm_edge.json_slots.schema import MISSING, Missing
 
 SETS = ("simple_python", "multiple", "live_simple", "live_multiple")
 MODEL = "any"
+TYPES = {"dict": "object", "tuple": "array", "float": "number"}  # BFCL's names, in JSON Schema's words
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,24 @@ def passes(example: Example, arguments: Any) -> bool:
     checker, python = _checker()
     result = checker(example.tool, {example.name: arguments}, {example.name: example.answer}, python, MODEL)
     return bool(result["valid"])
+
+
+def right_arguments(example: Example, arguments: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return, by type, how many arguments of a call of the right tool BFCL's checker takes, and of how many.
+
+    Each is judged as a call's only one; one that is left out is right where it may be.
+    """
+    counts: dict[str, tuple[int, int]] = {}
+    parameters = example.tool["parameters"]
+    for name, schema in parameters["properties"].items():
+        wanted = example.answer.get(name, [""])
+        alone = {"type": parameters["type"], "properties": {name: schema}, "required": []}
+        asked = replace(example, tools=[example.tool | {"parameters": alone}], answer={name: wanted})
+        given = {name: arguments[name]} if name in arguments else {}
+        kind = TYPES.get(schema.get("type"), schema.get("type", "any"))
+        right, count = counts.get(kind, (0, 0))
+        counts[kind] = right + passes(asked, given), count + 1
+    return counts
 
 
 def _checker() -> tuple[Any, Any]:

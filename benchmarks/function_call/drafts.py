@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from function_call.bfcl import SETS, Example, examples, passes
+from function_call.bfcl import SETS, Example, examples, passes, right_arguments
 from function_call.llm import (
     ARMS,
     LanguageModel,
@@ -43,6 +43,7 @@ from trm_edge.json_slots.validation import violation
 FOLDER = Path(__file__).resolve().parent / "drafts"
 DRAWN = 300  # of live_multiple, whose tools all compile
 SEED = 0
+MARKS = ("right", "name", "json", "valid", "complete")  # of a call, true or false
 VERSION = "1"  # of what the arms do with a prompt
 
 Row = dict[str, Any]
@@ -140,25 +141,41 @@ def make(model: Any, digest: str, arms: Sequence[str], chosen: Iterable[Example]
 # ---- scores ----------------------------------------------------------------------------------------------------------
 
 
-def judged(example: Example, text: str) -> dict[str, bool]:
-    """Return what holds of a draft. ``right`` and ``name`` are read leniently, ``json`` and ``valid`` strictly."""
+def judged(example: Example, text: str) -> dict[str, Any]:
+    """Return what holds of a call's text. ``json`` and ``valid`` are read strictly, the others leniently.
+
+    ``complete``: it has what its tool requires. ``types``: of a call of the right tool, by type, how many arguments
+    are right, and of how many.
+    """
     name, arguments = call_of(text)
-    line = call_line(text)
-    strict = first_object(line)
-    tool = next((tool for tool in example.tools if strict is not None and tool["name"] == strict.get("name")), None)
-    valid = False
-    if strict is not None and tool is not None and compiles(tool):
-        valid = violation(compile_tool(tool).arguments, strict.get("arguments")) is None
+    strict = first_object(call_line(text))
     named = name == example.name
-    right = named and arguments is not None and passes(example, _object(arguments))
-    return {"right": right, "name": named, "json": strict is not None, "valid": valid}
+    given = None if arguments is None else _object(arguments)
+    types = right_arguments(example, given) if named and given is not None else {}
+    marks = {"right": named and given is not None and passes(example, given), "name": named, "types": types}
+    marks |= {"json": strict is not None, "valid": strict is not None and _is_valid(example, strict)}
+    called = _tool(example, name)
+    required = () if called is None else called["parameters"].get("required", ())
+    return marks | {"complete": called is not None and given is not None and all(one in given for one in required)}
 
 
-def _object(text: str) -> Any:
+def _is_valid(example: Example, call: Mapping[str, Any]) -> bool:
+    tool = _tool(example, call.get("name"))
+    if tool is None or not compiles(tool):
+        return False
+    return violation(compile_tool(tool).arguments, call.get("arguments")) is None
+
+
+def _tool(example: Example, name: Any) -> dict[str, Any] | None:
+    return next((tool for tool in example.tools if tool["name"] == name), None)
+
+
+def _object(text: str) -> dict[str, Any]:
     try:
-        return parse(text)
+        value = parse(text)
     except JsonTextError:
         return {}
+    return value if isinstance(value, dict) else {}
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
@@ -173,6 +190,7 @@ def score(arms: Sequence[str], folder: Path = FOLDER) -> list[str]:
     """Return a table's lines: a line per set and arm, and one for all."""
     lines = [
         f"{'set':14} {'arm':8} {'n':>5} {'right':>7} {'95 %':>13} {'name':>7} {'JSON':>7} {'valid':>7} "
+        f"{'complete':>9} "
         f"{'prompt tok, s':>14} {'text tok, s':>13}"
     ]
     chosen = study()
@@ -190,9 +208,9 @@ def score(arms: Sequence[str], folder: Path = FOLDER) -> list[str]:
     return lines
 
 
-def _score_line(title: str, arm: str, some: Sequence[tuple[dict[str, bool], Row]]) -> str:
+def _score_line(title: str, arm: str, some: Sequence[tuple[dict[str, Any], Row]]) -> str:
     count = len(some)
-    share = {mark: sum(marks[mark] for marks, _ in some) / count for mark in ("right", "name", "json", "valid")}
+    share = {mark: sum(marks[mark] for marks, _ in some) / count for mark in MARKS}
     mean = {
         name: sum(row[name] for _, row in some) / count
         for name in ("prompt_tokens", "prompt_seconds", "tokens", "seconds")
@@ -201,6 +219,7 @@ def _score_line(title: str, arm: str, some: Sequence[tuple[dict[str, bool], Row]
     return (
         f"{title:14} {arm:8} {count:5} {100 * share['right']:6.1f}% {100 * low:5.1f}..{100 * high:4.1f}% "
         f"{100 * share['name']:6.1f}% {100 * share['json']:6.1f}% {100 * share['valid']:6.1f}% "
+        f"{100 * share['complete']:8.1f}% "
         f"{mean['prompt_tokens']:7.0f}, {mean['prompt_seconds']:5.2f} {mean['tokens']:6.0f}, {mean['seconds']:5.2f}"
     )
 

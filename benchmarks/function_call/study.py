@@ -31,7 +31,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from function_call.bfcl import SETS, Example, labels, passes
-from function_call.drafts import drafts, wilson
+from function_call.drafts import MARKS, drafts, judged, wilson
 from function_call.folds import FOLDS, split
 from function_call.heads import CACHE, VARIANTS, code, hash_of, head, provider_for
 from function_call.llm import call_of
@@ -53,6 +53,7 @@ PAIRS = (
     *(("head", arm) for arm in MODEL_ARMS),
     *((arm, "grammar") for arm in MODEL_ARMS if arm != "grammar"),
 )
+KINDS = ("string", "integer", "number", "boolean", "array", "object")  # of arguments, by their schema
 THRESHOLDS = (0.0, 0.3, 0.5, 0.7, 0.9)
 DRAFTED = {"grammar + head": False, "grammar + head, renamed": True}  # arms, and whether the function is chosen anew
 BONUS = 1.0  # of the arms
@@ -94,9 +95,11 @@ class Asked:
                 tools[tool["name"]] = JsonSlots(tool)
             except SchemaError:
                 continue
-        row: Row = {"id": example.identity, "set": set_of(example), "invalid": 0, "unresolved": 0}
+        row: Row = {"id": example.identity, "set": set_of(example), "invalid": 0, "unresolved": 0, "marks": {}}
         if example.name not in tools:
-            return row | dict.fromkeys(("oracle", "rules", "head"), False) | {"refused": True}
+            for arm in ("rules", "head"):
+                self._mark(row, arm, example, "")
+            return row | {"oracle": False, "refused": True}
         own = tools[example.name]
         self._head(row, "head", tools, example, None)
         draft = self.drafts["grammar"].get(example.identity)
@@ -107,15 +110,17 @@ class Asked:
         if self.alone:
             return row
         row["oracle"] = self._oracle(own, example)
-        row["rules"] = _passes(example, rules_only(own.tool, example.query))
+        self._mark(row, "rules", example, _call_text(example.name, rules_only(own.tool, example.query)))
         for arm, rows in self.drafts.items():
             if example.identity in rows:
-                its_name, its_arguments = call_of(rows[example.identity]["text"])
-                row[arm] = its_name == example.name and _passes(example, its_arguments)
+                made = rows[example.identity]
+                self._mark(row, arm, example, made["text"])
+                row[f"{arm} seconds"] = made["prompt_seconds"] + made["seconds"]
+                row[f"{arm} tokens"] = made["prompt_tokens"] + made["tokens"]
         if draft is not None:
-            row["named"] = named = name == example.name
-            ruled = grammar_and_rules(own.tool, example.query, arguments or "") if named else None
-            row["grammar + rules"] = named and _passes(example, ruled)
+            row["named"] = name == example.name
+            ruled = grammar_and_rules(tools[name], example.query, arguments or "") if name in tools else None
+            self._mark(row, "grammar + rules", example, _call_text(name, ruled))
             self._head(row, "grammar + head", tools, example, call)
             for arm, rename in DRAFTED.items():
                 row[f"{arm} by bonus"] = [
@@ -143,12 +148,19 @@ class Asked:
         begun = time.process_time()
         call = self.served.resolve_tool_call(*asked, rename=rename)
         row[f"{arm} seconds"] = time.process_time() - begun
-        answers = [(call.name, call.json), *self.looked_at.resolve_tool_call(*asked, rename=rename).by_step]
-        row[arm], *row[f"{arm} by step"] = [name == example.name and _passes(example, text) for name, text in answers]
+        self._mark(row, arm, example, _call_text(call.name, call.json))
+        by_step = self.looked_at.resolve_tool_call(*asked, rename=rename).by_step
+        row[f"{arm} by step"] = [name == example.name and _passes(example, text) for name, text in by_step]
+        answers = [(call.name, call.json), *by_step]
         made = [(name, json.loads(text)) for name, text in answers if name is not None and text is not None]
         row["invalid"] += sum(violation(tools[name].tool.arguments, value) is not None for name, value in made)
         row["unresolved"] += call.json is None
         row[f"{arm} confidence"], row[f"{arm} named"] = call.confidence, call.name == example.name
+
+    def _mark(self, row: Row, arm: str, example: Example, text: str) -> None:
+        """Say of an arm's call whether it is right, and what else holds of it."""
+        row["marks"][arm] = marks = judged(example, text)
+        row[arm] = marks["right"]
 
     def _oracle(self, slots: JsonSlots, example: Example) -> bool:
         inputs = slots.bind(example.query)
@@ -168,6 +180,13 @@ def answers(fold: int, bundle: Path, alone: bool, cache: Path) -> list[Row]:
     rows = [asked.row(example) for example in tqdm(split(fold).test, desc=f"fold {fold}", disable=None)]
     write_atomically(kept, (json.dumps(rows) + "\n").encode())
     return rows
+
+
+def _call_text(name: str | None, arguments: str | None) -> str:
+    """Return a call as a language model writes one; nothing where there is none."""
+    if name is None or arguments is None:
+        return ""
+    return json.dumps({"name": name, "arguments": json.loads(arguments)})
 
 
 def _passes(example: Example, text: str | None) -> bool:
@@ -194,6 +213,7 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
     for title, some in parts.items():
         found[title] = {arm: _share([row[arm] for row in some if arm in row]) for arm in ARMS}
     both = [row for row in rows if "grammar" in row]
+    found["marks"] = {arm: _marks(rows, arm) for arm in ARMS if any(arm in row["marks"] for row in rows)}
     found["paired"] = {}
     for one, other in PAIRS:
         pairs = [(row[one], row[other]) for row in rows if one in row and other in row]
@@ -219,6 +239,25 @@ def report(rows: Sequence[Row]) -> dict[str, Any]:
     }
     found["by bonus"] = {arm: _by_bonus(both, arm) for arm in DRAFTED}
     found["calibration"] = {arm: _calibration(both, arm) for arm in ("head", "grammar + head, renamed")}
+    return found
+
+
+def _marks(rows: Sequence[Row], arm: str) -> dict[str, Any]:
+    """Return what holds of an arm's calls, in shares, and what one costs on average.
+
+    By type: of the arguments of the calls that name the right tool.
+    """
+    asked = [row for row in rows if arm in row["marks"]]
+    marks = [row["marks"][arm] for row in asked]
+    found: dict[str, Any] = {mark: _mean([one[mark] for one in marks]) for mark in MARKS}
+    found["types"] = {}
+    for kind in KINDS:
+        right, count = np.sum([one["types"].get(kind, (0, 0)) for one in marks], axis=0).tolist()
+        if count:
+            found["types"][kind] = right / count, count
+    for cost in ("seconds", "tokens"):
+        spent = [row[f"{arm} {cost}"] for row in asked if f"{arm} {cost}" in row]
+        found[cost] = float(np.mean(spent)) if spent else None
     return found
 
 
@@ -279,6 +318,11 @@ def table(found: Mapping[str, Any]) -> str:
     for arm in ARMS:
         cells = [f"{_cell(found[title][arm]):>26}" for title in ("all", *SETS)]
         lines.append(f"{arm:16}" + "".join(cells))
+    lines.append(f"{'':24}" + "".join(f"{title:>10}" for title in (*MARKS, *KINDS, "seconds", "tokens")))
+    for arm, one in found["marks"].items():
+        cells = [f"{100 * one[mark]:.1f}" for mark in MARKS]
+        cells += [f"{100 * one['types'][kind][0]:.1f}" if kind in one["types"] else "" for kind in KINDS]
+        lines.append(f"{arm:24}" + "".join(f"{cell:>10}" for cell in (*cells, *_costs(one))))
     for name, one in found["paired"].items():
         lines.append(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in one.items()))
     for arm, values in found["by step"].items():
@@ -295,6 +339,11 @@ def table(found: Mapping[str, Any]) -> str:
         shown = " ".join(f"{100 * sure:.0f}: {100 * right:.0f} ({count})" for count, sure, right in parts)
         lines.append(f"{arm}, confidence: right in percent (calls): {shown}")
     return "\n".join(lines)
+
+
+def _costs(one: Mapping[str, Any]) -> tuple[str, str]:
+    seconds, tokens = one["seconds"], one["tokens"]
+    return "" if seconds is None else f"{seconds:.3f}", "" if tokens is None else f"{tokens:.0f}"
 
 
 def _cell(one: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ TABLE = {
         "required": ["place", "guests"],
     },
 }
+ANSWER = {"place": ["Rome"], "guests": [4]}
 QUERY = "A table for 4 guests in Rome, inside please"
 CALL = '{"name": "book.table", "arguments": {"place": "Rome", "guests": 4}}'
 
@@ -59,7 +60,7 @@ class Scripted:
 def examples(count: int) -> list[Any]:
     from function_call.bfcl import Example
 
-    return [Example(f"e{i}", f"{QUERY} {i}", [TABLE], "book.table", {}) for i in range(count)]
+    return [Example(f"e{i}", f"{QUERY} {i}", [TABLE], "book.table", ANSWER) for i in range(count)]
 
 
 # ---- drafts ----------------------------------------------------------------------------------------------------------
@@ -122,17 +123,39 @@ def test_the_study_mixes_the_sets() -> None:
     assert [e.identity for _, e in study()] == [e.identity for _, e in chosen]
 
 
-def test_judged_tells_json_from_valid_and_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judged_tells_json_from_valid_and_right() -> None:
+    pytest.importorskip("bfcl_eval")
     from function_call import drafts
 
-    monkeypatch.setattr(drafts, "passes", lambda example, arguments: arguments == {"place": "Rome", "guests": 4})
     (example,) = examples(1)
-    assert drafts.judged(example, CALL) == {"right": True, "name": True, "json": True, "valid": True}
-    broken = drafts.judged(example, CALL[:-2])
-    assert broken == {"right": True, "name": True, "json": False, "valid": False}
-    wrong = drafts.judged(example, CALL.replace("4", '"four"'))
-    assert wrong == {"right": False, "name": True, "json": True, "valid": False}
-    assert not any(drafts.judged(example, "I cannot do that.").values())
+    told = ("right", "name", "json", "valid", "complete")
+
+    def marks(text: str) -> list[bool]:
+        judged = drafts.judged(example, text)
+        return [judged[mark] for mark in told]
+
+    assert told == drafts.MARKS
+    assert marks(CALL) == [True] * 5
+    assert marks(CALL[:-2]) == [True, True, False, False, True]  # broken JSON that is read all the same
+    assert marks(CALL.replace("4", '"four"')) == [False, True, True, False, True]
+    assert marks(CALL.replace(', "guests": 4', "")) == [False, True, True, False, False]
+    assert marks(CALL.replace("book.table", "book")) == [False, False, True, False, False]
+    assert marks("I cannot do that.") == [False] * 5
+
+
+def test_arguments_are_judged_by_type_each_by_itself() -> None:
+    pytest.importorskip("bfcl_eval")
+    from function_call.bfcl import right_arguments
+    from function_call.drafts import judged
+
+    (example,) = examples(1)
+    right = {"string": (2, 2), "integer": (1, 1), "array": (1, 1)}  # seat and tags are rightly left out
+    assert right_arguments(example, {"place": "rome", "guests": 4}) == right
+    assert right_arguments(example, {"place": "Rome", "guests": 5}) == right | {"integer": (0, 1)}
+    assert right_arguments(example, {"guests": 4, "seat": "inside"}) == right | {"string": (0, 2)}
+    assert right_arguments(example, {"place": "Rome", "guests": 4, "tags": [1.5]}) == right | {"array": (0, 1)}
+    assert judged(example, CALL)["types"] == right
+    assert judged(example, CALL.replace("book.table", "book"))["types"] == {}
 
 
 def test_wilson_interval() -> None:

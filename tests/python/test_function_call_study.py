@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import pytest
 
@@ -15,6 +16,11 @@ def study():
     return module
 
 
+def marks(right, strings):
+    types = {"string": (strings, 2), "boolean": (1, 1)} if right else {}
+    return {**dict.fromkeys(("json", "valid", "complete"), True), "right": right, "name": right, "types": types}
+
+
 def row(identity, grammar, head, confidence, alone=True):
     steps = [False] * 3 + [head] * 5
     return {
@@ -24,6 +30,9 @@ def row(identity, grammar, head, confidence, alone=True):
         **{"grammar + head by step": steps, "grammar + head confidence": confidence},
         **{"grammar + head, renamed": alone, "grammar + head, renamed by step": [alone] * 8},
         **{"grammar + head, renamed confidence": confidence},
+        "marks": {"grammar": marks(grammar, 1), "head": marks(alone, 2)}
+        | ({} if grammar else {"cot": marks(False, 0)}),
+        **{"grammar seconds": 2.0, "grammar tokens": 100, "head seconds": 0.25},
         **{"grammar + head by bonus": [head] * 5 + [grammar] * 3, "grammar + head, renamed by bonus": [alone] * 8},
     }
 
@@ -82,6 +91,23 @@ def test_arms_are_compared_on_the_examples_that_both_have():
     assert paired["grammar + head against vote"]["count"] == 3
     assert paired["vote against grammar"] == {"count": 3, "difference": pytest.approx(0), "p": 1.0}
     assert paired["grammar + head against grammar"]["count"] == 5
+
+
+def test_report_says_what_holds_of_calls_and_what_they_cost():
+    found = study().report([row(*one) for one in ROWS])["marks"]
+    assert found["grammar"]["name"] == 0.4
+    assert found["grammar"]["valid"] == 1
+    assert found["grammar"]["types"] == {"string": (0.5, 4), "boolean": (1, 2)}  # of the calls of the right tool
+    assert (found["grammar"]["seconds"], found["grammar"]["tokens"]) == (2, 100)
+    assert found["head"]["types"]["string"] == (1, 10)
+    assert (found["head"]["seconds"], found["head"]["tokens"]) == (0.25, None)
+    assert found["cot"]["right"] == 0  # of the three that it has
+    assert found["cot"]["types"] == {}
+    assert "rules" not in found
+    assert re.search(
+        r"grammar +40.0 +40.0 +100.0 +100.0 +100.0 +50.0 +100.0 +2.000 +100\n",
+        study().table(study().report([row(*one) for one in ROWS])),
+    )
 
 
 def test_a_variant_is_compared_on_the_same_examples():
