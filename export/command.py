@@ -11,7 +11,7 @@ from trm_edge.bundle import Bundle
 from trm_edge.cli import add_command, refuse_overwriting
 from trm_edge.errors import TrmInputError
 from trm_edge.graph import GRAPH_PRECISIONS, LOOPS
-from trm_edge.limits import missing_limits
+from trm_edge.limits import missing_limits, missing_text
 
 _ENGINE_LOOPS = ("unrolled", "loop", "onnx-loop")
 
@@ -90,7 +90,7 @@ def _say_limits(bundle: Bundle) -> None:
     """Say which limits an actions head lacks: what it answers is then not bounded there."""
     missing = missing_limits(bundle.tensors) if bundle.spec.answer == "actions" else ()
     if missing:
-        print(f"limits: {'none' if len(missing) == 3 else 'no ' + ', no '.join(missing)}")
+        print(f"limits: {missing_text(missing)}")
 
 
 def _export_bundle(arguments: argparse.Namespace) -> Bundle:

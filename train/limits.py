@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trm_edge.inputs import Array
-from trm_edge.limits import NAMES, missing_limits
+from trm_edge.limits import NAMES, missing_limits, missing_text
 
 from .data import Examples
 from .model import TrmHead
@@ -24,13 +24,11 @@ def describe_limits(head: TrmHead, examples: Examples) -> list[str]:
     limits = {name: head.w(f"limits.{name}").cpu().numpy() for name in NAMES}
     missing = missing_limits({f"limits.{name}": values for name, values in limits.items()})
     lines = []
-    if len(missing) == len(NAMES):
-        lines.append(
-            "warning: limits: none; nothing bounds the actions of this head. Give [limits] lower, upper, velocity"
-        )
-    elif missing:
-        lines.append(f"warning: limits: no {', no '.join(missing)}")
-    if len(missing) < len(NAMES):
+    unlimited = len(missing) == len(NAMES)
+    if missing:
+        advice = "; nothing bounds the actions of this head. Give [limits] lower, upper, velocity" if unlimited else ""
+        lines.append(f"warning: limits: {missing_text(missing)}{advice}")
+    if not unlimited:
         outside, fast = shares_beyond(examples.arrays["target"], **limits)
         warning = "warning: " if outside.any() or fast.any() else ""
         lines.append(

@@ -8,7 +8,7 @@ import stat
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -24,14 +24,10 @@ _UNFINISHED = ".trm-edge."  # what the name of an atomic write's temporary begin
 def read_file(path: StrPath) -> bytes:
     """Return the content of ``path`` or raise :class:`TrmIOError`."""
     try:
-        regular = stat.S_ISREG(os.stat(path).st_mode)
-        data = Path(path).read_bytes() if regular else b""
-    except (OSError, ValueError) as error:  # ValueError: a null character
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise TrmIOError(f"{os.fspath(path)}: cannot be read: {reason or error}") from None
-    if not regular:
-        raise TrmIOError(f"{os.fspath(path)}: cannot be read: not a regular file")
-    return data
+        with _opened(path, "cannot be read") as stream:
+            return stream.read()
+    except OSError as error:
+        raise TrmIOError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from None
 
 
 def read_npz(path: StrPath) -> dict[str, Array]:
@@ -39,20 +35,24 @@ def read_npz(path: StrPath) -> dict[str, Array]:
 
     Raises :class:`TrmIOError` where the file cannot be opened, :class:`TrmInputError` where it is something else.
     """
-    path = Path(path)
-    try:
-        regular = stat.S_ISREG(os.stat(path).st_mode)  # opening a pipe would wait for a writer
-        file = path.open("rb") if regular else None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise TrmIOError(f"{path}: not a readable .npz file: {reason or error}") from None
-    if file is None:
-        raise TrmIOError(f"{path}: not a readable .npz file: not a regular file")
+    what = "not a readable .npz file"
+    file = _opened(path, what)
     try:
         with file as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise TrmInputError(f"{path}: not a readable .npz file: {error}") from None
+        raise TrmInputError(f"{os.fspath(path)}: {what}: {error}") from None
+
+
+def _opened(path: StrPath, wrong: str) -> BinaryIO:
+    """Open a regular file, or raise :class:`TrmIOError` that says so; opening a pipe would wait for a writer."""
+    try:
+        if stat.S_ISREG(os.stat(path).st_mode):
+            return open(path, "rb")
+        reason = "not a regular file"
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = str(getattr(error, "strerror", None) or error)
+    raise TrmIOError(f"{os.fspath(path)}: {wrong}: {reason}")
 
 
 def read_call(path: StrPath) -> dict[str, Any]:

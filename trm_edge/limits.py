@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,11 @@ def missing_limits(tensors: Mapping[str, Array]) -> tuple[str, ...]:
     """Return which of :data:`NAMES` limit nothing in a bundle or checkpoint: infinite, or not there."""
     found = {name: tensors.get(f"limits.{name}") for name in NAMES}
     return tuple(name for name, values in found.items() if values is None or not np.isfinite(values).any())
+
+
+def missing_text(missing: Sequence[str]) -> str:
+    """Return what :func:`missing_limits` found for people: "none" are there, or "no lower, no upper"."""
+    return "none" if len(missing) == len(NAMES) else ", ".join(f"no {name}" for name in missing)
 
 
 class Projection(NamedTuple):
