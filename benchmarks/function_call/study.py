@@ -119,7 +119,7 @@ class Asked:
                 row[f"{arm} tokens"] = made["prompt_tokens"] + made["tokens"]
         if draft is not None:
             row["named"] = name == example.name
-            ruled = grammar_and_rules(tools[name], example.query, arguments or "") if name in tools else None
+            ruled = grammar_and_rules(tools[name].tool, example.query, arguments or "") if name in tools else None
             self._mark(row, "grammar + rules", example, _call_text(name, ruled))
             self._head(row, "grammar + head", tools, example, call)
             for arm, rename in DRAFTED.items():

@@ -3,9 +3,15 @@
 import itertools
 import json
 import re
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+import trm_edge
+
+HEAD = Path(trm_edge.__file__).parent / "data" / "tool_calls.trm"
 pytestmark = pytest.mark.usefixtures("function_call")
 
 
@@ -121,6 +127,36 @@ def test_rows_without_a_draft_count_for_the_other_arms():
     found = study().report([first, row(*ROWS[2])])
     assert found["all"]["head"]["count"] == 2
     assert found["all"]["grammar"]["count"] == 1
+
+
+def test_the_study_asks_every_arm_and_keeps_the_answers(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("bfcl_eval")
+    module = study()
+    from function_call import drafts, folds
+
+    drafted = drafts.drafts("vote").keys() & drafts.drafts("direct").keys()
+    test = [one for one in folds.split(0).test if one.identity in drafted or len(one.tools) > 2][:12]
+    monkeypatch.setattr(module, "split", lambda fold: replace(folds.split(fold), test=test))
+    report = tmp_path / "report.json"
+    command = ["study.py", "--heads", str(HEAD), "--cache", str(tmp_path), "--json", str(report)]
+    monkeypatch.setattr(sys, "argv", command)
+    module.main()
+    printed = capsys.readouterr().out
+    assert "the head's answers: 0 invalid" in printed
+    found = json.loads(report.read_text())
+    for arm in module.ARMS:
+        assert found["report"]["all"][arm]["count"] > 3, arm
+    for row in found["rows"]["head"]:
+        for arm, marks in row["marks"].items():
+            assert marks["valid"] or arm in module.MODEL_ARMS or not marks["json"], (row["id"], arm)
+            assert row[arm] == marks["right"]
+            assert marks["name"] or not marks["right"]
+            asked = marks["types"].values()
+            assert all(right <= count for right, count in asked)
+            assert not marks["right"] or all(right == count for right, count in asked), (row["id"], arm)
+    monkeypatch.setattr(module, "Asked", None)  # the answers are kept
+    module.main()
+    assert capsys.readouterr().out == printed
 
 
 def test_a_head_is_trained_once_for_its_examples_and_configuration(tmp_path, monkeypatch):
