@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from .plain import plain
 from .profiling import command as profiling
 from .profiling.timing import latency_summary
 from .quantization import PRECISIONS, Quantization
-from .refinement import Refinement
+from .refinement import Refinement, confidence_of
 from .refiner import Refiner, load
 from .shipped import example
 
@@ -361,8 +360,7 @@ def _print_steps(draft: Array | None, out: Refinement) -> None:
         print(f"  draft                                  {_brief(draft)}")
     for k, answer in enumerate(out.trajectory):
         moved = _moved(previous, answer)
-        confidence = 1 / (1 + math.exp(-float(np.clip(out.halt_logits[k], -80, 80))))
-        print(f"  step {k + 1:<3} confidence {confidence:5.3f}  {moved:<13} {_brief(answer)}")
+        print(f"  step {k + 1:<3} confidence {confidence_of(out.halt_logits[k]):5.3f}  {moved:<13} {_brief(answer)}")
         previous = answer
     label = "answer, limits applied" if out.y.dtype == np.float32 else "answer"
     print(f"  {label:<38} {_brief(out.y)}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from .errors import Status
 from .inputs import Array
 
@@ -39,3 +41,8 @@ class Refinement(NamedTuple):
     halt_logits: Array
     trajectory: Array | None = None
     logits: Array | None = None
+
+
+def confidence_of(halt_logit: float) -> float:
+    """Return the sigmoid of a halt logit, in float32 as the engine computes it."""
+    return float(1 / (1 + np.exp(-np.float32(halt_logit)))) if halt_logit > -80 else 0.0

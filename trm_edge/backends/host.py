@@ -26,7 +26,7 @@ from ..inputs import (
     check_steps,
 )
 from ..reference import StepOutput
-from ..refinement import Refinement
+from ..refinement import Refinement, confidence_of
 from ..spec import TrmSpec
 
 Arrays = tuple[object, object, object, object, object, object, object]
@@ -142,7 +142,7 @@ class HostBackend(ABC):
                     status = Status.NONFINITE
                     break
                 done.append(output)
-                if halt is not None and len(done) < steps and confidence(output.halt_logit) >= halt:
+                if halt is not None and len(done) < steps and confidence_of(output.halt_logit) >= halt:
                     status = Status.HALTED
                     break
         return self._answer(inputs, done, len(done), status, last, trajectory)
@@ -210,7 +210,7 @@ class HostBackend(ABC):
                 width = self.spec.logits_width(0 if inputs.candidates is None else len(inputs.candidates))
                 logits = np.asarray([o.logits for o in done], np.float32).reshape(len(done), inputs.answer_rows, width)
         halt_logits = np.asarray([o.halt_logit for o in done], np.float32)
-        certainty = confidence(done[-1].halt_logit) if done else math.nan
+        certainty = confidence_of(done[-1].halt_logit) if done else math.nan
         return Refinement(y, steps_run, status, certainty, math.nan, halt_logits, answers, logits)
 
     def _draft(self, inputs: Inputs) -> Array:
@@ -262,11 +262,6 @@ def refresh_inputs(spec: TrmSpec, inputs: Inputs, x: object, features: object) -
 
 def _timed(start: float, out: Refinement) -> Refinement:
     return out._replace(duration_us=(time.perf_counter() - start) * 1e6)
-
-
-def confidence(halt_logit: float) -> float:
-    """Sigmoid of a halt logit, in float32 as the engine computes it."""
-    return float(1 / (1 + np.exp(-np.float32(halt_logit)))) if halt_logit > -80 else 0.0
 
 
 def _finite(output: StepOutput, inputs: Inputs) -> bool:
