@@ -12,6 +12,7 @@ import json
 import re
 import sys
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from trm_edge.json_slots import SlotInputs
 from trm_edge.json_slots.schema import MISSING, Missing
 
 SETS = ("simple_python", "multiple", "live_simple", "live_multiple")
+NO_TOOL_FITS = ("irrelevance", "live_irrelevance")  # sets of queries for which none of the tools offered is right
 MODEL = "any"
 TYPES = {"dict": "object", "tuple": "array", "float": "number"}  # BFCL's names, in JSON Schema's words
 
@@ -57,18 +59,25 @@ def folder() -> Path:
 
 def examples(name: str) -> list[Example]:
     """Read one of ``SETS``."""
-    file = f"BFCL_v4_{name}.json"
-    rows = [json.loads(line) for line in (folder() / file).read_text().splitlines()]
-    answers = {}
-    for line in (folder() / "possible_answer" / file).read_text().splitlines():
-        row = json.loads(line)
-        answers[row["id"]] = row["ground_truth"]
+    answers = {row["id"]: row["ground_truth"] for row in _rows(folder() / "possible_answer", name)}
     result = []
-    for row in rows:
-        said = [turn["content"] for turns in row["question"] for turn in turns if turn["role"] == "user"]
+    for row in _rows(folder(), name):
         ((called, answer),) = answers[row["id"]][0].items()
-        result.append(Example(row["id"], " ".join(said), row["function"], called, answer))
+        result.append(Example(row["id"], _said(row), row["function"], called, answer))
     return result
+
+
+def irrelevant(name: str) -> list[Example]:
+    """Read one of ``NO_TOOL_FITS``, as examples whose right tool has no name."""
+    return [Example(row["id"], _said(row), row["function"], "", {}) for row in _rows(folder(), name)]
+
+
+def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"BFCL_v4_{name}.json").read_text().splitlines()]
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    return " ".join(turn["content"] for turns in row["question"] for turn in turns if turn["role"] == "user")
 
 
 def passes(example: Example, arguments: Any) -> bool:

@@ -13,7 +13,7 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from function_call.bfcl import Example, labels
 from function_call.drafts import drafts
-from function_call.folds import split
+from function_call.folds import function_key, split
 from function_call.llm import call_of
 from function_call.substitution import redrafted, texts_of, variants
 from function_call.synthetic import generated
-from trm_edge.json_slots import Featurizer, JsonSlots, SchemaError
+from trm_edge.json_slots import Featurizer, JsonSlots, SchemaError, Tool
 from trm_edge.json_slots.features import featurizer_for
 from trm_edge.json_slots.resolver import bind_tools
 from trm_edge.spec import TrmSpec
@@ -40,6 +40,8 @@ VALUES, REPEATS = 12, 2  # how often a real query comes with other values, and a
 UNDRAFTED = 0.3  # share of the queries that come without a draft
 MODEL_SHARE = 0.85  # of the others for which there is a draft of the language model, those that get it
 DRAFTED = dict(zip(KINDS[1:], (0.3, 0.2, 0.35, 0.15), strict=True))  # shares of the other drafts
+MAY_DECLINE = 0.5  # share of the choices, with the right tool and without it, where a head may decline
+STRANGE, MAX_STRANGERS = 0.5, 4  # of those without it, which offer some of the fold's tools; how many at most
 OFFERED = 3  # tools beside a synthetic query's own
 
 
@@ -63,6 +65,9 @@ def sources(fold: int, synthetic: int = 0, values: int = VALUES, repeats: int = 
 class Maker:
     """Turns examples into the arrays of calls.
 
+    With ``strangers`` an example also gives the choice of its tool or of none, and that of none where its tool is not
+    among those offered: the others of the example, or some strangers.
+
     Parameters
     ----------
     featurizer
@@ -71,12 +76,17 @@ class Maker:
         Its maxima; what is larger is left out.
     seed
         Of the drafts.
+    strangers
+        Tools, for heads that may decline.
     """
 
-    def __init__(self, featurizer: Featurizer, spec: TrmSpec, seed: int) -> None:
+    def __init__(
+        self, featurizer: Featurizer, spec: TrmSpec, seed: int, strangers: Sequence[dict[str, Any]] = ()
+    ) -> None:
         self.featurizer, self.spec = featurizer, spec
         self.rng = np.random.default_rng(seed)
-        self.counts = {"tools": 0, "slots": 0, "missing": 0, "too large": 0}
+        self.strangers, self.offers = strangers, random.Random(seed)
+        self.counts = {"tools": 0, "tools or none": 0, "slots": 0, "missing": 0, "too large": 0}
         self._rows = drafts("grammar")
         self._slots: dict[str, JsonSlots | None] = {}
 
@@ -91,6 +101,8 @@ class Maker:
             choice = bind_tools(compiled, example.query, self.featurizer)
             target = np.array([names.index(example.name)])
             yield call_arrays(choice, target, np.arange(len(names)) == target)
+        if self.strangers and len(set(names)) == len(names):
+            yield from self._or_none(compiled, example)
         slots = self.slots(example.tool)
         if slots is None or not slots.tool.arguments.properties:
             return
@@ -110,6 +122,21 @@ class Maker:
         else:
             self.counts["slots"] += 1
             yield call_arrays(inputs, found.chosen, found.right)
+
+    def _or_none(self, tools: Sequence[Tool], example: Example) -> Iterator[dict[str, Any]]:
+        others = [tool for tool in tools if tool.name != example.name]
+        if not others or self.offers.random() < STRANGE:
+            key = function_key(example.name)
+            drawn = self.offers.sample(self.strangers, self.offers.randint(1, MAX_STRANGERS))
+            found = {tool["name"]: self.slots(tool) for tool in drawn if function_key(tool["name"]) != key}
+            others = [slots.tool for slots in found.values() if slots is not None]
+        for offered in (tools, others):
+            if offered and self.offers.random() < MAY_DECLINE:
+                self.counts["tools or none"] += 1
+                inputs = bind_tools(offered, example.query, self.featurizer, may_decline=True)
+                right = np.array([one.value == example.name for one in inputs.candidates])
+                right[0] = not right.any()
+                yield call_arrays(inputs, np.flatnonzero(right), right)
 
     def slots(self, tool: dict[str, Any]) -> JsonSlots | None:
         """Return a tool, compiled once, or None where its schema is not supported."""

@@ -48,6 +48,7 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "random blocks": {"train": {"zero_init_residual": False}},
     "linear": {"train": {"learning_rate": 1e-7, "encoder_rate": 2e4}},  # blocks stay norms of their input
     "with texts": {"spec": TEXTS},
+    "may decline": {"examples": {"declining": True}},
     "few values": {"examples": FEW},
     "few values, with texts": {"spec": TEXTS, "examples": FEW},
     "few values, with states": {"spec": STATES, "examples": FEW},
@@ -100,8 +101,11 @@ def _examples(fold: int, spec: TrmSpec, drawn: Mapping[str, int], cache: Path) -
     path = cache / f"fold{fold}-{what}-{_made_by()}.npz"
     if not path.exists():
         begun = time.monotonic()
-        maker = Maker(featurizer_for(spec, provider_for(spec, cache)), spec, fold)
-        counts = write(path, sources(fold, **drawn), maker)
+        strangers = split(fold).tools if drawn.get("declining") else ()
+        maker = Maker(featurizer_for(spec, provider_for(spec, cache)), spec, fold, strangers)
+        counts = write(
+            path, sources(fold, **{name: count for name, count in drawn.items() if name != "declining"}), maker
+        )
         print(f"fold {fold}: {counts} in {time.monotonic() - begun:.0f} s", file=sys.stderr)
     return path
 

@@ -110,7 +110,7 @@ class Asked:
         if self.alone:
             return row
         row["oracle"] = self._oracle(own, example)
-        self._mark(row, "rules", example, _call_text(example.name, rules_only(own.tool, example.query)))
+        self._mark(row, "rules", example, call_text(example.name, rules_only(own.tool, example.query)))
         for arm, rows in self.drafts.items():
             if example.identity in rows:
                 made = rows[example.identity]
@@ -120,7 +120,7 @@ class Asked:
         if draft is not None:
             row["named"] = name == example.name
             ruled = grammar_and_rules(tools[name].tool, example.query, arguments or "") if name in tools else None
-            self._mark(row, "grammar + rules", example, _call_text(name, ruled))
+            self._mark(row, "grammar + rules", example, call_text(name, ruled))
             self._head(row, "grammar + head", tools, example, call)
             for arm, rename in DRAFTED.items():
                 row[f"{arm} by bonus"] = [
@@ -148,7 +148,7 @@ class Asked:
         begun = time.process_time()
         call = self.served.resolve_tool_call(*asked, rename=rename)
         row[f"{arm} seconds"] = time.process_time() - begun
-        self._mark(row, arm, example, _call_text(call.name, call.json))
+        self._mark(row, arm, example, call_text(call.name, call.json))
         by_step = self.looked_at.resolve_tool_call(*asked, rename=rename).by_step
         row[f"{arm} by step"] = [name == example.name and _passes(example, text) for name, text in by_step]
         answers = [(call.name, call.json), *by_step]
@@ -182,7 +182,7 @@ def answers(fold: int, bundle: Path, alone: bool, cache: Path) -> list[Row]:
     return rows
 
 
-def _call_text(name: str | None, arguments: str | None) -> str:
+def call_text(name: str | None, arguments: str | None) -> str:
     """Return a call as a language model writes one; nothing where there is none."""
     if name is None or arguments is None:
         return ""

@@ -17,7 +17,7 @@ from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots
 from trm_edge.json_slots.drafts import read_call
 from trm_edge.json_slots.joint import joint_choices
 from trm_edge.json_slots.resolver import UNRESOLVED, Choices, Resolver, bind_tools, resolve_tool_call
-from trm_edge.json_slots.schema import SchemaError
+from trm_edge.json_slots.schema import MISSING, SchemaError
 
 WIDTH = 8
 SIZES = Featurizer(HashedNgrams(WIDTH))
@@ -271,6 +271,29 @@ class TestResolveToolCall:
         alone = Told(worth, joint=False).resolve_tool_call([STOP, TIMER], query)
         assert alone.name == max(worth, key=worth.__getitem__)
 
+    def test_no_tool_may_be_chosen_where_there_is_no_draft(self):
+        likely, unlikely = {MISSING: 2.0, "stop": 1.0}, {MISSING: 0.5, "stop": 1.0}
+        for tools in ([STOP, TIMER], [STOP]):
+            declined = Told(likely, may_decline=True).resolve_tool_call(tools, "start it")
+            assert (declined.name, declined.status, declined.json) == (None, "unresolved", None)
+            assert (declined.confidence, declined.by_step) == (1.0, ((None, None),))
+            taken = Told(unlikely, may_decline=True).resolve_tool_call(tools, "start it")
+            assert (taken.name, taken.json, taken.by_step) == ("stop", "{}", (("stop", "{}"),))
+            assert Told(likely).resolve_tool_call(tools, "start it").name == "stop"
+        for draft, name in (({"name": "start_timer", "arguments": "{}"}, "start_timer"), ({"arguments": "{}"}, "stop")):
+            assert Told(likely, may_decline=True).resolve_tool_call([STOP, TIMER], "start it", draft).name == name
+
+    def test_a_head_that_may_decline_says_so_after_every_step(self):
+        resolver = make_resolver(may_decline=True)
+        queries = ("five minutes", "den at 40, red", "dim it", "start now", "light", "a timer please", "stop 5", "hm")
+        calls = [resolver.resolve_tool_call([LIGHT, TIMER, STOP], query) for query in queries]
+        assert {call.name is None for call in calls} == {True, False}, "the head does both"
+        for query, call in zip(queries, calls, strict=True):
+            assert call == resolver.clone().resolve_tool_call([LIGHT, TIMER, STOP], query)
+            assert len(call.by_step) == resolver.steps
+            assert call.by_step[-1] == (call.name, call.json)
+            assert all(name is not None or text is None for name, text in call.by_step)
+
     def test_the_arguments_of_a_call_that_is_text_keep_their_spelling(self, resolver):
         for arguments, status in (('{ "minutes":5.0 }', "unchanged"), ('{"minutes": 5', "resolved")):
             call = make_resolver(draft_bonus=1e6).resolve_tool_call(
@@ -332,6 +355,10 @@ class TestResolveToolCall:
         assert [candidate.value for candidate in inputs.candidates] == ["set_light", "start_timer"]
         assert inputs.candidates[1].note == "Start a timer minutes"
         assert inputs.arrays["mask"].shape == (1, 2)
+        assert (inputs.y0.tolist(), inputs.slots[0].optional) == ([-1], False)
+        either = bind_tools(tools, "five minutes", SIZES, may_decline=True)
+        assert [candidate.value for candidate in either.candidates] == [MISSING, "set_light", "start_timer"]
+        assert (either.y0.tolist(), either.slots[0].optional) == ([0], True)
 
 
 @pytest.mark.parametrize(

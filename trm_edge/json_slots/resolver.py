@@ -114,6 +114,9 @@ class Resolver:
         a tool with its slots; or each by itself.
     by_step
         Whether a call tells its answer after every step, which costs time, or after the last one only.
+    may_decline
+        Whether no tool may be chosen where there is no draft: for heads that were trained for it, as those are that
+        ship. Others choose by chance then.
     """
 
     def __init__(
@@ -126,6 +129,7 @@ class Resolver:
         draft_bonus: float = 1.0,
         joint: bool = True,
         by_step: bool = False,
+        may_decline: bool = False,
     ) -> None:
         self.refiner = head if isinstance(head, Refiner) else load(head)
         spec = self.refiner.spec
@@ -138,7 +142,7 @@ class Resolver:
         if not is_number(abstain_below) or math.isnan(abstain_below):
             raise TrmInputError(f"abstain_below: expected a number, got {abstain_below!r}")
         self.steps, self.abstain_below, self.draft_bonus = steps, abstain_below, draft_bonus
-        self.joint, self.by_step = joint, by_step
+        self.joint, self.by_step, self.may_decline = joint, by_step, may_decline
         self.featurizer = featurizer_for(spec, provider)
         self._compiled = lru_cache(maxsize=KEPT_TOOLS)(lambda text: JsonSlots(json.loads(text)))
 
@@ -152,6 +156,7 @@ class Resolver:
             draft_bonus=self.draft_bonus,
             joint=self.joint,
             by_step=self.by_step,
+            may_decline=self.may_decline,
         )
 
     def compile(self, tool: Any) -> JsonSlots:
@@ -215,6 +220,8 @@ class Resolver:
     ) -> ResolvedCall:
         """Choose a tool, unless the draft names one of them, and resolve its arguments.
 
+        Where the head may decline and no tool fits, the call has no name and is ``unresolved``.
+
         Parameters
         ----------
         tools
@@ -251,13 +258,18 @@ class Resolver:
             return ResolvedCall(None, "unresolved", None, "", 1.0, (), _since(begun))
         compiled = [self._slots_of(tool) for tool in tools]
         known = [slots.tool.name for slots in compiled]
-        inputs = bind_tools([slots.tool for slots in compiled], query, self.featurizer, thought)
+        none = int(self.may_decline and name is None and not (arguments or "").strip())  # the first candidate is none
+        inputs = bind_tools([slots.tool for slots in compiled], query, self.featurizer, thought, bool(none))
         chosen = self.choose(inputs, [known.index(name) if name in known else -1])
         if chosen.confidence < 0:
             return ResolvedCall(None, "unresolved", None, arguments or "", -1.0, (), _since(begun))
+        by_step = [known[y - none] if y >= none else None for y in chosen.y[:, 0].tolist()]
+        if by_step[-1] is None:
+            declined = tuple((one, None) for one in by_step)
+            return ResolvedCall(None, "unresolved", None, "", chosen.confidence, declined, _since(begun))
         drafts = [None if name in known and name != other else arguments for other in known]
-        call = self._best_call(compiled, chosen.logits[-1, 0].tolist(), drafts, query, now, thought)
-        named = [*(known[y] for y in chosen.y[:-1, 0].tolist()), call.name]
+        call = self._best_call(compiled, chosen.logits[-1, 0, none:].tolist(), drafts, query, now, thought)
+        named = [*by_step[:-1], call.name]
         steps = [(one, json if one == call.name else None) for one, (_, json) in zip(named, call.by_step, strict=True)]
         confidence = min(call.confidence, chosen.confidence)
         return replace(call, confidence=confidence, by_step=tuple(steps), duration_us=_since(begun))
@@ -370,24 +382,28 @@ def resolve_tool_call(
     return kept[key].resolve_tool_call(tools, query, draft, now=now, rename=rename, thought=thought)
 
 
-def bind_tools(tools: Sequence[Tool], query: str, featurizer: Featurizer | None, thought: str = "") -> SlotInputs:
-    """Return the inputs of the choice of a tool: one slot, whose candidates are the tools."""
+def bind_tools(
+    tools: Sequence[Tool], query: str, featurizer: Featurizer | None, thought: str = "", may_decline: bool = False
+) -> SlotInputs:
+    """Return the inputs of the choice of a tool: one slot, whose candidates are the tools, or none of them, then they.
+
+    Where none may be chosen, it is what the slot begins with.
+    """
     query = read_part(query)
-    slots, candidates = _tool_slot(tuple(tools))
-    draft, y0 = Draft("", MISSING, False), np.full(1, -1, np.int32)
-    slot_of = np.zeros(len(tools), np.int64)
+    slots, candidates = _tool_slot(tuple(tools), may_decline)
+    draft, y0 = Draft("", MISSING, False), np.full(1, may_decline - 1, np.int32)
+    slot_of = np.zeros(len(candidates), np.int64)
     inputs = SlotInputs(NO_TOOL, query, draft, slots, candidates, slot_of, y0, thought)
     return inputs if featurizer is None else inputs.with_features(featurizer)
 
 
 @lru_cache(maxsize=32)
-def _tool_slot(tools: tuple[Tool, ...]) -> tuple[tuple[Slot, ...], tuple[Candidate, ...]]:
+def _tool_slot(tools: tuple[Tool, ...], may_decline: bool) -> tuple[tuple[Slot, ...], tuple[Candidate, ...]]:
     names: tuple[Json, ...] = tuple(tool.name for tool in tools)
     notes = [" ".join([tool.description, *tool.arguments.properties]) for tool in tools]
-    candidates = tuple(
-        Candidate(tool.name, "tool", note=note, named=tool.named) for tool, note in zip(tools, notes, strict=True)
-    )
-    return (Slot((), Scalar("", "string", options=names), False),), candidates
+    own = [Candidate(tool.name, "tool", note=note, named=tool.named) for tool, note in zip(tools, notes, strict=True)]
+    candidates = (Candidate(MISSING, "omit"), *own) if may_decline else tuple(own)
+    return (Slot((), Scalar("", "string", options=names), may_decline),), candidates
 
 
 def _name_of(tool: Any) -> str | None:
