@@ -4,7 +4,8 @@ A household's tools name its areas, floors and devices as ``examples``. Here eve
 households. Half of the names in each are invented words, so that the head learns where a sentence has a name and not
 which there are; its tools lack some of them, as users also say others, and of some households nothing is known. Free
 text that no household names (items, titles, ...) is invented by half, too; an area becomes a floor now and then, and
-the other way round. A quarter of the slots' examples come with a draft, right or wrong in the ways of
+the other way round. In half of the choices none of the tools may be chosen, which is right for sentences that ask for
+nothing of a house (``foreign.py``). A quarter of the slots' examples come with a draft, right or wrong in the ways of
 ``trm_edge.train.tool_calls.KINDS``, so that the head also corrects what a language model wrote.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from foreign import foreign
 from hassil.intents import RangeSlotList
 from sentences import Pools, Sentence, generate, pools
 from tools import NAMED, all_templates, filled_by, tools
@@ -40,6 +42,9 @@ HOUSEHOLDS = 40
 UNKNOWN_SHARE = 0.05  # of the households, nothing is known
 KNOWN_SHARE = 0.95  # of the names in the others
 MOVED_SHARE = 0.15  # of the areas that could as well be floors, and of the floors
+MAY_DECLINE_SHARE = 0.5  # of the choices of a tool, those where none may be chosen
+FOREIGN_SHARE = 0.15  # foreign sentences, per sentence
+INVENTED_WORDS = 500  # that some of them are made of
 BLURRED_WORDS = 0.1  # whose vectors are taken away while training
 _ONSETS = tuple(
     ["b", "br", "c", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "r", "s", "st", "t", "v", "w"]
@@ -80,17 +85,18 @@ def _kind(number: int) -> tuple[Any, ...]:
 
 def write(path: Path, sentences: Sequence[Sentence], featurizer: Featurizer, seed: int) -> dict[str, int]:
     """Write a packed data set, and return how many examples it has of each kind, and what the candidates lack."""
-    rng = np.random.default_rng(seed)
+    rng, declining = np.random.default_rng(seed), np.random.default_rng((seed, 1))
     homes = [household(number >= UNKNOWN_SHARE * HOUSEHOLDS, rng) for number in range(HOUSEHOLDS)]
     names = list(homes[0].tools)
     calls: list[dict[str, Any]] = []
-    counts = {"tools": 0, "slots": 0, "missing": 0}
+    counts = {"tools": 0, "foreign": 0, "slots": 0, "missing": 0}
     for drawn in _shown(sentences, path.name):
         home = homes[int(rng.integers(len(homes)))]
         tool = home.tools[drawn.intent]
         sentence = said_in(home, moved(drawn, tool, rng), rng)
-        choice = bind_tools([one.tool for one in home.tools.values()], sentence.text, featurizer)
-        calls.append(call_arrays(choice, np.array([names.index(sentence.intent)])))
+        may = bool(declining.random() < MAY_DECLINE_SHARE)
+        choice = bind_tools([one.tool for one in home.tools.values()], sentence.text, featurizer, may_decline=may)
+        calls.append(call_arrays(choice, np.array([names.index(sentence.intent) + may])))
         counts["tools"] += 1
         if not tool.tool.arguments.properties:
             continue
@@ -101,6 +107,12 @@ def write(path: Path, sentences: Sequence[Sentence], featurizer: Featurizer, see
         counts["missing" if target is None else "slots"] += 1
         if target is not None:
             calls.append(call_arrays(inputs, target))
+    invented = [_word(declining) for _ in range(INVENTED_WORDS)]
+    for text in foreign(int(FOREIGN_SHARE * len(sentences)), seed, invented):
+        home = homes[int(declining.integers(len(homes)))]
+        choice = bind_tools([one.tool for one in home.tools.values()], text, featurizer, may_decline=True)
+        calls.append(call_arrays(choice, np.array([0])))
+        counts["foreign"] += 1
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **pack(calls))
     return counts

@@ -1,13 +1,14 @@
 """Train the Home Assistant head of a split from nothing, and measure it on templates that it has not seen.
 
-    pip install -e '.[train,export]' home-assistant-intents hassil && python examples/home_assistant/run.py
+    pip install -e '.[train,export]' home-assistant-intents hassil && pip install --no-deps bfcl-eval
+    python examples/home_assistant/run.py
 
 Sentences of the training templates become examples (``dataset.py``), ``head.toml`` says how they are learned, and the
 exported head turns sentences of the held-out templates into calls by itself: it chooses one of 42 functions, then its
 slots. Its tools name what the household has, as the rules of ``baseline.py`` know it; "unseen values" are names that
 neither has, "named" ones those of another household whose tools name them. A call is exact where intent and every slot
-are those of one of the sentence's readings. ``results.json`` gets
-what was found; the head of split 0 becomes the package's ``trm_edge/data/home_assistant.trm``.
+are those of one of the sentence's readings. Where it may decline, sentences that ask for nothing of a house are asked
+too. ``results.json`` gets what was found; that of split 0 becomes the package's ``trm_edge/data/home_assistant.trm``.
 
 ``--states MODEL.gguf`` reads all texts with a language model (``pip install llama-cpp-python``) instead of hashed
 n-grams, with ``--beside-ngrams`` beside them; such heads are measured, and not shipped.
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 from baseline import TEST_PER_TEMPLATE, TEST_SEED, wilson
 from dataset import compiled, drawn, write
+from foreign import everyday, queries
 from sentences import Sentence, generate, is_right, pools, readings, split
 from tools import tools as all_tools
 from tqdm import tqdm
@@ -117,6 +119,7 @@ def train_and_measure(k: int, config: RunConfig, provider: ContextProvider | Non
         tools = list(compiled(pools(household)).values())
         sentences = generate(test, TEST_PER_TEMPLATE, seed=TEST_SEED, unseen=unseen)
         measured[name] = measure(bundle, tools, sentences, provider)
+    measured["may decline"] = measure_declining(bundle, list(compiled(pools()).values()), test, provider)
     return {"training_seconds": round(done.seconds), "updates": done.updates, "machine": machine_facts(), **measured}
 
 
@@ -154,6 +157,27 @@ def measure(
     }
 
 
+def measure_declining(
+    bundle: Path, tools: Sequence[JsonSlots], test: Sequence[int], provider: ContextProvider | None
+) -> dict[str, Any]:
+    """Return what is declined where none of the tools may be taken, with how many were asked; and what is exact."""
+    resolver = Resolver(bundle, provider, steps=STEPS, may_decline=True)
+
+    def declined(texts: Sequence[str]) -> list[float]:
+        calls = [resolver.resolve_tool_call(tools, text) for text in tqdm(texts, leave=False, disable=None)]
+        return [round(float(np.mean([call.name is None for call in calls])), 4), len(texts)]
+
+    sentences = generate(test, TEST_PER_TEMPLATE, seed=TEST_SEED)
+    calls = [resolver.resolve_tool_call(tools, one.text) for one in sentences]
+    exact = [_right((call.name, call.json), readings(one)) for call, one in zip(calls, sentences, strict=True)]
+    return {
+        "of everyday": declined(everyday()),
+        "of leaderboard": declined(queries()[1]),
+        "of house": [round(float(np.mean([call.name is None for call in calls])), 4), len(calls)],
+        "exact": round(float(np.mean(exact)), 4),
+    }
+
+
 def _right(step: tuple[str | None, str | None], allowed: Any) -> bool:
     name, text = step
     return name is not None and text is not None and is_right(name, json.loads(text), allowed)
@@ -170,6 +194,9 @@ def table(title: str, found: dict[str, Any]) -> str:
             f"  {name}, {one['sentences']} sentences: {100 * one['exact']:.1f} % exact ({100 * low:.1f} to "
             f"{100 * high:.1f}), intent {100 * one['intent']:.1f} %; by step of {LOOKED_AT}: {shown} %"
         )
+    shares = {name: one for name, one in found["may decline"].items() if name.startswith("of ")}
+    shown = ", ".join(f"{100 * share:.1f} % {name} sentences ({count})" for name, (share, count) in shares.items())
+    lines.append(f"  may decline: {100 * found['may decline']['exact']:.1f} % exact; declines {shown}")
     return "\n".join(lines)
 
 

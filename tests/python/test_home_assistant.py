@@ -14,12 +14,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from trm_edge.json_slots import compile_tool
+from trm_edge.json_slots import Featurizer, HashedNgrams, compile_tool
 from trm_edge.json_slots.validation import violation
 
 for package in ("home_assistant_intents", "hassil"):
     pytest.importorskip(package, reason=f"the sentence templates need {package}")
 
+PARTS = (("target", "s_len"), ("omit", "m_len"))  # of a packed data set, with how many rows an example has of each
 EXAMPLE = Path(__file__).parents[2] / "examples" / "home_assistant"
 
 
@@ -133,6 +134,46 @@ def test_areas_become_floors_and_mean_the_same_otherwise(dataset: ModuleType) ->
         assert one.text == f"{one.slots['floor']} lights off"
     twice = sentences.Sentence("kitchen in kitchen", "HassTurnOff", {"area": "kitchen"}, 0)
     assert all(dataset.moved(twice, tool, np.random.default_rng(seed)) is twice for seed in range(60))
+
+
+def test_foreign_sentences_ask_for_nothing_of_a_house() -> None:
+    everyday = neighbour("foreign").everyday()
+    assert len(set(everyday)) == len(everyday) > 50
+    assert [text for text in everyday if sentences.recognized(text)] == []
+
+
+def test_foreign_queries_of_tests_are_kept_from_training() -> None:
+    pytest.importorskip("bfcl_eval")
+    foreign = neighbour("foreign")
+    training, held_out = foreign.queries()
+    assert not set(training) & set(held_out)
+    assert len(training) > 1000 < 4 * len(held_out)
+    drawn = foreign.foreign(200, 7, ["bra", "ticko"])
+    assert drawn == foreign.foreign(200, 7, ["bra", "ticko"]) != foreign.foreign(200, 8, ["bra", "ticko"])
+    known = " ".join(training).lower()
+    for text in drawn:
+        assert text.lower() in known or set(text.split()) <= {"bra", "ticko"}
+    assert not any(text in drawn for text in held_out)
+
+
+def test_none_of_the_tools_is_right_for_foreign_sentences_only(dataset: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("bfcl_eval")
+    said = sentences.generate(range(0, 800, 40), 1, seed=3)
+    counts = dataset.write(tmp_path / "few.npz", said, Featurizer(HashedNgrams(8), 32), seed=1)
+    assert (counts["tools"], counts["foreign"]) == (len(said), int(dataset.FOREIGN_SHARE * len(said)))
+    made = np.load(tmp_path / "few.npz")
+    slots, candidates = (np.split(made[name], np.cumsum(made[length])[:-1]) for name, length in PARTS)
+    tools = len(dataset.compiled(None))
+    choices = [
+        (int(target[0]), len(omit), omit) for target, omit in zip(slots, candidates, strict=True) if len(target) == 1
+    ]
+    declined = [omit for target, count, omit in choices if count == tools + 1 and target == 0]
+    assert len(declined) == counts["foreign"] > 0
+    assert all(omit[0] and not omit[1:].any() for omit in declined)
+    with_none = sum(count == tools + 1 and target > 0 for target, count, _ in choices)
+    without = sum(count == tools for _, count, _ in choices)
+    assert with_none + without == len(said)
+    assert 0 < with_none < len(said)
 
 
 def test_what_sentences_mean_is_valid(made: list) -> None:
