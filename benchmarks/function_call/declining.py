@@ -26,14 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from function_call.bfcl import NO_TOOL_FITS, Example, irrelevant
 from function_call.drafts import judged, wilson
 from function_call.folds import FOLDS, function_key, query_key, split
-from function_call.heads import CACHE, head
+from function_call.heads import CACHE, MAY_DECLINE, head
 from function_call.study import SERVED, call_text
 from trm_edge.files import write_atomically
 from trm_edge.json_slots import JsonSlots, Resolver, SchemaError
 from trm_edge.json_slots.resolver import bind_tools
 from trm_edge.refiner import load
 
-VARIANT = "may decline"
 FITS = "a tool fits"  # beside NO_TOOL_FITS
 THRESHOLDS = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0)
 
@@ -63,7 +62,7 @@ def _seen(fold: int) -> set[tuple[str, str]]:
 
 def rows(head: Any, examples: Sequence[tuple[str, Example]]) -> Iterator[Row]:
     """Yield by how much none is likelier than the best tool, and whether the call would be right, and is."""
-    always, may = (Resolver(head, steps=SERVED, may_decline=either) for either in (False, True))
+    always, may = (Resolver(head, steps=SERVED, decline_bonus=bonus) for bonus in (None, 0.0))
     for name, example in tqdm(examples, disable=None):
         tools: dict[str, JsonSlots] = {}
         for tool in example.tools:
@@ -120,7 +119,7 @@ def main() -> None:
     folds = range(FOLDS if arguments.heads is None else len(arguments.heads))
     found: list[Row] = []
     for fold, examples in dealt(folds).items():
-        bundle = head(fold, VARIANT, arguments.cache) if arguments.heads is None else arguments.heads[fold]
+        bundle = head(fold, MAY_DECLINE, arguments.cache) if arguments.heads is None else arguments.heads[fold]
         found += rows(load(bundle), examples)
     print("\n".join(report(found)))
     if arguments.json is not None:

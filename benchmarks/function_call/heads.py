@@ -39,6 +39,7 @@ from trm_edge.train.tool_calls import with_golden_call
 HERE = Path(__file__).parent
 CACHE = HERE / "cache"
 SHIPPED = HERE.parents[1] / "trm_edge" / "data" / "tool_calls.trm"
+MAY_DECLINE = "may decline"  # the variant that ships
 FEW = {"values": 2, "repeats": 1}  # a language model reads every query and value: a second each, on a busy core
 TEXTS = {"context_size": 134, "slot_size": 449, "candidate_size": 313}  # vectors of HashedNgrams(128)
 STATES = {"context_size": 710, "slot_size": 2177, "candidate_size": 889}  # and SmolLM2-135M's states beside them
@@ -48,7 +49,7 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "random blocks": {"train": {"zero_init_residual": False}},
     "linear": {"train": {"learning_rate": 1e-7, "encoder_rate": 2e4}},  # blocks stay norms of their input
     "with texts": {"spec": TEXTS},
-    "may decline": {"examples": {"declining": True}},
+    MAY_DECLINE: {"examples": {"declining": True}},
     "few values": {"examples": FEW},
     "few values, with texts": {"spec": TEXTS, "examples": FEW},
     "few values, with states": {"spec": STATES, "examples": FEW},
@@ -136,7 +137,7 @@ def ship(cache: Path = CACHE) -> Path:
     """Write the head that was trained on every example, for tools of anybody's; no example can tell how good it is."""
     example = next(one for one in split(EVERY).train if len(one.tools) > 1)
     slots = [JsonSlots(tool) for tool in example.tools]
-    bundle = with_golden_call(read_bundle(head(EVERY, "head", cache)), slots, example.query, example.name, "{}")
+    bundle = with_golden_call(read_bundle(head(EVERY, MAY_DECLINE, cache)), slots, example.query, example.name, "{}")
     write_atomically(SHIPPED, bundle_bytes(bundle))
     return SHIPPED
 

@@ -161,7 +161,7 @@ def measure_declining(
     bundle: Path, tools: Sequence[JsonSlots], test: Sequence[int], provider: ContextProvider | None
 ) -> dict[str, Any]:
     """Return what is declined where none of the tools may be taken, with how many were asked; and what is exact."""
-    resolver = Resolver(bundle, provider, steps=STEPS, may_decline=True)
+    resolver = Resolver(bundle, provider, steps=STEPS, decline_bonus=0.0)
 
     def declined(texts: Sequence[str]) -> list[float]:
         calls = [resolver.resolve_tool_call(tools, text) for text in tqdm(texts, leave=False, disable=None)]

@@ -274,17 +274,19 @@ class TestResolveToolCall:
     def test_no_tool_may_be_chosen_where_there_is_no_draft(self):
         likely, unlikely = {MISSING: 2.0, "stop": 1.0}, {MISSING: 0.5, "stop": 1.0}
         for tools in ([STOP, TIMER], [STOP]):
-            declined = Told(likely, may_decline=True).resolve_tool_call(tools, "start it")
+            declined = Told(likely, decline_bonus=0).resolve_tool_call(tools, "start it")
             assert (declined.name, declined.status, declined.json) == (None, "unresolved", None)
             assert (declined.confidence, declined.by_step) == (1.0, ((None, None),))
-            taken = Told(unlikely, may_decline=True).resolve_tool_call(tools, "start it")
+            taken = Told(unlikely, decline_bonus=0).resolve_tool_call(tools, "start it")
             assert (taken.name, taken.json, taken.by_step) == ("stop", "{}", (("stop", "{}"),))
             assert Told(likely).resolve_tool_call(tools, "start it").name == "stop"
+            assert Told(likely, decline_bonus=-1.5).resolve_tool_call(tools, "start it").name == "stop"
+            assert Told(unlikely, decline_bonus=1).resolve_tool_call(tools, "start it").name is None
         for draft, name in (({"name": "start_timer", "arguments": "{}"}, "start_timer"), ({"arguments": "{}"}, "stop")):
-            assert Told(likely, may_decline=True).resolve_tool_call([STOP, TIMER], "start it", draft).name == name
+            assert Told(likely, decline_bonus=0).resolve_tool_call([STOP, TIMER], "start it", draft).name == name
 
     def test_a_head_that_may_decline_says_so_after_every_step(self):
-        resolver = make_resolver(may_decline=True)
+        resolver = make_resolver(decline_bonus=0)
         queries = ("five minutes", "den at 40, red", "dim it", "start now", "light", "a timer please", "stop 5", "hm")
         calls = [resolver.resolve_tool_call([LIGHT, TIMER, STOP], query) for query in queries]
         assert {call.name is None for call in calls} == {True, False}, "the head does both"
@@ -474,6 +476,8 @@ class TestHead:
             ("steps", True, "got True"),
             ("draft_bonus", "x", r"draft_bonus: expected 0\.\.1e\+06, got 'x'"),
             ("draft_bonus", 1e39, "got 1e"),
+            ("decline_bonus", True, r"decline_bonus: expected None or -1e\+06\.\.1e\+06, got True"),
+            ("decline_bonus", np.nan, "got nan"),
             ("abstain_below", None, "abstain_below: expected a number, got None"),
             ("provider", 3, "provider: expected one with a width and tokens, got int"),
         ):

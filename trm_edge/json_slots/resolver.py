@@ -18,7 +18,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -92,6 +92,14 @@ class Choices:
     drafted: Chosen
 
 
+class _Ranked(NamedTuple):
+    """How likely tools are after each step that is told, [K, N]; whether none of them is likelier, [K]."""
+
+    likely: Logits
+    none: list[bool]
+    confidence: float
+
+
 class Resolver:
     """Resolves tool calls with a head of kind ``slots``.
 
@@ -114,9 +122,10 @@ class Resolver:
         a tool with its slots; or each by itself.
     by_step
         Whether a call tells its answer after every step, which costs time, or after the last one only.
-    may_decline
-        Whether no tool may be chosen where there is no draft: for heads that were trained for it, as those are that
-        ship. Others choose by chance then.
+    decline_bonus
+        Where there is no draft, what is added to the logit of choosing no tool, -1e6 to 1e6: 0 as the head has learned,
+        less to decline less often. None: a tool is always chosen, as it must be by heads that were not trained to
+        decline; those that ship were.
     """
 
     def __init__(
@@ -129,7 +138,7 @@ class Resolver:
         draft_bonus: float = 1.0,
         joint: bool = True,
         by_step: bool = False,
-        may_decline: bool = False,
+        decline_bonus: float | None = None,
     ) -> None:
         self.refiner = head if isinstance(head, Refiner) else load(head)
         spec = self.refiner.spec
@@ -141,8 +150,10 @@ class Resolver:
             raise TrmInputError(f"draft_bonus: expected 0..{MAX_BONUS:g}, got {draft_bonus!r}")
         if not is_number(abstain_below) or math.isnan(abstain_below):
             raise TrmInputError(f"abstain_below: expected a number, got {abstain_below!r}")
+        if decline_bonus is not None and (not is_number(decline_bonus) or not -MAX_BONUS <= decline_bonus <= MAX_BONUS):
+            raise TrmInputError(f"decline_bonus: expected None or {-MAX_BONUS:g}..{MAX_BONUS:g}, got {decline_bonus!r}")
         self.steps, self.abstain_below, self.draft_bonus = steps, abstain_below, draft_bonus
-        self.joint, self.by_step, self.may_decline = joint, by_step, may_decline
+        self.joint, self.by_step, self.decline_bonus = joint, by_step, decline_bonus
         self.featurizer = featurizer_for(spec, provider)
         self._compiled = lru_cache(maxsize=KEPT_TOOLS)(lambda text: JsonSlots(json.loads(text)))
 
@@ -156,7 +167,7 @@ class Resolver:
             draft_bonus=self.draft_bonus,
             joint=self.joint,
             by_step=self.by_step,
-            may_decline=self.may_decline,
+            decline_bonus=self.decline_bonus,
         )
 
     def compile(self, tool: Any) -> JsonSlots:
@@ -258,21 +269,32 @@ class Resolver:
             return ResolvedCall(None, "unresolved", None, "", 1.0, (), _since(begun))
         compiled = [self._slots_of(tool) for tool in tools]
         known = [slots.tool.name for slots in compiled]
-        none = int(self.may_decline and name is None and not (arguments or "").strip())  # the first candidate is none
-        inputs = bind_tools([slots.tool for slots in compiled], query, self.featurizer, thought, bool(none))
-        chosen = self.choose(inputs, [known.index(name) if name in known else -1])
-        if chosen.confidence < 0:
+        may_decline = name is None and not (arguments or "").strip()
+        ranked = self._rank(compiled, query, thought, known.index(name) if name in known else -1, may_decline)
+        if ranked.confidence < 0:
             return ResolvedCall(None, "unresolved", None, arguments or "", -1.0, (), _since(begun))
-        by_step = [known[y - none] if y >= none else None for y in chosen.y[:, 0].tolist()]
-        if by_step[-1] is None:
-            declined = tuple((one, None) for one in by_step)
-            return ResolvedCall(None, "unresolved", None, "", chosen.confidence, declined, _since(begun))
+        best = ranked.likely.argmax(axis=1).tolist()
+        named = [None if none else known[j] for none, j in zip(ranked.none, best, strict=True)]
+        if named[-1] is None:
+            declined = tuple((one, None) for one in named)
+            return ResolvedCall(None, "unresolved", None, "", ranked.confidence, declined, _since(begun))
         drafts = [None if name in known and name != other else arguments for other in known]
-        call = self._best_call(compiled, chosen.logits[-1, 0, none:].tolist(), drafts, query, now, thought)
-        named = [*by_step[:-1], call.name]
+        call = self._best_call(compiled, ranked.likely[-1].tolist(), drafts, query, now, thought)
+        named[-1] = call.name
         steps = [(one, json if one == call.name else None) for one, (_, json) in zip(named, call.by_step, strict=True)]
-        confidence = min(call.confidence, chosen.confidence)
+        confidence = min(call.confidence, ranked.confidence)
         return replace(call, confidence=confidence, by_step=tuple(steps), duration_us=_since(begun))
+
+    def _rank(self, tools: Sequence[JsonSlots], query: str, thought: str, drafted: int, may_decline: bool) -> _Ranked:
+        """Return how likely each tool is; ``drafted`` is the draft's, -1 for none."""
+        may_decline = may_decline and self.decline_bonus is not None
+        inputs = bind_tools([one.tool for one in tools], query, self.featurizer, thought, may_decline)
+        chosen = self.choose(inputs, [drafted])
+        likely = chosen.logits[:, 0, int(may_decline) :]
+        none = np.zeros(len(likely), bool)
+        if may_decline:
+            none = chosen.logits[:, 0, 0] + np.float32(self.decline_bonus) > likely.max(axis=1)
+        return _Ranked(likely, none.tolist(), chosen.confidence)
 
     def _best_call(
         self,
