@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from .errors import TrmInputError, TrmIOError
+from .errors import TrmInputError, TrmIOError, TrmMemoryError
 from .inputs import Array, stored_arguments
 
 StrPath = str | os.PathLike[str]
@@ -22,10 +20,13 @@ _UNFINISHED = ".trm-edge."  # what the name of an atomic write's temporary begin
 
 
 def read_file(path: StrPath) -> bytes:
-    """Return the content of ``path`` or raise :class:`TrmIOError`."""
+    """Return the content of ``path``, or raise :class:`TrmIOError`; :class:`TrmMemoryError` where it is too large."""
+    file = _opened(path, "cannot be read")
     try:
-        with _opened(path, "cannot be read") as stream:
+        with file as stream:
             return stream.read()
+    except MemoryError:
+        raise TrmMemoryError(f"{os.fspath(path)}: does not fit into memory") from None
     except OSError as error:
         raise TrmIOError(f"{os.fspath(path)}: cannot be read: {error.strerror or error}") from None
 
@@ -38,10 +39,14 @@ def read_npz(path: StrPath) -> dict[str, Array]:
     what = "not a readable .npz file"
     file = _opened(path, what)
     try:
-        with file as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        with file as stream, np.errstate(all="ignore"), np.lib.npyio.NpzFile(stream, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except Exception as error:  # the readers of zip, of its compressions and of headers raise whatever they meet
         raise TrmInputError(f"{os.fspath(path)}: {what}: {error}") from None
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # a member that is no .npy file comes as its bytes
+            raise TrmInputError(f"{os.fspath(path)}: {what}: {name} is not an array")
+    return arrays
 
 
 def _opened(path: StrPath, wrong: str) -> BinaryIO:

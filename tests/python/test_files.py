@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
+import struct
 import subprocess
 import sys
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import trm_edge
-from trm_edge import cli
+from trm_edge import cli, files
 from trm_edge.bundle import read_bundle
 from trm_edge.cli import EXAMPLE, main
-from trm_edge.errors import TrmInputError, TrmIOError
+from trm_edge.errors import TrmInputError, TrmIOError, TrmMemoryError
 from trm_edge.files import read_file, read_npz, write_atomically
 
 
@@ -29,6 +33,52 @@ def test_arrays_of_a_missing_or_truncated_file_are_one_clear_error(tmp_path: Pat
     for absent in ("missing.npz", ""):
         with pytest.raises(TrmIOError, match=r"not a readable \.npz file"):
             read_npz(tmp_path / absent)
+
+
+@pytest.mark.parametrize("shape", ["(1000000000000,)", f"({10**30},)", "(True,)", "(1,", "(-1, -1)"])
+def test_a_shape_that_is_none_is_one_clear_error(shape: str, tmp_path: Path) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    with zipfile.ZipFile(tmp_path / "odd.npz", "w") as members:
+        members.writestr("x.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + bytes(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(TrmInputError, match=r"odd\.npz: not a readable \.npz file"):
+            read_npz(tmp_path / "odd.npz")
+
+
+def test_a_member_that_is_no_array_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "text.npz", "w") as members:
+        members.writestr("x.npy", b"text")
+    with pytest.raises(TrmInputError, match=r"text\.npz: not a readable \.npz file: x is not an array"):
+        read_npz(tmp_path / "text.npz")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_flipped_bits_of_an_npz_file_are_one_clear_error(compression: int, tmp_path: Path) -> None:
+    stream, path = io.BytesIO(), tmp_path / "flipped.npz"
+    np.save(stream, np.ones((20, 4), np.float32))
+    with zipfile.ZipFile(path, "w", compression) as members:
+        members.writestr("x.npy", stream.getvalue())
+    whole, refused = path.read_bytes(), 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            read_npz(path)
+        except TrmInputError:
+            refused += 1
+    assert refused > len(whole) / 4
+
+
+def test_a_file_is_named_once_and_one_beyond_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise MemoryError
+
+    with pytest.raises(TrmIOError, match=r"^none\.trm: cannot be read: No such file"):
+        read_bundle("none.trm")
+    monkeypatch.setattr(files, "_opened", lambda *_: Endless())
+    with pytest.raises(TrmMemoryError, match=r"large\.trm: does not fit into memory"):
+        read_bundle("large.trm")
 
 
 def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:
