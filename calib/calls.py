@@ -68,7 +68,7 @@ def load_calls(path: StrPath, spec: TrmSpec, most: int) -> list[Call]:
     for i in chosen.tolist():
         try:
             calls.append(_call(spec, {name: arrays[name][i] for name in sizes}))
-        except (TrmInputError, IndexError) as error:
+        except TrmInputError as error:
             raise TrmInputError(f"{path}: example {i}: {error}") from None
     return calls
 
@@ -93,17 +93,45 @@ def _call(spec: TrmSpec, arrays: dict[str, Any]) -> Call:
         count = stored_integer(name, length)
         for part, axis in parts:
             if part in arrays:
+                _check_length(name, count, part, arrays[part], axis)
                 arrays[part] = arrays[part].take(range(count), axis=axis)
     target = arrays.pop("target", None)
     for name in ("x", "y0"):  # trainers may hold indices as int64
         if name in arrays and arrays[name].dtype == np.int64:
-            arrays[name] = arrays[name].astype(np.int32)
+            arrays[name] = _narrowed(name, arrays[name])
     if "puzzle_id" in arrays:
         arrays["puzzle_id"] = stored_integer("puzzle_id", arrays["puzzle_id"])
     inputs = check_inputs(spec, **{"y0": None, **arrays})
     if not inputs.finite:
         raise TrmInputError("expected finite inputs, found NaN or Inf")
-    shape = (inputs.answer_rows, spec.dof) if spec.answer_is_float else (inputs.answer_rows,)
-    if target is not None and target.shape != shape:
-        raise TrmInputError(f"target: expected shape {list(shape)}, got {list(target.shape)}")
+    if target is not None:
+        _check_target(spec, target, inputs)
     return Call(inputs, target)
+
+
+def _narrowed(name: str, indices: Array) -> Array:
+    narrow: Array = indices.astype(np.int32)
+    if (narrow != indices).any():
+        raise TrmInputError(f"{name}: expected indices that an int32 holds, got {indices[narrow != indices][0]}")
+    return narrow
+
+
+def _check_length(name: str, count: int, part: str, array: Array, axis: int) -> None:
+    most = array.shape[axis] if array.ndim > axis else 0
+    if not 0 <= count <= most:
+        raise TrmInputError(f"{name}: expected 0..{most}, the rows of {part}, got {count}")
+
+
+def _check_target(spec: TrmSpec, target: Array, inputs: Inputs) -> None:
+    """Raise unless ``target`` is what an answer can be: with a NaN no calibration would pass."""
+    rows, choices = inputs.answer_rows, spec.logits_width(0 if inputs.candidates is None else len(inputs.candidates))
+    shape = (rows, spec.dof) if spec.answer_is_float else (rows,)
+    if target.shape != shape:
+        raise TrmInputError(f"target: expected shape {list(shape)}, got {list(target.shape)}")
+    kinds, expected = ("fiu", "real numbers") if spec.answer_is_float else ("iu", "integers")
+    if target.dtype.kind not in kinds:
+        raise TrmInputError(f"target: expected {expected}, got {target.dtype}")
+    if not np.isfinite(target).all():
+        raise TrmInputError("target: expected finite values, found NaN or Inf")
+    if not spec.answer_is_float and target.size and target.max() >= choices:
+        raise TrmInputError(f"target: expected indices below {choices}, got {target.max()}")

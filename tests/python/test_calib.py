@@ -217,7 +217,11 @@ def test_padding_is_cut_off(tmp_path: Path) -> None:
         ({"x": np.zeros((5, 5, 9), np.float32)}, r"example 0: x: expected shape \[P, 6\], got \[2, 9\]"),
         ({"x": np.full((5, 5, 6), np.nan, np.float32)}, "example 0: expected finite inputs"),
         ({"target": np.zeros((5, 4, 2))}, r"example 0: target: expected shape \[3\], got \[3, 2\]"),
-        ({"s_len": np.full(5, 9)}, "example 0"),
+        ({"target": np.zeros((5, 4))}, "example 0: target: expected integers, got float64"),
+        ({"target": np.full((5, 4), 5)}, "example 0: target: expected indices below 5, got 5"),
+        ({"y0": np.full((5, 4), 2**32)}, "example 0: y0: expected indices that an int32 holds, got 4294967296"),
+        ({"s_len": np.full(5, 9)}, r"example 0: s_len: expected 0\.\.4, the rows of slots, got 9"),
+        ({"x_len": np.full(5, -1)}, r"example 0: x_len: expected 0\.\.5, the rows of x, got -1"),
         ({"s_len": np.full(5, 2.7)}, "example 0: s_len: expected one integer"),
     ],
 )
@@ -226,6 +230,19 @@ def test_data_that_does_not_fit_is_refused(changes: dict[str, Any], message: str
     path = write_training_data(tmp_path / "d.npz", bundle, 5, **changes)
     with pytest.raises(TrmInputError, match=message):
         load_calls(path, bundle.spec, 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(np.nan, "expected finite values, found NaN or Inf"), ("1.0", "expected real numbers, got <U3")],
+)
+def test_a_target_that_is_no_action_is_refused(value: Any, message: str, tmp_path: Path) -> None:
+    bundle = plain_bundle("actions")
+    call = random_inputs(bundle.spec, np.random.default_rng(1))
+    arrays = {name: np.stack([array] * 2) for name, array in call.items()}
+    np.savez(tmp_path / "d.npz", **arrays, target=np.full(arrays["y0"].shape, value))
+    with pytest.raises(TrmInputError, match=f"example 0: target: {message}"):
+        load_calls(tmp_path / "d.npz", bundle.spec, 2)
 
 
 def test_a_puzzle_id_is_not_rounded(tmp_path: Path) -> None:
