@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from trm_edge.bundle import Bundle
-from trm_edge.cli import add_command, refuse_overwriting
+from trm_edge.cli import add_command
 from trm_edge.errors import TrmInputError
+from trm_edge.files import refuse_overwriting
 from trm_edge.graph import GRAPH_PRECISIONS, LOOPS
 from trm_edge.limits import missing_limits, missing_text
 

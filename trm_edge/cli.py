@@ -22,7 +22,7 @@ from .backends import NAMES
 from .bundle import Bundle, read_bundle
 from .engine import read_engine
 from .errors import TrmError, TrmInputError
-from .files import read_call, write_atomically
+from .files import read_call, refuse_overwriting, write_atomically
 from .golden import golden_arguments, verify
 from .inputs import Array
 from .plain import plain
@@ -283,8 +283,7 @@ def _refine(arguments: argparse.Namespace) -> int:
     if arguments.repeat < 1:
         raise TrmInputError(f"--repeat: expected at least 1, got {arguments.repeat}")
     if arguments.output:
-        for source in (arguments.input, arguments.bundle):
-            refuse_overwriting(arguments.output, source or EXAMPLE)
+        refuse_overwriting(arguments.output, arguments.input, arguments.bundle)
     refiner = _load(arguments)
     call = read_call(arguments.input) if arguments.input else _first_golden(arguments.bundle)
     out = refiner.refine(**call, steps=arguments.steps, halt=arguments.halt, trajectory=True)
@@ -385,16 +384,6 @@ def _first_golden(path: Path) -> dict[str, Any]:
     if bundle is None or not bundle.golden:
         raise TrmInputError(f"{path}: holds no golden vectors; name the arrays of a call with --input FILE.npz")
     return golden_arguments(bundle.golden[0])
-
-
-def refuse_overwriting(output: Path, source: Path) -> None:
-    """Raise where ``output`` is the file that is read: the only copy would be lost."""
-    try:
-        same = os.path.samefile(output, source)
-    except (OSError, ValueError):  # one of them is not there; a null character
-        return
-    if same:
-        raise TrmInputError(f"{output}: is the file that is read; name another one to write")
 
 
 def _write_npz(path: Path, out: Refinement) -> None:

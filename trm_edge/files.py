@@ -94,6 +94,24 @@ def write_atomically(path: StrPath, data: bytes) -> None:
         raise TrmIOError(f"{target}: cannot be written: {error.strerror or error}") from None
 
 
+def refuse_overwriting(output: StrPath, *sources: StrPath | None) -> None:
+    """Raise where ``output`` is one of the files that are read: the only copy would be lost."""
+    for source in sources:
+        try:
+            same = source is not None and os.path.samefile(output, source)
+        except (OSError, ValueError):  # one of them is not there; a null character
+            continue
+        if same:
+            raise TrmInputError(f"{os.fspath(output)}: is the file that is read; name another one to write")
+
+
+def check_folder(path: StrPath) -> None:
+    """Raise where there is no folder to write ``path`` into, so that it is known before the work."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise TrmIOError(f"{os.fspath(path)}: cannot be written: there is no folder {folder}")
+
+
 def remove_unfinished(folder: Path) -> None:
     """Delete what killed processes left of their atomic writes; only where no other process writes into ``folder``."""
     for path in folder.glob(f"{_UNFINISHED}*"):

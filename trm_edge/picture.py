@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import TrmInputError, TrmIOError
 from .extras import import_extra
-from .files import write_atomically
+from .files import check_folder, write_atomically
 
 
 def pyplot(purpose: str, extra: str) -> Any:
@@ -27,8 +27,7 @@ def check_picture(path: Path, purpose: str, extra: str) -> None:
     kinds = import_extra("matplotlib.backend_bases", purpose, extra).FigureCanvasBase.get_supported_filetypes()
     if path.suffix and path.suffix[1:].lower() not in kinds:
         raise TrmInputError(f"{path}: expected a picture's name, which ends in .png, .svg or .pdf, got {path.suffix!r}")
-    if not path.parent.is_dir():
-        raise TrmIOError(f"{path}: cannot be written: there is no folder {path.parent}")
+    check_folder(path)
 
 
 def save(figure: Any, path: Path, dpi: int) -> None:

@@ -510,6 +510,7 @@ def test_export_refuses_what_it_cannot_make(tmp_path: Path, capsys: Capture) -> 
 
 def test_no_command_overwrites_what_it_reads(tmp_path: Path, capsys: Capture) -> None:
     pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
     head = tmp_path / "head.trm"
     head.write_bytes(EXAMPLE.read_bytes())
     (tmp_path / "link.trm").symlink_to(head)
@@ -520,6 +521,13 @@ def test_no_command_overwrites_what_it_reads(tmp_path: Path, capsys: Capture) ->
         assert "is the file that is read" in failed(capsys, "export", head, dst)
         assert "is the file that is read" in failed(capsys, "refine", head, "--input", tick, "--output", dst)
     assert "is the file that is read" in failed(capsys, "refine", head, "--input", tick, "--output", tick)
+    assert "is the file that is read" in failed(capsys, "calibrate", head, head)
+    bare = tick.rename(tmp_path / "tick")  # whose name says nothing of its kind
+    calibration = ("calibrate", head, tmp_path / "int8.trm", "--data")
+    for command in (("profile", head, "--json", bare, "--input"), ("profile", head, "--plot", bare, "--input")):
+        assert "is the file that is read" in failed(capsys, *command, bare)
+    assert "is the file that is read" in failed(capsys, *calibration, bare, "--plot", bare)
+    tick = bare
     assert head.read_bytes() == EXAMPLE.read_bytes() and tick.read_bytes() == before
 
 

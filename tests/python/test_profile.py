@@ -16,10 +16,10 @@ import pytest
 from models import make_bundle, make_spec
 from runners import plain_bundle
 
-from trm_edge import TrmInputError, profiling
+from trm_edge import TrmInputError, TrmIOError, profiling
 from trm_edge.bundle import write_bundle
 from trm_edge.cli import main
-from trm_edge.profiling import roofline, timing
+from trm_edge.profiling import command, roofline, timing
 from trm_edge.profiling.command import histogram
 from trm_edge.profiling.gpu import describe_gpu, gpu_facts, gpu_state
 from trm_edge.profiling.machine import describe, machine_facts, machine_state
@@ -502,8 +502,42 @@ def test_a_plot_is_drawn(capsys: Capture, bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert run(capsys, bundle, *QUICK, "--plot", tmp_path / "p.png")[0] == 0
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    code, _, err = run(capsys, bundle, *QUICK, "--plot", tmp_path / "p.nonsense")
-    assert code == 2 and "cannot be written" in err
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(
+    capsys: Capture, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(command, "profile", lambda *_: pytest.fail("it profiled"))
+    for option, name, message in (
+        ("--plot", "p.nonsense", "expected a picture's name"),
+        ("--plot", "missing/p.png", "there is no folder"),
+        ("--json", "missing/r.json", "there is no folder"),
+    ):
+        code, out, err = run(capsys, bundle, option, tmp_path / name)
+        assert (code, out) == (2, "") and name in err and message in err
+
+
+def test_a_bundle_behind_json_is_not_overwritten(capsys: Capture, bundle: Path) -> None:
+    before = bundle.read_bytes()
+    code, out, err = run(capsys, *QUICK, "--json", bundle)
+    assert (code, out) == (2, "") and "name the bundle first" in err
+    assert bundle.read_bytes() == before
+
+
+def test_a_picture_that_fails_costs_no_report(
+    capsys: Capture, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+
+    def fails(*_: object) -> None:
+        raise TrmIOError("the disk is full")
+
+    monkeypatch.setattr("trm_edge.profiling.plot.draw", fails)
+    report = tmp_path / "r.json"
+    code, out, err = run(capsys, bundle, *QUICK, "--json", report, "--plot", tmp_path / "p.png")
+    assert code == 2 and "fused fp32 x1" in out and "the disk is full" in err
+    assert profiling.read_report(report)["configurations"]
 
 
 # ---- Comparison ------------------------------------------------------------------------------------------------------
@@ -537,6 +571,10 @@ def test_ratios_and_differences_are_told(capsys: Capture, tmp_path: Path) -> Non
     code, out, _ = run(capsys, "--compare", tmp_path / "a.json", tmp_path / "b.json", "--json")
     result = json.loads(out)
     assert code == 0
+    code, out, err = run(capsys, "--compare", tmp_path / "a.json", tmp_path / "b.json", "--json", tmp_path / "a.json")
+    assert (code, out) == (2, "") and "is the file that is read" in err
+    code, out, err = run(capsys, "--compare", tmp_path / "a.json", tmp_path / "b.json", "--plot", tmp_path / "p.png")
+    assert (code, out) == (2, "") and "a comparison has no picture" in err
     assert result["rows"][0]["p50_us"] == [100.0, 50.0, 0.5]
     assert result["rows"][0]["p999_us"] == [None, None, None]
     assert result["rows"][1]["misses"] == [3, 3]
@@ -548,7 +586,16 @@ def test_ratios_and_differences_are_told(capsys: Capture, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", json.dumps(made_up(format_version=2)), json.dumps(made_up(configurations=3)), "\x00"]
+    "text",
+    [
+        *("", "[]", "{}", "\x00", "[" * 100_000),
+        json.dumps(made_up(format_version=2)),
+        json.dumps(made_up(configurations=3)),
+        json.dumps(made_up(machine=["A"])),
+        *(json.dumps(made_up(configurations=[{"name": "a", "closed_loop": v}])) for v in (3, {"p50_us": "1"})),
+        *(json.dumps(made_up(configurations=[{"name": "a", "fixed_rate": v}])) for v in (3, [{}])),
+        json.dumps(made_up(configurations=[{"name": []}])),
+    ],
 )
 def test_what_is_no_report_is_refused(capsys: Capture, text: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import tempfile
 import time
@@ -14,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from .._native import core
-from ..backends import NAMES
+from ..backends import NAMES, SUFFIXES
 from ..bundle import Bundle, read_bundle
 from ..errors import TrmInputError, TrmUnsupportedError
-from ..files import read_call, write_atomically
+from ..files import check_folder, read_call, refuse_overwriting, write_atomically
 from ..golden import golden_arguments, random_inputs
 from ..inputs import check_inputs, check_steps
+from ..picture import check_picture
 from ..plain import plain
 from ..spec import TrmSpec
 from .configurations import Choice, Configuration, open_configuration, parse_choices, with_golden
@@ -72,18 +72,24 @@ def add_arguments(parser: argparse.ArgumentParser, example: Path) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return the exit code."""
     if arguments.compare:
+        if arguments.plot is not None:
+            raise TrmInputError("--plot: a comparison has no picture")
+        _check_destination(arguments.json, *arguments.compare)
         result = compare(*map(read_report, arguments.compare))
         _write(arguments.json, result, format_comparison(result))
         return 0
-    if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
-        raise TrmUnsupportedError("--plot: matplotlib is not installed; pip install 'trm-edge[demo]'")
+    sources = (arguments.bundle, arguments.input, arguments.graph)
+    _check_destination(arguments.json, *sources)
+    if arguments.plot is not None:
+        check_picture(arguments.plot, "the picture of a profile", "demo")
+        refuse_overwriting(arguments.plot, *sources)
     settings = Settings(arguments)
     report, samples = profile(settings)
-    if arguments.plot is not None:
+    _write(arguments.json, report, format_report(report))
+    if arguments.plot is not None:  # last: nothing that goes wrong with a picture costs the report
         from .plot import draw
 
         draw(arguments.plot, report, samples)
-    _write(arguments.json, report, format_report(report))
     return 0 if all(row["check"]["passed"] for row in report["configurations"]) else 1
 
 
@@ -337,6 +343,20 @@ def rows_of(spec: TrmSpec, call: Mapping[str, Any]) -> int:
     """Return L of a call."""
     inputs = check_inputs(spec, **{name: value for name, value in call.items() if name != "last_action"})
     return spec.registers + inputs.answer_rows + (0 if spec.answer == "tokens" else len(inputs.x))
+
+
+def _check_destination(where: str | None, *sources: Path | None) -> None:
+    """Raise where the report could not be written, or would replace what is read or can be loaded."""
+    if where is None or where == "-":
+        return
+    suffix = Path(where).suffix
+    if suffix in (".trm", *SUFFIXES.values()):  # it may stand behind --json and yet be meant as the bundle
+        raise TrmInputError(
+            f"--json {where}: a report is not written to a {suffix} file; name the bundle first, as in "
+            f"`trm-edge profile {where} --json`, or a file such as report.json"
+        )
+    refuse_overwriting(where, *sources)
+    check_folder(where)
 
 
 def _write(where: str | None, report: Mapping[str, Any], text: str) -> None:

@@ -39,7 +39,7 @@ def read_report(path: StrPath) -> dict[str, Any]:
     name = os.fspath(path)
     try:
         report = json.loads(read_file(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TrmInputError(f"{name}: not a JSON file: {error}") from None
     if not isinstance(report, dict) or report.get("format") != FORMAT:
         raise TrmInputError(f"{name}: not a report of trm-edge profile: format is not {FORMAT!r}")
@@ -50,6 +50,12 @@ def read_report(path: StrPath) -> dict[str, Any]:
     rows = report.get("configurations")
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "name" in row for row in rows):
         raise TrmInputError(f"{name}: configurations: expected a list of objects with a name")
+    try:
+        format_comparison(compare(report, report))  # all that a comparison reads has to be of its type
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TrmInputError(
+            f"{name}: not as trm-edge profile writes a report ({type(error).__name__}: {error}); profile again"
+        ) from None
     return report
 
 
