@@ -153,12 +153,14 @@ def verify(refiner: Any, bundle: Bundle) -> list[StepCheck]:
     """
     checks = []
     spec = bundle.spec
-    quantization = _quantization_of(refiner.precision, bundle)
-    models = [] if quantization is None else _rounded_models(spec, bundle.tensors, quantization)
+    rounded = [
+        (quantization, _rounded_models(spec, bundle.tensors, quantization))
+        for quantization in _quantizations_of(refiner.precision, bundle)
+    ]
     for number, case in enumerate(bundle.golden):
         steps = _golden_steps(spec, number, case)
         allowed = np.maximum(FP32_TOLERANCE, 4 * case.fp32_error)
-        if models:
+        for quantization, models in rounded:
             recorded = case.outputs.get("quantized_error") if quantization is bundle.quantization else None
             rounding = _quantized_error(models, case, steps) if recorded is None else recorded
             allowed = np.maximum(allowed, QUANTIZED_MARGIN * rounding.max())
@@ -177,24 +179,26 @@ def verify(refiner: Any, bundle: Bundle) -> list[StepCheck]:
             checks.append(StepCheck(number, k + 1, "step", error, tolerance, mismatches))
         if spec.answer == "actions" and out.steps_run == steps:
             error = relative_error(out.y, case.outputs["projected"][-1])
-            if models:
+            if rounded:
                 tolerance *= _shrinkage(case)
             checks.append(StepCheck(number, steps, "projected", error, tolerance, 0))
     return checks
 
 
-def _quantization_of(precision: str, bundle: Bundle) -> Quantization | None:
-    """Return how a refiner of ``precision`` rounds ``bundle``, or None where it does not.
+def _quantizations_of(precision: str, bundle: Bundle) -> list[Quantization]:
+    """Return how a refiner of ``precision`` may round ``bundle``, and nothing where it does not.
 
-    ``fp16``, whose numbers have three bits more, is held to what ``bf16`` may err.
+    Of a bundle that keeps some matrices in bf16 and others in fp32 it runs either that or, where bf16 was asked for, all
+    in bf16; both are "bf16". ``fp16``, whose numbers have three bits more, is held to what ``bf16`` may err.
     """
     own = bundle.quantization
     if precision == "fp8":
         raise TrmUnsupportedError("verify: there is no oracle of fp8 yet; compare answers with trm-edge refine")
     precision = "bf16" if precision == "fp16" else precision
-    if own is not None and own.summary == precision:
-        return own
-    return uniform(bundle.spec, precision) if precision in ("int8", "bf16") else None
+    found = [own] if own is not None and own.summary == precision else []
+    if precision in ("int8", "bf16") and (not found or (precision == "bf16" and found[0].matrices("fp32"))):
+        found.append(uniform(bundle.spec, precision))
+    return found
 
 
 def _shrinkage(case: GoldenCase) -> float:

@@ -621,6 +621,15 @@ def test_a_lower_precision_may_err_as_its_oracle_does(precision: str, scheme: st
     assert not any(check.passed for check in wrong if check.output == "step")
 
 
+def test_a_mixture_of_bf16_and_fp32_is_verified_as_it_is_and_all_in_bf16(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.trm"
+    write_bundle(path, calibrated(make_bundle("actions"), "dynamic", qkv="bf16", blocks="fp32"))
+    bundle = read_bundle(path)
+    for precision in (None, "bf16"):
+        refiner = trm_edge.load(path, precision=precision)
+        assert refiner.precision == "bf16" and all(check.passed for check in verify(refiner, bundle))
+
+
 def test_golden_errors_that_make_no_sense_are_refused() -> None:
     bundle = calibrated(make_bundle("actions"), "static")
     refiner = trm_edge.Refiner(Rounded(bundle, "int8"), b"", ("auto", None, 1))
