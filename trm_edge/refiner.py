@@ -61,6 +61,11 @@ class Refiner:
         """Instruction set of the fused engine's kernels, the GPU and way of ``cuda``; None for other backends."""
         return self._backend.isa
 
+    @property
+    def most_steps(self) -> int:
+        """The largest ``steps`` that :meth:`refine` takes: 1024, or those that an unrolled graph was exported with."""
+        return self._backend.most_steps
+
     def refine(
         self,
         x: object,

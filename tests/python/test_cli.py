@@ -20,6 +20,7 @@ from runners import plain_bundle
 
 import trm_edge
 from trm_edge import Status, TrmSpec, cli
+from trm_edge.backends.graph import GraphBackend
 from trm_edge.backends.reference import ReferenceBackend
 from trm_edge.bundle import Bundle, GoldenCase, read_bundle, write_bundle
 from trm_edge.cli import EXAMPLE, main
@@ -468,6 +469,26 @@ def test_an_official_checkpoint_becomes_a_bundle_and_a_graph_that_verify(
         code, out, err = run(capsys, "verify", graph, "--golden", bundle, "--json")
         assert (code, err) == (0, "")
         assert json.loads(out)["backend"] == "onnxruntime" and json.loads(out)["passed"] is True
+
+
+@pytest.mark.parametrize("scheme", [None, "static-per-step"])
+def test_a_graph_of_fewer_steps_than_were_recorded_is_verified_in_those(
+    scheme: str | None, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    head, graph = tmp_path / "head.trm", tmp_path / "head.onnx"
+    bundle = make_bundle("actions")
+    write_bundle(head, bundle if scheme is None else calibrated(bundle, scheme))
+    assert run(capsys, "export", head, graph, "--steps", 2)[0] == 0
+    assert trm_edge.load(graph).most_steps == 2 and trm_edge.load(head).most_steps == 1024
+    code, out, _ = run(capsys, "verify", graph, "--golden", head, "--json")
+    checks = json.loads(out)["checks"]
+    assert code == 0 and [c["step"] for c in checks if c["case"] == 0] == [1, 2, 2]
+    monkeypatch.setattr(GraphBackend, "most_steps", 1)
+    other = tmp_path / "other.trm"
+    write_bundle(other, make_bundle("actions", seed=5))
+    assert run(capsys, "verify", graph, "--golden", other)[0] == 1
 
 
 def test_a_graph_that_is_not_of_the_bundle_fails_the_check(tmp_path: Path, capsys: Capture) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import make_bundle, make_spec
+from models import calibrated, make_bundle, make_spec
 from runners import plain_bundle
 
 from trm_edge import TrmInputError, TrmIOError, profiling
@@ -414,6 +414,10 @@ def test_what_cannot_run_here_is_skipped_with_its_reason(capsys: Capture, bundle
     assert code == 0
     assert [row["name"] for row in report["configurations"]] == ["fused fp32 x1"]
     assert "fp64" in report["skipped"][0]["reason"]
+    code, out, _ = run(capsys, bundle, *QUICK, "--backend", "fused,reference", "--precision", "fp64", "--json")
+    report = json.loads(out)
+    assert code == 0 and [row["name"] for row in report["configurations"]] == ["reference fp64 x1"]
+    assert "fp64 is for backend reference" in report["skipped"][0]["reason"]
     code, out, err = run(capsys, bundle, *QUICK, "--backend", "reference", "--precision", "fp32")
     assert (code, out) == (2, "") and "fp64" in err
 
@@ -424,6 +428,17 @@ def test_a_graph_is_exported_for_the_backend_that_reads_one(capsys: Capture, bun
     code, out, _ = run(capsys, bundle, *QUICK, "--backend", "fused,onnxruntime", "--json")
     assert code == 0
     assert [row["backend"] for row in json.loads(out)["configurations"]] == ["fused", "onnxruntime"]
+
+
+def test_a_calibrated_bundle_is_timed_in_float32_as_a_graph_too(capsys: Capture, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    path = tmp_path / "int8.trm"
+    write_bundle(path, calibrated(make_bundle("actions"), "static"))
+    code, out, _ = run(capsys, path, *QUICK, "--backend", "onnxruntime", "--precision", "fp32,int8", "--json")
+    report = json.loads(out)
+    assert code == 0 and report["skipped"] == []
+    assert [row["name"] for row in report["configurations"]] == ["onnxruntime fp32 x1", "onnxruntime int8 x1"]
 
 
 def test_a_wrong_answer_is_not_timed(capsys: Capture, bundle: Path, tmp_path: Path) -> None:

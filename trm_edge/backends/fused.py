@@ -17,7 +17,7 @@ from ..files import StrPath
 from ..inputs import ARRAYS, check_halt, check_int, check_puzzle_id, check_steps
 from ..on_device import LEGACY, DeviceArray, DeviceRefinement, out_address, place, stream_handle
 from ..refinement import Refinement
-from ..spec import TrmSpec
+from ..spec import MAX_STEPS, TrmSpec
 from .host import Arrays
 
 MAX_ASYNC_STEPS = 16
@@ -31,6 +31,7 @@ class FusedBackend:
     """The C++ engine on one bundle: a shared immutable model and a session of its own."""
 
     name = "fused"
+    most_steps = MAX_STEPS
     _device = 0  # enum trm_backend of the C ABI
 
     def __init__(
@@ -43,6 +44,8 @@ class FusedBackend:
         park_after_us: int | None = None,
     ) -> None:
         """Load ``source``; a model that is loaded already keeps its precision."""
+        if precision == "fp64":
+            raise TrmUnsupportedError(f"precision: fp64 is for backend reference; {self.name} has no such kernels")
         if precision not in PRECISIONS:
             raise TrmInputError(f"precision: expected None, 'fp32', 'bf16', 'int8' or 'fp16', got {precision!r}")
         if isinstance(source, core.Model):

@@ -21,12 +21,17 @@ class GraphBackend(HostBackend):
     info: GraphInfo
     any_steps: str
 
+    @property
+    def most_steps(self) -> int:
+        """K of an unrolled graph; others run any number."""
+        return self.info.steps if self.info.loop == "unrolled" else super().most_steps
+
     def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
         """Run up to ``steps`` steps from the start; an unrolled graph has a largest number."""
         count = check_steps(steps, self.spec.answer)
-        if self.info.loop == "unrolled" and count > self.info.steps:
+        if count > self.most_steps:
             raise TrmInputError(
-                f"steps: this one was exported with --steps {self.info.steps}, got {count}; "
+                f"steps: this one was exported with --steps {self.most_steps}, got {count}; "
                 f"export it with more, or with {self.any_steps} for any number"
             )
         return super().refine(arrays, puzzle_id, count, halt, trajectory)

@@ -27,7 +27,7 @@ from ..inputs import (
 )
 from ..reference import StepOutput
 from ..refinement import Refinement, confidence_of
-from ..spec import TrmSpec
+from ..spec import MAX_STEPS, TrmSpec
 
 Arrays = tuple[object, object, object, object, object, object, object]
 """The arrays of a call in the order of :data:`~trm_edge.inputs.ARRAYS`; None: not given."""
@@ -43,6 +43,10 @@ class Backend(Protocol):
     @property
     def isa(self) -> str | None:
         """What of the machine runs it: the kernels' instruction set, or the GPU; None where nobody says."""
+
+    @property
+    def most_steps(self) -> int:
+        """The largest ``steps`` that a call may ask for."""
 
     def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
         """Run up to ``steps`` steps from the start."""
@@ -82,6 +86,11 @@ class HostBackend(ABC):
     def isa(self) -> str | None:
         """Nothing is said of what runs it."""
         return None
+
+    @property
+    def most_steps(self) -> int:
+        """The largest ``steps`` that a call may ask for."""
+        return MAX_STEPS
 
     @contextmanager
     def _held(self) -> Iterator[None]:

@@ -111,7 +111,9 @@ def _cut(case: GoldenCase, steps: int) -> GoldenCase:
 
 def _export(source: Path, folder: Path, suffix: str, steps: int, precision: str | None) -> Path:
     """Export the graph with the command of that name, in a process of its own: the runtime knows no exporter."""
-    chosen = ["--precision", precision] if precision is not None and suffix == ".engine" else []
+    # An .onnx graph is float32, or as the bundle was calibrated.
+    named = precision == "fp32" if suffix == ".onnx" else precision is not None
+    chosen = ["--precision", str(precision)] if named else []
     target = folder / f"{'-'.join([source.stem, *chosen[1:]])}{suffix}"
     if target.exists():
         return target
