@@ -81,6 +81,13 @@ def test_a_file_is_named_once_and_one_beyond_memory_is_an_error(monkeypatch: pyt
         read_bundle("large.trm")
 
 
+@pytest.mark.parametrize(("name", "reason"), [("missing.pt", "No such file or directory"), (".", "not a regular file")])
+def test_a_file_that_cannot_be_opened_is_named_once(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(TrmIOError) as raised:
+        read_file(tmp_path / name)
+    assert str(raised.value) == f"{tmp_path / name}: cannot be read: {reason}"
+
+
 def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
