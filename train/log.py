@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import sys
@@ -12,7 +14,7 @@ from typing import Any
 
 import torch
 
-from trm_edge.errors import TrmIOError
+from trm_edge.errors import TrmInputError, TrmIOError
 from trm_edge.extras import import_extra
 from trm_edge.picture import pyplot, save
 
@@ -23,14 +25,25 @@ from .parallel import Group
 class JsonLines:
     """Append-only log of one JSON object a line, without times, so that equal runs write equal bytes.
 
-    A line reaches the system in one write. What stands behind the last checkpoint is cut off on resume.
+    A line reaches the system in one write. The file is locked, so that no two processes train in one folder.
     """
 
-    def __init__(self, path: Path, length: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
         with self._named():
             self._stream = path.open("ab", buffering=0)
-            self._stream.truncate(length)
+        try:
+            fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise TrmInputError(
+                    f"{path.parent}: another process trains here; wait for its end, or name another folder with --out"
+                ) from None  # else: a file system without locks
+
+    def cut(self, length: int) -> None:
+        """Take off what stands behind the last checkpoint; a log that has lost lines since then begins anew."""
+        with self._named():
+            self._stream.truncate(length if length <= os.fstat(self._stream.fileno()).st_size else 0)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record."""

@@ -149,17 +149,21 @@ class Trainer:
         path = self.out / "state.pt"
         if path.exists() and not resume:
             raise TrmInputError(f"{self.out}: holds a run; go on with --resume, or name another folder with --out")
-        length = 0
-        if path.exists():
-            length = self._restore(read_state(path))
-        if not self.group.leads:
-            return None
+        log = self._own_folder() if self.group.leads else None
+        length = self._restore(read_state(path)) if path.exists() else 0
+        if log is not None:
+            log.cut(length)
+        return log
+
+    def _own_folder(self) -> JsonLines:
+        """Make the folder, keep other runs out of it, and tidy it up."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise TrmIOError(f"{self.out}: cannot be made: {error.strerror or error}") from None
+        log = JsonLines(self.out / "log.jsonl")
         remove_unfinished(self.out)
-        return JsonLines(self.out / "log.jsonl", length)
+        return log
 
     def _restore(self, state: dict[str, Any]) -> int:
         """Take up ``state`` and return the length that the log had."""

@@ -458,6 +458,32 @@ def test_what_a_kill_left_of_a_write_goes_with_the_next_run(undisturbed, tmp_pat
     assert sorted(os.listdir(tmp_path / "run")) == sorted(os.listdir(run))
 
 
+def test_no_two_processes_train_in_one_folder(undisturbed, tmp_path):
+    config, run = undisturbed
+    first = Trainer(load_config(config), tmp_path / "run", quiet=True)
+    (tmp_path / "run" / ".trm-edge.0").touch()  # what the first one is writing
+    second = start(config, tmp_path / "run")
+    _, error = second.communicate(timeout=120)
+    assert second.returncode == 2 and "run: another process trains here" in error, error
+    assert (tmp_path / "run" / ".trm-edge.0").exists()
+    first.run()
+    assert_same_run(tmp_path / "run", run)
+    again = start(config, tmp_path / "run")
+    _, error = again.communicate(timeout=120)
+    assert again.returncode == 0, error
+
+
+@pytest.mark.parametrize("left", [None, b'{"kind": "tr'])
+def test_a_run_whose_log_is_lost_goes_on_with_a_new_one(tmp_path, left):
+    config = make_config("tokens", tmp_path, train={**LIVELY, "max_updates": 8})
+    train(config, tmp_path / "run")
+    (tmp_path / "run" / "log.jsonl").unlink()
+    if left is not None:
+        (tmp_path / "run" / "log.jsonl").write_bytes(left)
+    train(config | {"train": config["train"] | {"max_updates": 16}}, tmp_path / "run", resume=True)
+    assert [r["update"] for r in read_log(tmp_path / "run" / "log.jsonl") if r["kind"] == "train"] == [12, 16]
+
+
 @pytest.mark.slow
 def test_twenty_kills_resume_to_the_same_bits(tmp_path):
     config = make_config("actions", tmp_path, train={**LIVELY, "max_updates": 3000, "checkpoint_every": 10})
