@@ -56,7 +56,7 @@ def load_calls(path: StrPath, spec: TrmSpec, most: int) -> list[Call]:
     names = [name for name in _NAMES[spec.answer] if name in arrays]
     missing = [name for name in _NAMES[spec.answer] if name not in arrays and name not in _OPTIONAL]
     if missing:
-        raise TrmInputError(f"{path}: {missing[0]}: missing; a {spec.answer} head needs it")
+        raise TrmInputError(f"{path}: {missing[0]}: missing; a head of {spec.answer} needs it")
     targets = ["target"] if "target" in arrays else []
     lengths = [name for name in _LENGTHS if name in arrays]
     sizes = {name: len(arrays[name]) if arrays[name].ndim else 0 for name in (*names, *targets, *lengths)}

@@ -112,6 +112,11 @@ def split(examples: Examples, share: float, seed: int) -> tuple[Examples, Exampl
     """Hold out ``share`` of the examples, drawn by ``seed``; returns what is left and what was held out."""
     order = np.random.default_rng([seed, 2]).permutation(len(examples))
     count = round(share * len(examples))
+    if not 0 < count < len(examples):
+        raise TrmInputError(
+            f"data.validation_share: {share:g} of {len(examples)} example(s) leaves none to "
+            f"{'train on' if count else 'evaluate on'}; give another share or more examples"
+        )
     held, left = np.sort(order[:count]), np.sort(order[count:])
     return examples.subset(left), examples.subset(held)
 
@@ -188,12 +193,12 @@ def check_arrays(spec: TrmSpec, arrays: Mapping[str, Array]) -> Arrays:
     shapes = {n: s for n, s in _SHAPES[spec.answer].items() if n != "features" or spec.feature_size}
     unknown = sorted(set(arrays) - set(shapes))
     if unknown:
-        raise TrmInputError(f"{unknown[0]}: unknown for a {spec.answer} head; known: {', '.join(shapes)}")
+        raise TrmInputError(f"{unknown[0]}: unknown for a head of {spec.answer}; known: {', '.join(shapes)}")
     checked = dict(arrays)
     optional = _OPTIONAL | ({"y0"} if spec.answer == "slots" or spec.draft == "optional" else set())
     for name in shapes:
         if name not in checked and name not in optional:
-            raise TrmInputError(f"{name}: missing; a {spec.answer} head needs it")
+            raise TrmInputError(f"{name}: missing; a head of {spec.answer} needs it")
     sizes: dict[str, int] = {}
     for name, (kind, dims) in shapes.items():
         if name in checked:
@@ -206,8 +211,10 @@ def check_arrays(spec: TrmSpec, arrays: Mapping[str, Array]) -> Arrays:
 
 def _check_dtype(name: str, array: Array, kind: str) -> None:
     ok = {"f": (np.float32,), "i": (np.int32, np.int64), "b": (np.bool_,)}[kind]
+    expected = " or ".join(np.dtype(t).name for t in ok)
+    if not isinstance(array, np.ndarray):
+        raise TrmInputError(f"{name}: expected a NumPy array of {expected}, got {type(array).__name__}")
     if array.dtype not in ok:
-        expected = " or ".join(np.dtype(t).name for t in ok)
         raise TrmInputError(f"{name}: expected {expected}, got {array.dtype}")
 
 
@@ -274,6 +281,8 @@ def _check_choices(arrays: Arrays) -> None:
                 raise TrmInputError(f"mask: example {np.argwhere(outside)[0][0]}: True beyond {length}")
     for name in arrays.keys() & {"y0", "target"}:
         _range(name, arrays[name], -1, mask.shape[2] - 1)
+        if not mask.shape[2]:
+            continue  # no candidates, so all are -1
         chosen = arrays[name] >= 0
         allowed = np.take_along_axis(mask, np.maximum(arrays[name], 0)[..., None].astype(np.int64), 2)[..., 0]
         wrong = chosen & ~allowed

@@ -24,7 +24,7 @@ def load_examples(path: Path, spec: TrmSpec) -> Examples:
     else:
         raise TrmInputError(f"{path}: expected an .npz file or a folder of .safetensors shards, and found neither")
     try:
-        if is_packed(arrays):
+        if spec.answer == "slots" and is_packed(arrays):
             return check_packed(spec, arrays)
         return Examples(spec, check_arrays(spec, arrays))
     except TrmInputError as error:

@@ -114,7 +114,9 @@ def check_packed(spec: TrmSpec, arrays: Arrays) -> Packed:
         raise TrmInputError(f"{name}: unknown among packed slots; known: {', '.join(sorted(known))}")
     for name in sorted(known - set(arrays) - {"y0", "omit", "right"}):
         raise TrmInputError(f"{name}: missing; packed slots need it")
-    count = len(arrays["x_len"])
+    # -1 stands beside indices, which no unsigned type has
+    arrays = {name: array.astype(np.int64) if array.dtype.kind == "u" else array for name, array in arrays.items()}
+    count = arrays["x_len"].size
     if not count:
         raise TrmInputError("x_len: holds no example")
     for part, limit in _LIMITS.items():

@@ -212,7 +212,7 @@ def test_padding_is_cut_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"candidates": None}, "candidates: missing; a slots head needs it"),
+        ({"candidates": None}, "candidates: missing; a head of slots needs it"),
         ({"x": np.zeros((4, 5, 6), np.float32)}, "expected arrays of one length"),
         ({"x": np.zeros((5, 5, 9), np.float32)}, r"example 0: x: expected shape \[P, 6\], got \[2, 9\]"),
         ({"x": np.full((5, 5, 6), np.nan, np.float32)}, "example 0: expected finite inputs"),

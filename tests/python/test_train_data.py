@@ -99,6 +99,27 @@ def test_right_data_is_taken(kind):
     assert len(Examples(make_spec(kind), check_arrays(make_spec(kind), ARRAYS[kind]()))) == 6
 
 
+def test_calls_without_a_candidate_are_taken():
+    arrays = {n: a for n, a in slot_arrays().items() if n not in ("m_len", "y0")}
+    arrays |= {
+        "candidates": arrays["candidates"][:, :0],
+        "mask": arrays["mask"][:, :, :0],
+        "target": np.full((6, 4), -1),
+    }
+    examples = Examples(make_spec("slots"), check_arrays(make_spec("slots"), arrays))
+    assert examples.take(np.arange(6))["mask"].shape == (6, 3, 0)
+
+
+@pytest.mark.parametrize("kind", ["actions", "tokens"])
+def test_only_calls_of_slots_are_meant_as_packed(tmp_path, kind):
+    """An actions head whose context lacks a dimension is told so, not which arrays packed calls have."""
+    np.savez(tmp_path / "flat.npz", x=np.zeros((6, 7), np.float32), x_len=np.ones(6, np.int32))
+    with pytest.raises(
+        trm_edge.TrmInputError, match=r"y0: missing; a head of actions|x_len: unknown for a head of tok"
+    ):
+        load_examples(tmp_path / "flat.npz", make_spec(kind))
+
+
 def test_padding_may_hold_anything():
     arrays = action_arrays()
     arrays["x"][:, 5:] = np.nan

@@ -69,6 +69,17 @@ def test_a_subset_holds_the_same_examples():
     assert all(np.array_equal(one[name], other[name]) for name in other)
 
 
+def test_unsigned_integers_are_taken_too():
+    made = [{name: array for name, array in call.items() if name != "y0"} for call in calls()]
+    arrays = pack(made)
+    unsigned = {
+        n: a.astype(np.uint64 if n.endswith("_len") else np.uint8) for n, a in arrays.items() if a.dtype.kind == "i"
+    }
+    one, other = (check_packed(SPEC, given).subset(np.arange(1, 6)) for given in (arrays, arrays | unsigned))
+    one, other = one.take(np.arange(5)), other.take(np.arange(5))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
 def test_statistics_are_over_all_rows():
     made = calls()
     found = statistics(check_packed(SPEC, pack(made)))
@@ -88,6 +99,7 @@ BAD = [
     ({"m_len": lambda a: a["m_len"] + 9}, r"m_len: expected 0\.\.spec\.max_candidates = 6"),
     ({"s_len": lambda a: a["s_len"][1:]}, r"s_len: expected integers \[7\]"),
     ({"x_len": lambda a: a["x_len"][:0]}, "x_len: holds no example"),
+    ({"x_len": lambda a: a["x_len"][0]}, r"x_len: expected integers \[1\], got int64 \[\]"),
     ({"omit": lambda a: a["omit"].astype(int)}, "omit: expected bool"),
     ({"right": lambda a: a["right"][1:]}, "right: expected bool"),
     ({"other": lambda a: a["x"]}, "other: unknown among packed slots"),
