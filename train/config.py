@@ -131,9 +131,11 @@ class LossConfig:
             raise TrmInputError(f"loss.step_weights: expected train.steps = {steps} weights, not all 0")
         if min(self.step_weights, default=0) < 0:
             raise TrmInputError("loss.step_weights: expected no negative weight")
-        own = {"left_out": "slots", "smoothness": "actions", "limits": "actions"}
+        own = {"left_out": "slots", "smoothness": "actions", "limits": "actions", "halt_tolerance": "actions"}
+        own |= {"cross_entropy": "slots, tokens"}
+        defaults = {f.name: f.default for f in fields(self)}
         for name, kind in own.items():
-            if getattr(self, name) and spec.answer != kind:
+            if getattr(self, name) != defaults[name] and spec.answer not in kind:
                 raise TrmInputError(f"loss.{name}: only for {kind}, and this is a head for {spec.answer}")
 
 
@@ -168,6 +170,8 @@ class RunConfig:
         self.train.check(self.spec)
         self.loss.check(self.spec, self.train.steps)
         self.limits.check(self.spec)
+        if self.loss.limits and not self.train.start and not any(asdict(self.limits).values()):
+            raise TrmInputError("loss.limits: there are none to exceed; give [limits] lower, upper, velocity")
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Return the tables as plain dictionaries."""

@@ -31,8 +31,8 @@ def find_hook(field: str, name: str, folder: Path) -> Callable[..., Any] | None:
     sys.path[:0] = places
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise TrmInputError(f"{field}: {module_name} cannot be imported: {error}") from None
+    except Exception as error:  # a module that is not found, or whatever running it raises
+        raise TrmInputError(f"{field}: {module_name} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         for place in places:
             sys.path.remove(place)
@@ -46,6 +46,8 @@ def fresh_features(features_fn: FeaturesFn, y_hat: Tensor, batch: Batch) -> Tens
     """Return what ``features_fn`` makes of the answer ``y_hat [B, T, dof]``, after checking its shape."""
     features = features_fn(y_hat, batch)
     expected = batch["features"].shape
+    if not isinstance(features, Tensor):
+        raise TrmInputError(f"data.features_fn: expected a tensor {list(expected)}, got {type(features).__name__}")
     if features.shape != expected:
         raise TrmInputError(f"data.features_fn: expected features {list(expected)}, got {list(features.shape)}")
     return features.detach().to(batch["features"])

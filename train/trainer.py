@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ class Trainer:
                 f"train.batch_size: expected a multiple of {self.group.size} process(es) and at most the "
                 f"{len(self.train_set)} training examples, got {config.train.batch_size}"
             )
-        self.head = new_head(config, self.train_set).to(config.train.device)
+        self.head = new_head(config, self.train_set).to(usable_device(config.train.device))
         self.averaged = copy.deepcopy(self.head).requires_grad_(False)
         self.optimizer = make_optimizer(self.head, config.train)
         self.updates = self.batches = 0
@@ -232,8 +233,11 @@ class Trainer:
 
     def _augmented(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
         assert self.augment is not None
+        augmented = self.augment(arrays, rng)
         try:
-            return check_arrays(self.config.spec, self.augment(arrays, rng))
+            if not isinstance(augmented, Mapping):
+                raise TrmInputError(f"expected a dictionary of arrays, got {type(augmented).__name__}")
+            return check_arrays(self.config.spec, augmented)
         except TrmInputError as error:
             raise TrmInputError(f"data.augment: {self.config.data.augment} returned a wrong batch: {error}") from None
 
@@ -288,6 +292,15 @@ class Trainer:
         progress.say(f"update {self.updates}  validation {summary(self.evaluation)}")
 
 
+def usable_device(name: str) -> torch.device:
+    """Return the device of ``train.device``, or raise :class:`TrmInputError` where torch has none of that name here."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch that was built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise TrmInputError(f"train.device: expected 'cpu' or a GPU of this machine, got {name!r}: {reason}") from None
+
+
 def load_data(config: RunConfig) -> tuple[Examples, Examples | None]:
     """Return training and validation examples; None where the configuration names none."""
     data = config.data
@@ -296,6 +309,8 @@ def load_data(config: RunConfig) -> tuple[Examples, Examples | None]:
         raise TrmInputError(
             f"{data.train}: loss.left_out needs the array omit [N, M]: candidates that leave a slot out"
         )
+    if data.draft_dropout and "y0" not in examples.arrays:
+        raise TrmInputError(f"{data.train}: data.draft_dropout takes drafts away, and there are none: y0 is missing")
     if data.validation:
         return examples, load_examples(config.folder / data.validation, config.spec)
     if data.validation_share:

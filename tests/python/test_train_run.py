@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from train_cases import as_toml, make_config
+from train_cases import SPECS, as_toml, make_config
 
 import trm_edge
 from trm_edge.cli import main
@@ -123,6 +123,9 @@ def test_learns_without_drafts(tmp_path):
     with np.load(config["data"]["train"]) as stored:
         absent = {n: stored[n] for n in stored.files if n != "y0"} | {"target": stored["x"][:, [0, 0, 0, 0]] + 5}
     np.savez(config["data"]["train"], **absent)
+    with pytest.raises(trm_edge.TrmInputError, match=r"data\.draft_dropout takes drafts away.*y0 is missing"):
+        train(config, tmp_path / "refused")
+    config["data"] = config["data"] | {"draft_dropout": 0.0}
     evaluation = train(config, tmp_path / "absent").evaluation
     assert evaluation.by_step[1] < 0.2 * evaluation.draft
 
@@ -152,6 +155,9 @@ def test_bfloat16_and_last_cycle_learn_too(tmp_path):
 def test_resume_is_bit_exact(tmp_path, update):
     changes = {**LIVELY, "max_updates": 48, "update": update, "schedule": "constant"}
     config = make_config("slots", tmp_path, data={"draft_dropout": 0.3}, train=changes, loss={"targets": "schedule"})
+    with np.load(config["data"]["train"]) as stored:
+        arrays = dict(stored)
+    np.savez(config["data"]["train"], **arrays, y0=arrays["mask"].argmax(-1) - ~arrays["mask"].any(-1))
     train(config, tmp_path / "straight")
     for part in (20, 40, 48):
         train(config | {"train": config["train"] | {"max_updates": part}}, tmp_path / "parts", resume=True)
@@ -252,6 +258,9 @@ def test_a_full_disk_is_named_by_the_log():
     ("hook", "name", "message"),
     [
         ("augment", "bad_augment", r"data\.augment.*x: expected float32, got float64"),
+        ("augment", "nothing", r"data\.augment.*expected a dictionary of arrays, got NoneType"),
+        ("augment", "lists", r"data\.augment.*x: expected a NumPy array of float32, got list"),
+        ("features_fn", "nothing", r"data\.features_fn: expected a tensor \[32, 4, 2\], got NoneType"),
         ("features_fn", "bad_features", r"data\.features_fn: expected features \[32, 4, 2\], got \[32, 1, 2\]"),
     ],
 )
@@ -317,11 +326,18 @@ BAD_CONFIGS = [
     ("SPEC[data]\ntrain = 'x'\n[train]\nzero_init_residual = true\nstart = 'a.pt'\n", r"zero_init_residual: only for"),
     ("SPEC[data]\ntrain = 'x'\n[loss]\nlimits = 1\n", r"loss\.limits: only for actions"),
     ("SPEC[data]\ntrain = 'x'\n[loss]\nstep_weights = [1]\n", r"loss\.step_weights: expected train\.steps = 8"),
+    ("SPEC[data]\ntrain = 'x'\n[loss]\nhalt_tolerance = 0.2\n", r"loss\.halt_tolerance: only for actions"),
+    ("ACTIONS[data]\ntrain = 'x'\n[loss]\ncross_entropy = 'stablemax'\n", r"loss\.cross_entropy: only for slots, tok"),
+    ("ACTIONS[data]\ntrain = 'x'\n[loss]\nlimits = 1\n", r"loss\.limits: there are none.*give \[limits\]"),
     ("SPEC[data]\ntrain = 'x'\n[limits]\nlower = [1]\n", r"limits\.lower: expected spec\.dof = 0"),
     ("SPEC[data]\ntrain = 'x'\nfeatures_fn = 'a:b'\n", r"data\.features_fn: this head has no features"),
     ("SPEC[data]\ntrain = 'x'\nvalidation = 'y'\nvalidation_share = 0.1\n", r"data\.validation_share"),
     ("SPEC[data]\ntrain = 'x.npz'\n", r"x\.npz: not a readable"),
     ("SPEC[data]\ntrain = 'ok.npz'\naugment = 'nowhere:f'\n", r"data\.augment: nowhere cannot be imported"),
+    ("SPEC[data]\ntrain = 'ok.npz'\naugment = 'broken_hook:f'\n", r"broken_hook cannot be imported: SyntaxError: "),
+    ("SPEC[data]\ntrain = 'ok.npz'\naugment = '.a:f'\n", r"data\.augment: \.a cannot be imported: TypeError: "),
+    ("SPEC[data]\ntrain = 'ok.npz'\nvalidation_share = 0.1\n", r"data\.validation_share: 0\.1 of 3 .* to evaluate on"),
+    ("SPEC[data]\ntrain = 'ok.npz'\n[train]\nbatch_size = 1\ndevice = 'gpu'\n", r"train\.device: .*, got 'gpu': "),
     ("SPEC[data]\ntrain = 'ok.npz'\naugment = 'json:f'\n", r"data\.augment: json has no function 'f'"),
     ("SPEC[data]\ntrain = 'ok.npz'\naugment = 'json'\n", r"data\.augment: expected 'module:function'"),
     ("SPEC[data]\ntrain = 'ok.npz'\n", r"train\.batch_size: expected.*at most the 3 training examples, got 128"),
@@ -332,8 +348,11 @@ BAD_CONFIGS = [
 @pytest.mark.parametrize(("text", "message"), BAD_CONFIGS)
 def test_wrong_configurations_are_refused_by_name(tmp_path, capsys, text, message):
     np.savez(tmp_path / "ok.npz", x=np.zeros((3, 2), np.int32), target=np.zeros((3, 2), np.int32))
+    (tmp_path / "broken_hook.py").write_text("def f(:\n")
     path = tmp_path / "bad.toml"
-    path.write_text(text.replace("SPEC", as_toml({"spec": SPEC}) + "\n"))
+    for name, spec in (("SPEC", SPEC), ("ACTIONS", SPECS["actions"])):
+        text = text.replace(name, as_toml({"spec": spec}) + "\n")
+    path.write_text(text)
     assert main(["train", str(path), "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert pytest.importorskip("re").search(message, error), error

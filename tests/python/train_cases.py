@@ -116,3 +116,12 @@ def flip_signs(batch: dict[str, np.ndarray], rng: np.random.Generator) -> dict[s
 def bad_augment(batch: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Return what no head can take."""
     return batch | {"x": batch["x"].astype(np.float64)}
+
+
+def nothing(*_: Any) -> None:
+    """Return None, as a hook does that changes its arguments and forgets to return them."""
+
+
+def lists(batch: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, list[Any]]:
+    """Return lists instead of arrays."""
+    return {name: array.tolist() for name, array in batch.items()}
