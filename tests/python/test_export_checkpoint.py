@@ -64,6 +64,20 @@ def test_other_float_types(tmp_path: Path, dtype: str) -> None:
         np.testing.assert_array_equal(got[name], tensor.float().numpy())
 
 
+def test_a_flipped_bit_of_a_weight_is_refused(tmp_path: Path) -> None:
+    saved = content()
+    torch.save(saved, tmp_path / "a.pt")
+    data = bytearray((tmp_path / "a.pt").read_bytes())
+    data[data.index(saved["state_dict"]["registers"].numpy().tobytes()) + 5] ^= 1
+    (tmp_path / "a.pt").write_bytes(data)
+    for read in (load_checkpoint, lambda path: export_bundle(path, tmp_path / "a.trm")):
+        with pytest.raises(TrmBundleError, match=r"a\.pt: damaged: a checksum does not fit"):
+            read(tmp_path / "a.pt")
+    assert not (tmp_path / "a.trm").exists()
+    torch.save(saved, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    load_checkpoint(tmp_path / "old.pt")
+
+
 def test_views_and_parameters(tmp_path: Path) -> None:
     saved = content()
     weight = saved["state_dict"]["registers"]
