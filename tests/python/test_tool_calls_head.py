@@ -55,22 +55,44 @@ def resolver():
     return Resolver(trm_edge.example("tool_calls.trm"))
 
 
-@pytest.mark.parametrize(
-    ("query", "name", "arguments"),
-    [
-        ("Water the bed called Roses for 12 minutes.", "water_plants", {"bed": "Roses", "minutes": 12}),
-        (
-            "Send a parcel with a weight of 3.5 kg to the city of Berlin, the recipient is Ann.",
-            "send_parcel",
-            {"recipient": "Ann", "city": "Berlin", "weight": 3.5},
-        ),
-        ("Please tune the violin to 442 hertz", "tune_instrument", {"instrument": "violin", "frequency": 442}),
-        ("Tune my guitar.", "tune_instrument", {"instrument": "guitar"}),
-    ],
-)
+CALLS = [
+    ("Water the bed called Roses for 12 minutes.", "water_plants", {"bed": "Roses", "minutes": 12}),
+    (
+        "Send a parcel with a weight of 3.5 kg to the city of Berlin, the recipient is Ann.",
+        "send_parcel",
+        {"recipient": "Ann", "city": "Berlin", "weight": 3.5},
+    ),
+    ("Please tune the violin to 442 hertz", "tune_instrument", {"instrument": "violin", "frequency": 442}),
+    ("Tune my guitar.", "tune_instrument", {"instrument": "guitar"}),
+]
+
+
+@pytest.mark.parametrize(("query", "name", "arguments"), CALLS)
 def test_plain_calls_are_made_without_a_draft(resolver, query, name, arguments):
     call = resolver.resolve_tool_call(TOOLS, query)
     assert (call.name, json.loads(call.json)) == (name, arguments)
+
+
+@pytest.mark.parametrize(("query", "name", "arguments"), CALLS)
+def test_plain_calls_are_not_declined(resolver, query, name, arguments):
+    call = Resolver(resolver.refiner.clone(), decline_bonus=0).resolve_tool_call(TOOLS, query)
+    assert (call.name, json.loads(call.json)) == (name, arguments)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "What is the capital of Peru?",
+        "Tell me a joke",
+        "Calculate the area of a triangle with a base of 10 and a height of 5.",
+        "Who won the 1998 world cup?",
+        "Thanks a lot!",
+    ],
+)
+def test_what_no_tool_does_is_declined(resolver, query):
+    call = Resolver(resolver.refiner.clone(), decline_bonus=0).resolve_tool_call(TOOLS, query)
+    assert (call.name, call.json, call.status) == (None, None, "unresolved")
+    assert resolver.resolve_tool_call(TOOLS, query).name is not None, "a tool is chosen unless a head may decline"
 
 
 def test_a_draft_is_mended(resolver):
