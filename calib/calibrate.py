@@ -35,11 +35,11 @@ class Calibration:
 
     ``exact`` and ``quantized`` are the trajectories of the float64 oracle and of the fake-quantised one over
     ``measured`` calls. ``sensitivity`` is the trajectory's error where one matrix alone is int8, largest first.
-    ``metric_loss`` is how much worse the task's metric is in the last step.
+    ``metric_loss`` is how much worse the task's metric is in the last step. ``observer`` is None for ``dynamic``.
     """
 
     bundle: Bundle
-    observer: str
+    observer: str | None
     steps: int
     calibrated: int
     measured: int
@@ -56,6 +56,11 @@ class Calibration:
         """How the matrices are rounded."""
         assert self.bundle.quantization is not None
         return self.bundle.quantization
+
+    @property
+    def method(self) -> str:
+        """The scheme, and the observer where it asks one."""
+        return ", ".join(filter(None, (self.quantization.scheme, self.observer)))
 
     @property
     def passed(self) -> bool:
@@ -128,7 +133,7 @@ def calibrate(
     )
     return Calibration(
         bundle=calibrated,
-        observer=observer,
+        observer=observer if ranging else None,
         steps=steps,
         calibrated=len(ranging),
         measured=len(measured),

@@ -44,7 +44,9 @@ def register(commands: Any) -> None:
     parser.add_argument("dst", type=Path, help="the calibrated .trm bundle, written atomically")
     parser.add_argument("--data", type=Path, help=".npz file of recorded calls (default: the golden vectors)")
     parser.add_argument("--scheme", choices=SCHEMES, default="dynamic", help="where scales come from")
-    parser.add_argument("--observer", choices=tuple(OBSERVERS), default="minmax", help="how a range becomes a scale")
+    parser.add_argument(
+        "--observer", choices=tuple(OBSERVERS), help="how a range becomes a scale, for static schemes (default: minmax)"
+    )
     parser.add_argument("--steps", type=int, default=4, help="steps that are calibrated and measured (default: 4)")
     parser.add_argument("--calls", type=int, default=256, help="most calls to take from --data (default: 256)")
     parser.add_argument("--max-error", type=float, default=MAX_ERROR, help=f"error allowed (default: {MAX_ERROR})")
@@ -62,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("max_error", "max_loss"):
         if not getattr(arguments, name) >= 0:
             raise TrmInputError(f"--{name.replace('_', '-')}: expected >= 0, got {getattr(arguments, name)}")
+    if arguments.observer and arguments.scheme == "dynamic":
+        raise TrmInputError("--observer: for --scheme static and static-per-step; dynamic finds its scales on the way")
     if arguments.calls < 1:
         raise TrmInputError(f"--calls: expected at least 1, got {arguments.calls}")
     if arguments.dst.suffix != ".trm":
@@ -76,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         bundle,
         calls,
         scheme=arguments.scheme,
-        observer=arguments.observer,
+        observer=arguments.observer or "minmax",
         steps=arguments.steps,
         max_error=arguments.max_error,
         max_loss=arguments.max_loss,
@@ -132,7 +136,7 @@ def print_report(result: Calibration, name: Path, *, random: bool) -> None:
     """Print the trajectory report."""
     quantization, rounded, metric = result.quantization, result.quantized, result.metric_name or ""
     source = "random calls, those of the golden vectors" if random else "held-out calls"
-    print(f"{name}: {quantization.scheme}, {result.observer}, measured on {result.measured} {source}\n")
+    print(f"{name}: {result.method}, measured on {result.measured} {source}\n")
     if metric == "rms error":
         print("rms error: over all values of all chunks, in the units of the actions\n")
     print(f"step  median error  largest error{f'   {metric}: float  {quantization.summary}' if metric else ''}")

@@ -25,8 +25,7 @@ def draw(path: Path, result: Calibration) -> None:
     _draw_sensitivity(axes[1], result)
     if result.metric_name is not None:
         _draw_metric(axes[2], result)
-    scheme = result.quantization.scheme
-    figure.suptitle(f"{scheme}, {result.observer}: {result.measured} calls, {'passed' if result.passed else 'FAILED'}")
+    figure.suptitle(f"{result.method}: {result.measured} calls, {'passed' if result.passed else 'FAILED'}")
     save(figure, path, dpi=130)
 
 

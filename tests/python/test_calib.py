@@ -305,6 +305,7 @@ def test_the_command_refuses_what_rounds_too_far(source: Path, tmp_path: Path, c
     assert not out.exists()
     code, text, _ = run(capsys, source, out, "--max-error", "1e-6", "--force", "--json")
     facts = json.loads(text)
+    assert (facts["scheme"], facts["observer"]) == ("dynamic", None)
     assert code == 1 and out.exists() and facts["written"] == str(out) and facts["passed"] is False
     assert run(capsys, source, out, "--max-error", "1e-6", "--mixed")[0] == 0
 
@@ -316,6 +317,7 @@ def test_the_command_reports_as_json_and_as_a_picture(tmp_path: Path, capsys: Ca
     code, text, err = run(capsys, BUNDLE, out, *options, "--plot", picture, "--max-error", 1, "--max-loss", 1)
     facts = json.loads(text)
     assert code == 0 and err == "" and facts["passed"] is True
+    assert facts["observer"] == "mse"
     assert facts["calls"] == {"calibrated": 4, "measured": 4} and facts["metric"] == "rms error"
     assert len(facts["median_error"]) == len(facts["metric_quantized"]) == 4
     assert all(len(scale) == 4 for scale in facts["input_scale"].values())
@@ -328,6 +330,7 @@ def test_the_command_reports_as_json_and_as_a_picture(tmp_path: Path, capsys: Ca
         (("--max-error", "nan"), "--max-error: expected >= 0, got nan"),
         (("--calls", 0), "--calls: expected at least 1, got 0"),
         (("--steps", 0), "steps: expected 1..1024"),
+        (("--observer", "mse"), "--observer: for --scheme static and static-per-step; dynamic finds its scales"),
         (("--data", "none.npz"), "none.npz: not a readable .npz file"),
     ],
 )
