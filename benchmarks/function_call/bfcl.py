@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trm_edge.json_slots import SlotInputs
+from trm_edge.json_slots import JsonSlots, SchemaError, SlotInputs
 from trm_edge.json_slots.schema import MISSING, Missing
 
 SETS = ("simple_python", "multiple", "live_simple", "live_multiple")
@@ -78,6 +78,17 @@ def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
 
 def _said(row: Mapping[str, Any]) -> str:
     return " ".join(turn["content"] for turns in row["question"] for turn in turns if turn["role"] == "user")
+
+
+def compiled(example: Example) -> dict[str, JsonSlots]:
+    """Return the tools of an example by name, without those whose schemas are refused."""
+    found: dict[str, JsonSlots] = {}
+    for tool in example.tools:
+        try:
+            found[tool["name"]] = JsonSlots(tool)
+        except SchemaError:
+            continue
+    return found
 
 
 def passes(example: Example, arguments: Any) -> bool:

@@ -23,13 +23,13 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from function_call.bfcl import NO_TOOL_FITS, Example, irrelevant
+from function_call.bfcl import NO_TOOL_FITS, Example, compiled, irrelevant
 from function_call.drafts import judged, wilson
 from function_call.folds import FOLDS, function_key, query_key, split
 from function_call.heads import CACHE, MAY_DECLINE, head
 from function_call.study import SERVED, call_text
 from trm_edge.files import write_atomically
-from trm_edge.json_slots import JsonSlots, Resolver, SchemaError
+from trm_edge.json_slots import Resolver
 from trm_edge.json_slots.resolver import bind_tools
 from trm_edge.refiner import load
 
@@ -64,12 +64,7 @@ def rows(head: Any, examples: Sequence[tuple[str, Example]]) -> Iterator[Row]:
     """Yield by how much none is likelier than the best tool, and whether the call would be right, and is."""
     always, may = (Resolver(head, steps=SERVED, decline_bonus=bonus) for bonus in (None, 0.0))
     for name, example in tqdm(examples, disable=None):
-        tools: dict[str, JsonSlots] = {}
-        for tool in example.tools:
-            try:
-                tools[tool["name"]] = JsonSlots(tool)
-            except SchemaError:
-                continue
+        tools = compiled(example)
         if not tools:
             continue
         inputs = bind_tools([one.tool for one in tools.values()], example.query, may.featurizer, may_decline=True)

@@ -30,14 +30,14 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from function_call.bfcl import SETS, Example, labels, passes
+from function_call.bfcl import SETS, Example, compiled, labels, passes
 from function_call.drafts import MARKS, drafts, judged, wilson
 from function_call.folds import FOLDS, split
 from function_call.heads import CACHE, VARIANTS, code, hash_of, head, provider_for
 from function_call.llm import call_of
 from function_call.rules import grammar_and_rules, rules_only
 from trm_edge.files import write_atomically
-from trm_edge.json_slots import ContextProvider, JsonSlots, Resolver, SchemaError
+from trm_edge.json_slots import ContextProvider, JsonSlots, Resolver
 from trm_edge.json_slots.validation import violation
 from trm_edge.refiner import Refiner, load
 
@@ -89,12 +89,7 @@ class Asked:
 
     def row(self, example: Example) -> Row:
         """Return what every arm makes of an example: right or wrong, for the head by step too."""
-        tools: dict[str, JsonSlots] = {}
-        for tool in example.tools:
-            try:
-                tools[tool["name"]] = JsonSlots(tool)
-            except SchemaError:
-                continue
+        tools = compiled(example)
         row: Row = {"id": example.identity, "set": set_of(example), "invalid": 0, "unresolved": 0, "marks": {}}
         if example.name not in tools:
             for arm in ("rules", "head"):

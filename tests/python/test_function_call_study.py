@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import trm_edge
+from trm_edge.refiner import load
 
 HEAD = Path(trm_edge.__file__).parent / "data" / "tool_calls.trm"
 pytestmark = pytest.mark.usefixtures("function_call")
@@ -157,6 +158,47 @@ def test_the_study_asks_every_arm_and_keeps_the_answers(tmp_path, monkeypatch, c
     monkeypatch.setattr(module, "Asked", None)  # the answers are kept
     module.main()
     assert capsys.readouterr().out == printed
+
+
+def test_irrelevant_queries_are_asked_of_heads_that_saw_neither_query_nor_tool():
+    pytest.importorskip("bfcl_eval")
+    study()
+    from function_call import declining, folds
+
+    asked = declining.dealt((0, 1))
+    identities = [example.identity for several in asked.values() for name, example in several if name != declining.FITS]
+    assert len(identities) == len(set(identities)) > 300
+    for fold, several in asked.items():
+        part = folds.split(fold)
+        tools = {folds.function_key(tool["name"]) for tool in part.tools}
+        queries = {folds.query_key(example.query) for example in part.train}
+        for name, example in several:
+            if name != declining.FITS:
+                assert folds.query_key(example.query) not in queries
+                assert not tools & {folds.function_key(tool["name"]) for tool in example.tools}
+    fitting = [example for name, example in asked[0] if name == declining.FITS]
+    assert fitting == folds.split(0).test
+
+
+def test_what_is_declined_is_counted_where_no_tool_fits_and_where_one_does():
+    pytest.importorskip("bfcl_eval")
+    study()
+    from function_call import declining
+
+    every = declining.dealt((0,))[0]
+    few = [*every[:12], *[pair for pair in every if pair[0] == "irrelevance"][:12], *every[-12:]]
+    rows = list(declining.rows(load(HEAD), few))
+    assert len(rows) == 36
+    declined = [[row["declined"] for row in rows if (row["set"] == declining.FITS) == fits] for fits in (True, False)]
+    assert sum(declined[0]) < 6 < 12 < sum(declined[1])
+    for row in rows:
+        assert row["declined"] == (row["margin"] > 0)
+        assert ("right" in row) == (row["set"] == declining.FITS)
+    lines = declining.report(rows)
+    assert f"irrelevance: {sum(r['declined'] for r in rows if r['set'] == 'irrelevance')} of 12 declined" in lines[1]
+    kept = sum(row["right"] and not row["declined"] for row in rows if "right" in row)
+    assert lines[3].endswith(f"{kept} where none may be")
+    assert next(line for line in lines if "+0" in line).endswith(f"right calls {kept}")
 
 
 def test_a_head_is_trained_once_for_its_examples_and_configuration(tmp_path, monkeypatch):

@@ -53,7 +53,7 @@ class ResolvedCall:
     Attributes
     ----------
     name
-        The function; None where there is no tool.
+        The function; None where there is no tool, or none of them fits.
     status
         That of ``Resolved``, for the arguments.
     json
