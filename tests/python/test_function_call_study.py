@@ -7,9 +7,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import trm_edge
+from trm_edge.json_slots.features import featurizer_for
+from trm_edge.json_slots.resolver import bind_tools
 from trm_edge.refiner import load
 
 HEAD = Path(trm_edge.__file__).parent / "data" / "tool_calls.trm"
@@ -158,6 +161,32 @@ def test_the_study_asks_every_arm_and_keeps_the_answers(tmp_path, monkeypatch, c
     monkeypatch.setattr(module, "Asked", None)  # the answers are kept
     module.main()
     assert capsys.readouterr().out == printed
+
+
+def test_none_is_right_for_a_head_that_may_decline_where_its_tool_is_not_offered(monkeypatch):
+    load_config = pytest.importorskip("trm_edge.train", exc_type=ImportError).load_config
+    pytest.importorskip("bfcl_eval")
+    study()
+    from function_call import calls, folds
+
+    offered = []
+
+    def recorded(tools, query, featurizer, may_decline):
+        offered.append([tool.name for tool in tools])
+        return bind_tools(tools, query, featurizer, may_decline=may_decline)
+
+    monkeypatch.setattr(calls, "bind_tools", recorded)
+    part = folds.split(0)
+    spec = load_config(Path(calls.__file__).with_name("head.toml")).spec
+    maker = calls.Maker(featurizer_for(spec), spec, 0, part.tools)
+    for example in [one for one in part.train if len(one.tools) > 1][:20] + part.train[:20]:
+        tools = [slots.tool for tool in example.tools if (slots := maker.slots(tool)) is not None]
+        offered.clear()
+        for made, names in zip(list(maker._or_none(tools, example)), offered, strict=True):
+            right = [0] if example.name not in names else [1 + names.index(example.name)]
+            assert made["target"].tolist() == right == np.flatnonzero(made["right"]).tolist()
+            assert made["omit"].tolist() == [True, *[False] * len(names)]
+    assert 20 < maker.counts["tools or none"] < 60
 
 
 def test_irrelevant_queries_are_asked_of_heads_that_saw_neither_query_nor_tool():
