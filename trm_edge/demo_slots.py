@@ -27,12 +27,12 @@ HEAD, TOOLS = example("home_assistant.trm"), example("home_assistant.json")
 SENTENCES = (
     "turn on the lights in the kitchen",
     "dim the bedroom to twenty percent",
-    "set a ten minute timer for the pasta",
+    "set a ten minute timer",
     "open the blinds in the living room",
     "add oat milk to my shopping list",
     "is the front door locked",
-    "make it 21 degrees upstairs",
     "skip this song",
+    "tell me a joke",
 )
 
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     steps = check_steps(STEPS if arguments.steps is None else arguments.steps, "slots")
     if steps < 1:
         raise TrmInputError("--steps: expected at least 1, got 0")
-    resolver = Resolver(HEAD, steps=steps, by_step=True)
+    resolver = Resolver(HEAD, steps=steps, by_step=True, decline_bonus=0.0)
     tools = [JsonSlots(tool) for tool in json.loads(read_file(TOOLS))]
     calls = []
     for sentence in _sentences(arguments.text):
@@ -55,11 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def lines_of(sentence: str, call: ResolvedCall) -> Iterator[str]:
-    """Yield the lines that show a call; a step that changed nothing says so."""
+    """Yield the lines that show a call, or that there is none; a step that changed nothing says so."""
     yield sentence
     before: tuple[str | None, str | None] | None = None
     for number, (name, text) in enumerate(call.by_step, 1):
-        made = f"{name} {text or ''}".rstrip()
+        made = "none of the functions" if name is None else f"{name} {text or ''}".rstrip()
         yield f"  step {number}  {'the same' if (name, text) == before else made}"
         before = name, text
     yield f"  {call.status}, confidence {call.confidence:.2f}, {call.duration_us / 1000:.1f} ms\n"

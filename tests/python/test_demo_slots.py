@@ -35,6 +35,22 @@ def test_plain_sentences_become_their_calls(resolver, sentence, name, arguments)
     assert (call.name, json.loads(call.json or "null")) == (name, arguments)
 
 
+def test_what_a_house_cannot_do_is_no_call(capsys):
+    assert main(["demo", "slots", "tell me a joke", "--steps", "2"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[-1] for line in shown[1:3]] == ["none of the functions", "the same"]
+    assert shown[3].startswith("  unresolved, confidence")
+    assert main(["demo", "slots", "--json", "who painted the mona lisa"]) == 0
+    (call,) = json.loads(capsys.readouterr().out)["calls"]
+    assert (call["name"], call["arguments"], call["status"]) == (None, None, "unresolved")
+
+
+@pytest.mark.parametrize(("sentence", "name", "arguments"), PLAIN)
+def test_plain_sentences_are_not_declined(sentence, name, arguments):
+    call = Resolver(demo_slots.HEAD, decline_bonus=0).resolve_tool_call(TOOLS, sentence)
+    assert (call.name, json.loads(call.json or "null")) == (name, arguments)
+
+
 @pytest.mark.parametrize("sentence", ["", "colourless green ideas", "kitchen " * 200, "🙂", "set set set 7 7 7"])
 def test_any_sentence_becomes_a_valid_call_or_none(resolver, sentence):
     call = resolver.resolve_tool_call([JsonSlots(tool) for tool in TOOLS], sentence)
