@@ -15,7 +15,7 @@ from trm_edge.export.checkpoint import read_torch
 from trm_edge.files import write_atomically
 
 FORMAT = "trm_edge.training_state"
-VERSION = 2
+VERSION = 3
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:

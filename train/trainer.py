@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trm_edge.bundle import read_bundle
-from trm_edge.errors import TrmError, TrmInputError, TrmIOError
+from trm_edge.errors import TrmBundleError, TrmError, TrmInputError, TrmIOError
 from trm_edge.export.checkpoint import load_checkpoint, save_checkpoint
 from trm_edge.files import StrPath, remove_unfinished
 from trm_edge.inputs import Array
@@ -89,7 +89,10 @@ class Trainer:
         self.evaluation: Evaluation | None = None
         self._sums = LogSums()
         self._evaluated_at = -1
-        self._data_digest = self.train_set.digest()
+        self._digests = {
+            "train": self.train_set.digest(),
+            "validation": None if self.validation_set is None else self.validation_set.digest(),
+        }
         self._log = self._open(resume)
 
     def run(self) -> RunResult:
@@ -129,7 +132,7 @@ class Trainer:
             return
         state = {
             "config": self.config.to_dict(),
-            "data": self._data_digest,
+            "data": self._digests,
             "quantization": _plain(self.head.quantization),
             "head": self.head.state_dict(),
             "averaged": self.averaged.state_dict(),
@@ -151,7 +154,16 @@ class Trainer:
         if path.exists() and not resume:
             raise TrmInputError(f"{self.out}: holds a run; go on with --resume, or name another folder with --out")
         log = self._own_folder() if self.group.leads else None
-        length = self._restore(read_state(path)) if path.exists() else 0
+        length = 0
+        if path.exists():
+            state = read_state(path)
+            try:
+                length = self._restore(state)
+            except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                if isinstance(error, TrmError):
+                    raise
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+                raise TrmBundleError(f"{path}: not as training wrote it ({reason}); start anew with --out") from error
         if log is not None:
             log.cut(length)
         return log
@@ -169,8 +181,9 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> int:
         """Take up ``state`` and return the length that the log had."""
         check_same_run(state["config"], self.config.to_dict())
-        if state["data"] != self._data_digest:
-            raise TrmInputError(f"{self.config.data.train}: the training examples are not those the run was started on")
+        for part, digest in self._digests.items():
+            if state["data"][part] != digest:
+                raise TrmInputError(f"data.{part}: the examples are not those that the run was started on")
         if state["quantization"] != _plain(self.head.quantization):
             raise TrmInputError(
                 f"train.start: {self.config.train.start} is calibrated otherwise than when the run was started; "

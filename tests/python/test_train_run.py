@@ -182,7 +182,42 @@ def test_a_run_is_not_overwritten_nor_continued_as_another(tmp_path):
     with pytest.raises(trm_edge.TrmInputError, match=r"train\.learning_rate.*started with 0\.004, now it is 0\.5"):
         train(other, tmp_path / "run", resume=True)
     make_config("tokens", tmp_path, examples=1001)
-    with pytest.raises(trm_edge.TrmInputError, match="not those the run was started on"):
+    with pytest.raises(trm_edge.TrmInputError, match=r"data\.train: the examples are not those"):
+        train(config, tmp_path / "run", resume=True)
+
+
+def test_a_run_is_not_continued_on_another_validation_file(tmp_path):
+    config = make_config("tokens", tmp_path, train={"max_updates": 4})
+    other = tmp_path / "other.npz"
+    other.write_bytes(Path(config["data"]["train"]).read_bytes())
+    config["data"] = {name: value for name, value in config["data"].items() if name != "validation_share"}
+    config["data"]["validation"] = str(other)
+    train(config, tmp_path / "run")
+    train(config, tmp_path / "run", resume=True)
+    with np.load(other) as stored:
+        arrays = {name: values[:-1] for name, values in stored.items()}
+    np.savez(other, **arrays)
+    with pytest.raises(trm_edge.TrmInputError, match=r"data\.validation: the examples are not those"):
+        train(config, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda state: state.pop("updates"),
+        lambda state: state.update(head={}),
+        lambda state: state.update(config=3),
+        lambda state: state.update(evaluation={"loss": 1.0, "odd": 2}),
+        lambda state: state["random"].update(numpy=["MT19937"]),
+    ],
+)
+def test_a_state_that_training_did_not_write_is_one_clear_error(tmp_path, spoil):
+    config = make_config("tokens", tmp_path, train={"max_updates": 2})
+    train(config, tmp_path / "run")
+    state = read_state(tmp_path / "run" / "state.pt")
+    spoil(state)
+    torch.save(state, tmp_path / "run" / "state.pt")
+    with pytest.raises(trm_edge.TrmBundleError, match=r"state\.pt: not as training wrote it.*--out"):
         train(config, tmp_path / "run", resume=True)
 
 
