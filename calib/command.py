@@ -20,6 +20,8 @@ from .calibrate import MAX_ERROR, MAX_LOSS, Calibration, calibrate
 from .calls import golden_calls, load_calls
 from .observers import OBSERVERS
 
+MAX_CALLS = 256  # of --data, unless --calls says otherwise
+
 DETAILS = """\
 Choose scales for int8 matrices from recorded calls, and report what rounding does to the answer of every step.
 
@@ -48,7 +50,7 @@ def register(commands: Any) -> None:
         "--observer", choices=tuple(OBSERVERS), help="how a range becomes a scale, for static schemes (default: minmax)"
     )
     parser.add_argument("--steps", type=int, default=4, help="steps that are calibrated and measured (default: 4)")
-    parser.add_argument("--calls", type=int, default=256, help="most calls to take from --data (default: 256)")
+    parser.add_argument("--calls", type=int, help=f"most calls to take from --data (default: {MAX_CALLS})")
     parser.add_argument("--max-error", type=float, default=MAX_ERROR, help=f"error allowed (default: {MAX_ERROR})")
     parser.add_argument("--max-loss", type=float, default=MAX_LOSS, help=f"loss allowed (default: {MAX_LOSS})")
     parser.add_argument(
@@ -66,8 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
             raise TrmInputError(f"--{name.replace('_', '-')}: expected >= 0, got {getattr(arguments, name)}")
     if arguments.observer and arguments.scheme == "dynamic":
         raise TrmInputError("--observer: for --scheme static and static-per-step; dynamic finds its scales on the way")
-    if arguments.calls < 1:
-        raise TrmInputError(f"--calls: expected at least 1, got {arguments.calls}")
+    if arguments.calls is not None and arguments.data is None:
+        raise TrmInputError("--calls: of --data, which is not given")
+    most = MAX_CALLS if arguments.calls is None else arguments.calls
+    if most < 1:
+        raise TrmInputError(f"--calls: expected at least 1, got {most}")
     if arguments.dst.suffix != ".trm":
         raise TrmInputError(f"{arguments.dst}: expected a name that ends in .trm")
     refuse_overwriting(arguments.dst, arguments.src, arguments.data)
@@ -75,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_picture(arguments.plot, "the picture of a calibration", "calib")
         refuse_overwriting(arguments.plot, arguments.src, arguments.data)
     bundle = read_bundle(arguments.src)
-    calls = load_calls(arguments.data, bundle.spec, arguments.calls) if arguments.data else golden_calls(bundle)
+    calls = load_calls(arguments.data, bundle.spec, most) if arguments.data else golden_calls(bundle)
     result = calibrate(
         bundle,
         calls,

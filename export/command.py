@@ -45,17 +45,17 @@ def register(commands: Any) -> None:
     parser.add_argument("--dataset", type=Path, metavar="JSON", help="the official dataset's dataset.json")
     loops = tuple(dict.fromkeys((*LOOPS, *_ENGINE_LOOPS)))
     parser.add_argument("--loop", choices=loops, help="form of the graph or engine (default: unrolled)")
-    parser.add_argument("--steps", type=int, default=4, help="steps of an unrolled graph, or of the golden vectors")
+    parser.add_argument("--steps", type=int, help="of an unrolled graph, or of the golden vectors (default: 4)")
     parser.add_argument(
         "--precision",
         choices=GRAPH_PRECISIONS,
         help="of an engine (default: as calibrated); fp32: export a calibrated bundle as a float graph",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the golden vectors' inputs")
+    parser.add_argument("--seed", type=int, help=".trm: seed of the golden vectors' inputs (default: 0)")
     parser.add_argument("--gpu", metavar="NAMES", help=".engine: GPUs as sm86,sm89,sm120, or what of them can run it")
     parser.add_argument("--context", metavar="LENGTHS", help=".engine: an optimisation profile up to each, as 4,16,64")
     parser.add_argument(
-        "--strip-weights", action="store_true", help=".engine: leave the block matrices out (needs a GPU)"
+        "--strip-weights", action="store_true", default=None, help=".engine: leave the block matrices out (needs a GPU)"
     )
 
 
@@ -66,6 +66,9 @@ def _run(arguments: argparse.Namespace) -> int:
         _refuse(arguments, "only for .onnx and .engine; trm-edge calibrate sets a bundle's precision", "precision")
     if suffix != ".trm":
         _refuse(arguments, "only for .trm; export the checkpoint to a bundle first", "official", "dataset")
+        _refuse(arguments, "only for .trm, whose golden vectors it draws", "seed")
+        if arguments.loop not in (None, "unrolled"):
+            _refuse(arguments, f"only for unrolled graphs; {arguments.loop} runs any number of them", "steps")
     if suffix != ".engine":
         _refuse(arguments, "only for .engine", "gpu", "context", "strip_weights")
     refuse_overwriting(arguments.dst, arguments.src)
@@ -82,9 +85,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _refuse(arguments: argparse.Namespace, why: str, *names: str) -> None:
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) is not None]
     if given:
         raise TrmInputError(f"{', '.join(given)}: {why}")
+
+
+def _steps(arguments: argparse.Namespace) -> int:
+    return 4 if arguments.steps is None else arguments.steps
 
 
 def _say_limits(bundle: Bundle) -> None:
@@ -102,15 +109,15 @@ def _export_bundle(arguments: argparse.Namespace) -> Bundle:
         arguments.dst,
         official=arguments.official,
         dataset=arguments.dataset,
-        steps=arguments.steps,
-        seed=arguments.seed,
+        steps=_steps(arguments),
+        seed=arguments.seed or 0,
     )
 
 
 def _export_onnx(arguments: argparse.Namespace) -> None:
     from .onnx_graph import export_onnx
 
-    export_onnx(arguments.src, arguments.dst, arguments.loop or "unrolled", arguments.steps, arguments.precision)
+    export_onnx(arguments.src, arguments.dst, arguments.loop or "unrolled", _steps(arguments), arguments.precision)
 
 
 def _export_engine(arguments: argparse.Namespace) -> None:
@@ -120,11 +127,11 @@ def _export_engine(arguments: argparse.Namespace) -> None:
         arguments.src,
         arguments.dst,
         arguments.loop or "unrolled",
-        arguments.steps,
+        _steps(arguments),
         arguments.precision,
         gpus=arguments.gpu.split(",") if arguments.gpu else (),
         context=_lengths(arguments.context) if arguments.context else (),
-        strip_weights=arguments.strip_weights,
+        strip_weights=bool(arguments.strip_weights),
     )
     manifest = built.manifest
     library, gpus = f"{manifest.library} {manifest.library_version}", ", ".join(manifest.gpus)

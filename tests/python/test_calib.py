@@ -328,7 +328,8 @@ def test_the_command_reports_as_json_and_as_a_picture(tmp_path: Path, capsys: Ca
     ("options", "message"),
     [
         (("--max-error", "nan"), "--max-error: expected >= 0, got nan"),
-        (("--calls", 0), "--calls: expected at least 1, got 0"),
+        (("--data", RECORDED, "--calls", 0), "--calls: expected at least 1, got 0"),
+        (("--calls", 8), "--calls: of --data, which is not given"),
         (("--steps", 0), "steps: expected 1..1024"),
         (("--observer", "mse"), "--observer: for --scheme static and static-per-step; dynamic finds its scales"),
         (("--data", "none.npz"), "none.npz: not a readable .npz file"),

@@ -525,6 +525,10 @@ def test_export_refuses_what_it_cannot_make(tmp_path: Path, capsys: Capture) -> 
     assert "missing" in failed(capsys, "export", tmp_path / "missing", tmp_path / "head.trm")
     assert "missing.trm" in failed(capsys, "export", tmp_path / "missing.trm", tmp_path / "head.onnx")
     assert "steps" in failed(capsys, "export", EXAMPLE, tmp_path / "head.onnx", "--steps", 0)
+    for loop in ("onnx-loop", "step"):
+        refused = failed(capsys, "export", EXAMPLE, tmp_path / "head.onnx", "--loop", loop, "--steps", 4)
+        assert f"--steps: only for unrolled graphs; {loop} runs any number of them" in refused
+    assert "--seed: only for .trm" in failed(capsys, "export", EXAMPLE, tmp_path / "head.onnx", "--seed", 0)
     assert "--loop" in failed(capsys, "export", EXAMPLE, tmp_path / "head.trm", "--loop", "step")
     assert list(tmp_path.iterdir()) == []
 
