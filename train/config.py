@@ -131,12 +131,12 @@ class LossConfig:
             raise TrmInputError(f"loss.step_weights: expected train.steps = {steps} weights, not all 0")
         if min(self.step_weights, default=0) < 0:
             raise TrmInputError("loss.step_weights: expected no negative weight")
-        own = {"left_out": "slots", "smoothness": "actions", "limits": "actions", "halt_tolerance": "actions"}
-        own |= {"cross_entropy": "slots, tokens"}
+        own = {"left_out": ["slots"], "cross_entropy": ["slots", "tokens"]}
+        own |= {name: ["actions"] for name in ("smoothness", "limits", "halt_tolerance")}
         defaults = {f.name: f.default for f in fields(self)}
-        for name, kind in own.items():
-            if getattr(self, name) != defaults[name] and spec.answer not in kind:
-                raise TrmInputError(f"loss.{name}: only for {kind}, and this is a head for {spec.answer}")
+        for name, kinds in own.items():
+            if getattr(self, name) != defaults[name] and spec.answer not in kinds:
+                raise TrmInputError(f"loss.{name}: only for {', '.join(kinds)}, and this is a head for {spec.answer}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,9 +159,9 @@ class Trainer:
             state = read_state(path)
             try:
                 length = self._restore(state)
+            except TrmError:
+                raise
             except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-                if isinstance(error, TrmError):
-                    raise
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
                 raise TrmBundleError(f"{path}: not as training wrote it ({reason}); start anew with --out") from error
         if log is not None:

@@ -40,7 +40,7 @@ VALUES, REPEATS = 12, 2  # how often a real query comes with other values, and a
 UNDRAFTED = 0.3  # share of the queries that come without a draft
 MODEL_SHARE = 0.85  # of the others for which there is a draft of the language model, those that get it
 DRAFTED = dict(zip(KINDS[1:], (0.3, 0.2, 0.35, 0.15), strict=True))  # shares of the other drafts
-MAY_DECLINE = 0.5  # share of the choices, with the right tool and without it, where a head may decline
+MAY_DECLINE_SHARE = 0.5  # of the choices, with the right tool and without it, where a head may decline
 STRANGE, MAX_STRANGERS = 0.5, 4  # of those without it, which offer some of the fold's tools; how many at most
 OFFERED = 3  # tools beside a synthetic query's own
 
@@ -131,7 +131,7 @@ class Maker:
             found = {tool["name"]: self.slots(tool) for tool in drawn if function_key(tool["name"]) != key}
             others = [slots.tool for slots in found.values() if slots is not None]
         for offered in (tools, others):
-            if offered and self.offers.random() < MAY_DECLINE:
+            if offered and self.offers.random() < MAY_DECLINE_SHARE:
                 self.counts["tools or none"] += 1
                 inputs = bind_tools(offered, example.query, self.featurizer, may_decline=True)
                 right = np.array([one.value == example.name for one in inputs.candidates])

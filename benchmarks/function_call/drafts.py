@@ -160,10 +160,11 @@ def judged(example: Example, text: str) -> dict[str, Any]:
 
 
 def _is_valid(example: Example, call: Mapping[str, Any]) -> bool:
-    tool = _tool(example, call.get("name"))
-    if tool is None or not compiles(tool):
+    try:
+        tool = compile_tool(_tool(example, call.get("name")))
+    except SchemaError:  # or there is no such tool
         return False
-    return violation(compile_tool(tool).arguments, call.get("arguments")) is None
+    return violation(tool.arguments, call.get("arguments")) is None
 
 
 def _tool(example: Example, name: Any) -> dict[str, Any] | None:

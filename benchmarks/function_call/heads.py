@@ -30,7 +30,7 @@ from trm_edge.bundle import bundle_bytes, read_bundle
 from trm_edge.export.bundle_writer import export_bundle
 from trm_edge.files import write_atomically
 from trm_edge.json_slots import ContextProvider, HashedNgrams, Joined, JsonSlots
-from trm_edge.json_slots.features import FLAGS_WIDTH, TOKEN_FLAGS, featurizer_for
+from trm_edge.json_slots.features import CANDIDATE_FLAGS, FLAGS_WIDTH, SLOT_FLAGS, TOKEN_FLAGS, featurizer_for
 from trm_edge.json_slots.llama import LlamaStates
 from trm_edge.spec import TrmSpec
 from trm_edge.train import RunConfig, Trainer, load_config, packed, tool_calls
@@ -41,8 +41,19 @@ CACHE = HERE / "cache"
 SHIPPED = HERE.parents[1] / "trm_edge" / "data" / "tool_calls.trm"
 MAY_DECLINE = "may decline"  # the variant that ships
 FEW = {"values": 2, "repeats": 1}  # a language model reads every query and value: a second each, on a busy core
-TEXTS = {"context_size": 134, "slot_size": 449, "candidate_size": 313}  # vectors of HashedNgrams(128)
-STATES = {"context_size": 710, "slot_size": 2177, "candidate_size": 889}  # and SmolLM2-135M's states beside them
+STATE_WIDTH = 576  # of SmolLM2-135M's states
+
+
+def _sizes(width: int) -> dict[str, int]:
+    """Return what a head takes whose rows have vectors of this width beside their flags."""
+    return {
+        "context_size": width + TOKEN_FLAGS,
+        "slot_size": 3 * width + SLOT_FLAGS,
+        "candidate_size": width + CANDIDATE_FLAGS,
+    }
+
+
+TEXTS, STATES = _sizes(FLAGS_WIDTH), _sizes(FLAGS_WIDTH + STATE_WIDTH)  # of n-grams, and of states beside them
 VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "head": {},
     "one step": {"train": {"steps": 1}},
@@ -60,13 +71,14 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "seed 2": {"train": {"seed": 2}},
     "seed 3": {"train": {"seed": 3}},
 }
-"""What differs from head.toml, by table and field, and from ``sources`` for the examples."""
+"""What differs from head.toml, by table and field; ``examples`` are made with other arguments of ``sources``, or, where
+they are ``declining``, with strangers."""
 
 
 def head(fold: int, variant: str, cache: Path = CACHE, updates: int | None = None) -> Path:
     """Return the bundle of a fold's head, trained now if it was not before."""
     config = _config(variant, updates)
-    data = _examples(fold, config.spec, VARIANTS[variant].get("examples", {}), cache)
+    data = _examples(fold, config.spec, variant, cache)
     config = replace(config, data=replace(config.data, train=str(data.resolve())))
     about = config.to_dict() | {"data": data.name}
     name = hash_of(sorted(Path(packed.__file__).parent.glob("*.py")), json.dumps(about, sort_keys=True))
@@ -96,17 +108,16 @@ def provider_for(spec: TrmSpec, cache: Path = CACHE) -> ContextProvider | None:
     return Joined(HashedNgrams(FLAGS_WIDTH), LlamaStates(as_bf16(model_file(), cache)))
 
 
-def _examples(fold: int, spec: TrmSpec, drawn: Mapping[str, int], cache: Path) -> Path:
+def _examples(fold: int, spec: TrmSpec, variant: str, cache: Path) -> Path:
     """Return a fold's training examples, made now if this code did not make them before."""
-    what = "-".join([f"{spec.context_size - TOKEN_FLAGS}", *(f"{count}{name}" for name, count in drawn.items())])
+    drawn = dict(VARIANTS[variant].get("examples", {}))
+    what = "-".join([f"{spec.context_size - TOKEN_FLAGS}", *(f"{name}={value}" for name, value in drawn.items())])
     path = cache / f"fold{fold}-{what}-{_made_by()}.npz"
     if not path.exists():
         begun = time.monotonic()
-        strangers = split(fold).tools if drawn.get("declining") else ()
+        strangers = split(fold).tools if drawn.pop("declining", False) else ()
         maker = Maker(featurizer_for(spec, provider_for(spec, cache)), spec, fold, strangers)
-        counts = write(
-            path, sources(fold, **{name: count for name, count in drawn.items() if name != "declining"}), maker
-        )
+        counts = write(path, sources(fold, **drawn), maker)
         print(f"fold {fold}: {counts} in {time.monotonic() - begun:.0f} s", file=sys.stderr)
     return path
 

@@ -163,17 +163,18 @@ def measure_declining(
     """Return what is declined where none of the tools may be taken, with how many were asked; and what is exact."""
     resolver = Resolver(bundle, provider, steps=STEPS, decline_bonus=0.0)
 
-    def declined(texts: Sequence[str]) -> list[float]:
-        calls = [resolver.resolve_tool_call(tools, text) for text in tqdm(texts, leave=False, disable=None)]
-        return [round(float(np.mean([call.name is None for call in calls])), 4), len(texts)]
-
     sentences = generate(test, TEST_PER_TEMPLATE, seed=TEST_SEED)
-    calls = [resolver.resolve_tool_call(tools, one.text) for one in sentences]
-    exact = [_right((call.name, call.json), readings(one)) for call, one in zip(calls, sentences, strict=True)]
+    asked = {"everyday": everyday(), "leaderboard": queries()[1], "house": [one.text for one in sentences]}
+    calls = {
+        name: [resolver.resolve_tool_call(tools, text) for text in tqdm(texts, desc=name, leave=False, disable=None)]
+        for name, texts in asked.items()
+    }
+    exact = [_right((call.name, call.json), readings(one)) for call, one in zip(calls["house"], sentences, strict=True)]
     return {
-        "of everyday": declined(everyday()),
-        "of leaderboard": declined(queries()[1]),
-        "of house": [round(float(np.mean([call.name is None for call in calls])), 4), len(calls)],
+        "declined": {
+            name: [round(float(np.mean([call.name is None for call in some])), 4), len(some)]
+            for name, some in calls.items()
+        },
         "exact": round(float(np.mean(exact)), 4),
     }
 
@@ -194,9 +195,10 @@ def table(title: str, found: dict[str, Any]) -> str:
             f"  {name}, {one['sentences']} sentences: {100 * one['exact']:.1f} % exact ({100 * low:.1f} to "
             f"{100 * high:.1f}), intent {100 * one['intent']:.1f} %; by step of {LOOKED_AT}: {shown} %"
         )
-    shares = {name: one for name, one in found["may decline"].items() if name.startswith("of ")}
-    shown = ", ".join(f"{100 * share:.1f} % {name} sentences ({count})" for name, (share, count) in shares.items())
-    lines.append(f"  may decline: {100 * found['may decline']['exact']:.1f} % exact; declines {shown}")
+    either = found["may decline"]
+    shares = either["declined"].items()
+    shown = ", ".join(f"{100 * share:.1f} % of {name} sentences ({count})" for name, (share, count) in shares)
+    lines.append(f"  may decline: {100 * either['exact']:.1f} % exact; declines {shown}")
     return "\n".join(lines)
 
 
