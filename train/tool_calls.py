@@ -20,7 +20,7 @@ from trm_edge.golden import record_golden
 from trm_edge.inputs import Array
 from trm_edge.json_slots import JsonSlots, SlotInputs
 from trm_edge.json_slots.candidates import key_of
-from trm_edge.json_slots.features import featurizer_for
+from trm_edge.json_slots.features import FEATURES, featurizer_for
 from trm_edge.json_slots.resolver import bind_tools
 from trm_edge.json_slots.schema import MISSING
 from trm_edge.json_slots.slots import at
@@ -85,13 +85,25 @@ def _spoil(slots: JsonSlots, query: str, value: dict[str, Any], rng: np.random.G
             value[str(name)] = other
 
 
-def with_golden_call(bundle: Bundle, tools: Sequence[JsonSlots], query: str, name: str, draft: str) -> Bundle:
-    """Return a head whose golden inputs are a call: the choice of one of ``tools``, and the arguments of one by name.
+def for_tool_calls(
+    bundle: Bundle, tools: Sequence[JsonSlots], query: str, name: str, draft: str, *, declines: bool
+) -> Bundle:
+    """Return a head as it is published, which says what it was trained for, with a call as golden inputs.
 
-    Random ones are as large as the head's maxima, which may be more than the head itself.
+    Parameters
+    ----------
+    bundle
+        The head, trained on what today's ``Featurizer`` makes.
+    tools, query, name, draft
+        The call: the choice of one of the tools, and the arguments of the one of that name. Random inputs would be as
+        large as the head's maxima, which may be more than the head itself.
+    declines
+        Whether the head has learned to choose none of the tools.
     """
     featurizer = featurizer_for(bundle.spec)
     choice = bind_tools([one.tool for one in tools], query, featurizer)
     slots = next(one for one in tools if one.tool.name == name)
     filled = slots.bind(query, draft, featurizer)
-    return replace(bundle, golden=record_golden(bundle.spec, bundle.tensors, [choice.arrays, filled.arrays]))
+    golden = record_golden(bundle.spec, bundle.tensors, [choice.arrays, filled.arrays])
+    trained_for = {"features": FEATURES, "declines": "yes" if declines else "no"}
+    return replace(bundle, golden=golden, provenance={**bundle.provenance, **trained_for})

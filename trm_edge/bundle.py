@@ -9,7 +9,8 @@ then tensor data without gaps. ``__metadata__`` maps strings to strings:
 ``sha256``             SHA-256 of the file from byte 8 on, taken with these 64 characters as ``0``
 ``spec.<field>``       every field of :class:`~trm_edge.spec.TrmSpec`
 ``golden.cases``       number of golden cases
-``provenance.<name>``  where the weights came from (free text)
+``provenance.<name>``  where the weights came from (free text); a head for tool calls says with ``features`` and
+                       ``declines`` (``yes``, ``no``) what it was trained for
 =====================  ==========================================================================================
 
 A calibrated bundle says how the block matrices are rounded (:mod:`trm_edge.quantization`), in all of these entries:

@@ -66,6 +66,10 @@ class Refiner:
         """The largest ``steps`` that :meth:`refine` takes: 1024, or those that an unrolled graph was exported with."""
         return self._backend.most_steps
 
+    def provenance(self, name: str) -> str | None:
+        """Return what a bundle says under ``provenance.<name>``, e.g. ``source``; None where it says nothing."""
+        return self._backend.provenance(name)
+
     def refine(
         self,
         x: object,

@@ -34,7 +34,7 @@ from trm_edge.json_slots.features import CANDIDATE_FLAGS, FLAGS_WIDTH, SLOT_FLAG
 from trm_edge.json_slots.llama import LlamaStates
 from trm_edge.spec import TrmSpec
 from trm_edge.train import RunConfig, Trainer, load_config, packed, tool_calls
-from trm_edge.train.tool_calls import with_golden_call
+from trm_edge.train.tool_calls import for_tool_calls
 
 HERE = Path(__file__).parent
 CACHE = HERE / "cache"
@@ -148,8 +148,9 @@ def ship(cache: Path = CACHE) -> Path:
     """Write the head that was trained on every example, for tools of anybody's; no example can tell how good it is."""
     example = next(one for one in split(EVERY).train if len(one.tools) > 1)
     slots = [JsonSlots(tool) for tool in example.tools]
-    bundle = with_golden_call(read_bundle(head(EVERY, MAY_DECLINE, cache)), slots, example.query, example.name, "{}")
-    write_atomically(SHIPPED, bundle_bytes(bundle))
+    made = read_bundle(head(EVERY, MAY_DECLINE, cache))
+    made = for_tool_calls(made, slots, example.query, example.name, "{}", declines=True)
+    write_atomically(SHIPPED, bundle_bytes(made))
     return SHIPPED
 
 

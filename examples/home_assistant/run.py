@@ -42,7 +42,7 @@ from trm_edge.json_slots.providers import ContextProvider
 from trm_edge.profiling.machine import machine_facts
 from trm_edge.spec import TrmSpec
 from trm_edge.train import RunConfig, Trainer, load_config
-from trm_edge.train.tool_calls import with_golden_call
+from trm_edge.train.tool_calls import for_tool_calls
 
 HERE = Path(__file__).parent
 DATA = HERE.parents[1] / "trm_edge" / "data"
@@ -205,7 +205,8 @@ def table(title: str, found: dict[str, Any]) -> str:
 def ship(path: Path) -> None:
     """Make a head and the tools those of the package; its golden inputs are calls, as random ones would be large."""
     slots = list(compiled(pools()).values())
-    data = bundle_bytes(with_golden_call(read_bundle(path), slots, GOLDEN, "HassLightSet", '{"area": "kitchen"}'))
+    made = for_tool_calls(read_bundle(path), slots, GOLDEN, "HassLightSet", '{"area": "kitchen"}', declines=True)
+    data = bundle_bytes(made)
     if len(data) > MAX_BYTES:
         raise SystemExit(f"{path}: expected at most {MAX_BYTES} bytes, got {len(data)}")
     write_atomically(DATA / "home_assistant.trm", data)

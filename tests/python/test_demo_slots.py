@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -13,6 +14,8 @@ from trm_edge.bundle import read_bundle
 from trm_edge.cli import main
 from trm_edge.golden import verify
 from trm_edge.json_slots import JsonSlots, Resolver
+from trm_edge.json_slots.features import FEATURES, featurizer_for
+from trm_edge.json_slots.resolver import bind_tools
 from trm_edge.refiner import load
 
 TOOLS = json.loads(demo_slots.TOOLS.read_text())
@@ -123,3 +126,20 @@ def test_json_is_for_programs(capsys):
 def test_what_makes_no_sense_is_refused(capsys, arguments, message):
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_shipped_head_says_which_features_it_takes_and_they_are_what_is_made():
+    """Who changes what columns mean makes another FEATURES, and trains the heads anew."""
+    head = read_bundle(demo_slots.HEAD)
+    assert (head.provenance["features"], head.provenance["declines"]) == (FEATURES, "yes")
+    tools = [JsonSlots(tool) for tool in TOOLS]
+    light = next(tool for tool in tools if tool.tool.name == "HassLightSet")
+    query, featurizer = "dim the bedroom to 20 percent", featurizer_for(head.spec)
+    calls = (
+        bind_tools([one.tool for one in tools], query, featurizer),
+        light.bind(query, '{"area": "kitchen"}', featurizer),
+    )
+    for call, golden in zip(calls, head.golden, strict=True):
+        assert set(golden.inputs) == {name for name, array in call.arrays.items() if array is not None}
+        for name, recorded in golden.inputs.items():
+            np.testing.assert_allclose(call.arrays[name], recorded, rtol=0, atol=1e-5, err_msg=name)

@@ -11,13 +11,15 @@ from json_cases import roots
 from jsonschema import Draft202012Validator
 from models import make_bundle
 
-from trm_edge.bundle import bundle_bytes
-from trm_edge.errors import TrmInputError
+from trm_edge.bundle import bundle_bytes, read_bundle
+from trm_edge.errors import TrmInputError, TrmVersionError
 from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots
 from trm_edge.json_slots.drafts import read_call
+from trm_edge.json_slots.features import FEATURES
 from trm_edge.json_slots.joint import joint_choices
 from trm_edge.json_slots.resolver import UNRESOLVED, Choices, Resolver, bind_tools, resolve_tool_call
 from trm_edge.json_slots.schema import MISSING, SchemaError
+from trm_edge.refiner import load
 
 WIDTH = 8
 SIZES = Featurizer(HashedNgrams(WIDTH))
@@ -467,6 +469,19 @@ class TestHead:
     def test_a_head_of_other_widths_is_refused(self):
         with pytest.raises(TrmInputError, match="slot_size 5, a provider of width"):
             Resolver(bundle_bytes(make_bundle("slots", context_size=16)))
+
+    def test_a_head_that_says_what_it_was_trained_for_is_taken_at_its_word(self):
+        def head(backend="fused", **says):
+            return load(bundle_bytes(replace(read_bundle(make_head()), provenance=says)), backend=backend)
+
+        for backend in ("fused", "reference"):
+            Resolver(head(backend, features=FEATURES, declines="yes"), decline_bonus=0)
+            Resolver(head(backend, features=FEATURES, declines="no"))
+            Resolver(head(backend, source="of another trainer"), decline_bonus=0)
+            with pytest.raises(TrmInputError, match=r"decline_bonus: .* has not learned to decline, got 0"):
+                Resolver(head(backend, declines="no"), decline_bonus=0)
+            with pytest.raises(TrmVersionError, match=f"trained on features 'tool calls 0', .* makes '{FEATURES}'"):
+                Resolver(head(backend, features="tool calls 0"))
 
     def test_options_that_are_none_are_refused(self):
         for name, value, message in (

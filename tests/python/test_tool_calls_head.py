@@ -6,6 +6,7 @@ import pytest
 
 import trm_edge
 from trm_edge.json_slots import Resolver
+from trm_edge.json_slots.features import FEATURES
 
 TOOLS = [
     {
@@ -93,6 +94,10 @@ def test_what_no_tool_does_is_declined(resolver, query):
     call = Resolver(resolver.refiner.clone(), decline_bonus=0).resolve_tool_call(TOOLS, query)
     assert (call.name, call.json, call.status) == (None, None, "unresolved")
     assert resolver.resolve_tool_call(TOOLS, query).name is not None, "a tool is chosen unless a head may decline"
+
+
+def test_the_head_says_what_it_was_trained_for(resolver):
+    assert [resolver.refiner.provenance(name) for name in ("features", "declines")] == [FEATURES, "yes"]
 
 
 def test_a_draft_is_mended(resolver):

@@ -1,5 +1,7 @@
 """Packed examples: the same batches as padded ones, and every fault named."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -7,14 +9,18 @@ pytest.importorskip("torch")
 
 from models import make_spec
 
+from trm_edge.bundle import read_bundle, write_bundle
 from trm_edge.errors import TrmInputError
-from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots
+from trm_edge.export import export_bundle
+from trm_edge.golden import verify
+from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots, Resolver
+from trm_edge.refiner import load
 from trm_edge.train import Trainer
 from trm_edge.train.config import parse_config
 from trm_edge.train.data import check_arrays, statistics
 from trm_edge.train.load import load_examples
 from trm_edge.train.packed import check_packed, pack
-from trm_edge.train.tool_calls import KINDS, call_arrays, corrupted, label
+from trm_edge.train.tool_calls import KINDS, call_arrays, corrupted, for_tool_calls, label
 
 SPEC = make_spec("slots")
 
@@ -158,6 +164,17 @@ def test_a_head_learns_calls_from_a_packed_file(tmp_path):
     assert result.evaluation is not None
     assert result.evaluation.by_step[-1] > 0.8
     assert len(load_examples(tmp_path / "calls.npz", config.spec)) == 240
+
+    head = tmp_path / "head.trm"
+    made = export_bundle(result.model, head)
+    write_bundle(head, for_tool_calls(made, [TOOL], "three coats of red", TOOL.tool.name, "", declines=False))
+    assert all(check.passed for check in verify(load(head), read_bundle(head)))
+    sizes = [(len(case.inputs["slots"]), len(case.inputs["candidates"])) for case in read_bundle(head).golden]
+    assert sizes == [(1, 1), (2, len(TOOL.bind("three coats of red").candidates))]
+    call = Resolver(head, featurizer.provider).resolve_tool_call([TOOL], "three coats of red")
+    assert json.loads(call.json) == {"color": "red", "coats": 3}
+    with pytest.raises(TrmInputError, match="has not learned to decline"):
+        Resolver(head, featurizer.provider, decline_bonus=0)
 
 
 class TestDrafts:

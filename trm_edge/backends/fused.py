@@ -88,6 +88,11 @@ class FusedBackend:
         with contextlib.suppress(TrmInputError, TrmBusyError):
             self._session.begin((None,) * len(ARRAYS), -1)  # no head takes that puzzle: begin ends what was, and fails
 
+    def provenance(self, name: str) -> str | None:
+        """Return what the bundle says under ``provenance.<name>``; None where it says nothing."""
+        said: str | None = self._model.metadata(f"provenance.{name}")
+        return said
+
     def clone(self) -> FusedBackend:
         """Return another session on the same weights."""
         return type(self)(self._model, **self._session_options)

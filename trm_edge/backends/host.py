@@ -60,6 +60,9 @@ class Backend(Protocol):
     def end(self) -> None:
         """Forget the recursion, so that a further step needs :meth:`begin`; nothing where another call is under way."""
 
+    def provenance(self, name: str) -> str | None:
+        """Return what the file says under ``provenance.<name>``; None where it says nothing."""
+
     def clone(self) -> Backend:
         """Return another session on the same weights."""
 
@@ -91,6 +94,10 @@ class HostBackend(ABC):
     def most_steps(self) -> int:
         """The largest ``steps`` that a call may ask for."""
         return MAX_STEPS
+
+    def provenance(self, name: str) -> str | None:
+        """Graphs do not say where their weights came from."""
+        return None
 
     @contextmanager
     def _held(self) -> Iterator[None]:

@@ -41,6 +41,10 @@ class ReferenceBackend(HostBackend):
             carry = self._model.refresh(carry, x=inputs.x, features=inputs.features)
         return self._model.step(carry)
 
+    def provenance(self, name: str) -> str | None:
+        """Return what the bundle says under ``provenance.<name>``; None where it says nothing."""
+        return self._bundle.provenance.get(name)
+
     def clone(self) -> ReferenceBackend:
         """Return another session on the same weights."""
         return ReferenceBackend(self._bundle, self._model)

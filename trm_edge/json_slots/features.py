@@ -40,6 +40,7 @@ from .wording import LEADS, subjects, words_of
 if TYPE_CHECKING:
     from .calls import SlotInputs
 
+FEATURES = "tool calls 1"  # what the columns mean. Another meaning is another version: heads know columns by place
 TOKEN_FLAGS, SLOT_FLAGS = 6, 65
 FLAG_SIZE = np.float32(8)  # what flags are scaled by: beside the many entries of vectors they would be drowned
 FLAGS_WIDTH = 128  # of the hashed n-grams that flags compare, where rows have no vectors

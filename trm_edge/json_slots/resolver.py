@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..backends import Source
-from ..errors import Status, TrmInputError
+from ..errors import Status, TrmInputError, TrmVersionError
 from ..refiner import Refiner, load, thread_refiner
 from .calls import JsonSlots, Resolved, SlotInputs, check_call, read_part
 from .candidates import Candidate
 from .compilation import tool_name
 from .drafts import Draft, read_call
-from .features import Featurizer, featurizer_for
+from .features import FEATURES, Featurizer, featurizer_for
 from .joint import Chosen, Logits, given_up, joint_choices
 from .operators.base import is_number
 from .providers import ContextProvider
@@ -126,6 +126,14 @@ class Resolver:
         Where there is no draft, what is added to the logit of choosing no tool, -1e6 to 1e6: 0 as the head has learned,
         less to decline less often. None: a tool is always chosen, as it must be by heads that were not trained to
         decline; those that ship were.
+
+    Raises
+    ------
+    TrmVersionError
+        The head says that it was trained on features of another release.
+    TrmInputError
+        An argument is wrong, or the head does not fit it: another kind of answer, another provider's vectors, a
+        ``decline_bonus`` for a head that says that it has not learned to decline.
     """
 
     def __init__(
@@ -152,6 +160,7 @@ class Resolver:
             raise TrmInputError(f"abstain_below: expected a number, got {abstain_below!r}")
         if decline_bonus is not None and (not is_number(decline_bonus) or not -MAX_BONUS <= decline_bonus <= MAX_BONUS):
             raise TrmInputError(f"decline_bonus: expected None or {-MAX_BONUS:g}..{MAX_BONUS:g}, got {decline_bonus!r}")
+        _check_training(self.refiner, decline_bonus)
         self.steps, self.abstain_below, self.draft_bonus = steps, abstain_below, draft_bonus
         self.joint, self.by_step, self.decline_bonus = joint, by_step, decline_bonus
         self.featurizer = featurizer_for(spec, provider)
@@ -426,6 +435,20 @@ def _tool_slot(tools: tuple[Tool, ...], may_decline: bool) -> tuple[tuple[Slot, 
     own = [Candidate(tool.name, "tool", note=note, named=tool.named) for tool, note in zip(tools, notes, strict=True)]
     candidates = (Candidate(MISSING, "omit"), *own) if may_decline else tuple(own)
     return (Slot((), Scalar("", "string", options=names), may_decline),), candidates
+
+
+def _check_training(head: Refiner, decline_bonus: float | None) -> None:
+    """Raise where a head says that it was not trained for what it is asked; many say nothing."""
+    features = head.provenance("features")
+    if features not in (None, FEATURES):
+        raise TrmVersionError(
+            f"head: it was trained on features {features!r}, this release makes {FEATURES!r}; "
+            "install the release that trained it, or train it anew"
+        )
+    if decline_bonus is not None and head.provenance("declines") == "no":
+        raise TrmInputError(
+            f"decline_bonus: expected None, as this head has not learned to decline, got {decline_bonus!r}"
+        )
 
 
 def _name_of(tool: Any) -> str | None:
