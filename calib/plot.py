@@ -36,7 +36,8 @@ def _draw_errors(axis: Any, result: Calibration) -> None:
     axis.plot(steps, result.quantized.median, "o-", color=_ROUNDED, label="median")
     axis.plot(steps, result.quantized.largest, "^:", color=_ROUNDED, lw=1, label="largest")
     axis.axhline(result.max_error, color=_LIMIT, lw=1, ls="--", label="allowed (median)")
-    axis.set(yscale="log", xlabel="refinement step", ylabel="relative error", title="error of the trajectory")
+    scale = "log" if np.max(result.quantized.largest) > 0 else "linear"  # where nothing is rounded, nothing is off
+    axis.set(yscale=scale, xlabel="refinement step", ylabel="relative error", title="error of the trajectory")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(fontsize=8, frameon=False)
     axis.grid(lw=0.3)

@@ -39,6 +39,8 @@ EXAMPLE = example()
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what its encoding lacks, a file's name that is no text
     try:
         return _run(argv)
     except KeyboardInterrupt:  # before there was a command

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -178,6 +179,16 @@ def test_inspect_says_what_a_bundle_holds(path: Path, capsys: Capture) -> None:
 
 def test_inspect_without_a_name_shows_the_shipped_example(capsys: Capture) -> None:
     assert run(capsys, "inspect") == run(capsys, "inspect", EXAMPLE)
+
+
+def test_output_that_its_encoding_cannot_show_is_escaped(tmp_path: Path) -> None:
+    name = "caf\N{LATIN SMALL LETTER E WITH ACUTE}.trm"
+    shutil.copy(EXAMPLE, tmp_path / name)
+    command = [sys.executable, "-m", "trm_edge.cli", "inspect", str(tmp_path / name)]
+    for encoding, shown in (("ascii", b"caf\\xe9.trm: actions"), ("utf-8", f"{name}: actions".encode())):
+        environment = os.environ | {"PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, env=environment, capture_output=True, check=True)
+        assert shown in done.stdout and done.stderr == b""
 
 
 def test_inspect_prints_json_for_limits_that_are_infinite(tmp_path: Path, capsys: Capture) -> None:

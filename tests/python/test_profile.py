@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -517,6 +518,15 @@ def test_a_plot_is_drawn(capsys: Capture, bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert run(capsys, bundle, *QUICK, "--plot", tmp_path / "p.png")[0] == 0
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take only UTF-8")
+def test_a_plot_is_drawn_of_a_bundle_with_any_name(capsys: Capture, bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for name in (b"not UTF-8 \xff.trm", b"$x$ $\\frac.trm"):
+        other = shutil.copy(bundle, tmp_path / os.fsdecode(name))
+        assert run(capsys, other, *QUICK, "--plot", tmp_path / "p.png")[0] == 0
+        (tmp_path / "p.png").unlink()
 
 
 def test_what_cannot_be_written_is_refused_before_the_work(

@@ -23,7 +23,8 @@ def draw(path: Path, report: Mapping[str, Any], samples: Mapping[str, Samples]) 
     top, bottom = left.subplots(2, 1, sharex=True)
     model, times = report["model"], {row["name"]: samples[row["name"]].wall_us for row in rows}
     draw_histogram(top, times)
-    top.set_title(f"{Path(model['file']).name}, L={model['rows']}, K={model['steps']}: closed loop", fontsize=10)
+    name = Path(model["file"]).name.encode(errors="replace").decode()  # which may be bytes that are no text
+    top.set_title(f"{name}, L={model['rows']}, K={model['steps']}: closed loop", fontsize=10, parse_math=False)
     draw_tail(bottom, times)
     draw_roofline(right.subplots(), rows, report["peaks_gflops"])
     save(figure, path, dpi=150)
