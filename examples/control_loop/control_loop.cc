@@ -1,6 +1,6 @@
 // A control loop with a head between a slow policy and the actuators (Linux).
 //
-//     cmake --install build --prefix "$HOME/trm"                  # of a build of trm_edge
+//     cmake --install build/c --prefix "$HOME/trm"                # of a build of trm_edge, as README.md makes it
 //     cmake -S examples/control_loop -B build/loop -DCMAKE_PREFIX_PATH="$HOME/trm" && cmake --build build/loop
 //     build/loop/control_loop trm_edge/data/example.trm --hz 500 --seconds 5 --cpu 1
 //
