@@ -115,8 +115,8 @@ typedef struct trm_info {
 } trm_info;
 #define TRM_INFO_INIT {sizeof(trm_info), TRM_ACTIONS, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
-/* What the matrices of the blocks are multiplied in; all else is float32, but attention's own products on a GPU and on
- * processors with AVX-512 BF16. Numbers are frozen. */
+/* What the matrices of the blocks are multiplied in; all else is float32, but attention's own products, which are
+ * 16-bit after a 16-bit or int8 qkv on a GPU and on processors with AVX-512 BF16. Numbers are frozen. */
 typedef enum trm_precision {
     TRM_PRECISION_AUTO = 0, /* what the bundle was calibrated to, else float32 */
     TRM_PRECISION_FP32 = 1,
