@@ -553,7 +553,7 @@ def test_what_cannot_be_captured_says_why(refiner: trm_edge.Refiner) -> None:
     if fused:
         refiner.refine_on_device(**call, out=out)  # under way
     graph = torch.cuda.CUDAGraph()
-    match = "wait for the session's call" if fused else "for the way 'fused'"
+    match = "the session may still be at work" if fused else "for the way 'fused'"
     with torch.cuda.graph(graph), pytest.raises(trm_edge.TrmUnsupportedError, match=match):
         refiner.refine_on_device(**call, out=out, stream=torch.cuda.current_stream())
     same(refiner.refine_on_device(**call).wait(), refiner.refine(**call_of(0)))
