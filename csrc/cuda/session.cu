@@ -392,7 +392,8 @@ void check_fits(const Spec& spec) {
 
 std::unique_ptr<DeviceSession> make_session(std::shared_ptr<const Shared> shared) {
     auto session = std::make_unique<CudaSession>(std::move(shared));
-    TRM_CUDA(cudaDeviceSynchronize());  // clears go through another stream than the session's
+    // Clears go through another stream than the session's. To wait for the device would end every thread's capture.
+    TRM_CUDA(cudaStreamSynchronize(cudaStreamLegacy));
     return session;
 }
 

@@ -7,6 +7,7 @@ their own, with models of the sizes that the fused kernels take.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,12 @@ def test_without_a_gpu_the_error_says_why() -> None:
 def test_threads_are_for_the_processor() -> None:
     with pytest.raises(trm_edge.TrmUnsupportedError, match="threads"):
         trm_edge.load(bundle_bytes(plain_bundle("actions")), backend="cuda", threads=2)
+
+
+def test_nothing_waits_for_the_whole_device() -> None:
+    # That ends the captures of all threads, whatever their modes: also those of other sessions' graphs.
+    sources = list((Path(__file__).parents[2] / "csrc" / "cuda").iterdir())
+    assert sources and not [file.name for file in sources if "cudaDeviceSynchronize" in file.read_text()]
 
 
 # ---- Against the oracle ----------------------------------------------------------------------------------------------
