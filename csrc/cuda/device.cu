@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstdlib>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -44,6 +45,8 @@ class CudaModel : public DeviceModel {
         name_ = "sm_" + std::to_string(device.major * 10 + device.minor) + " " + kWays[static_cast<int>(way)];
     }
 
+    ~CudaModel() override { leaving_.emplace(); }
+
     std::unique_ptr<DeviceSession> make_session() const override {
         const OnDevice on_device;
         return cuda::make_session(shared_);
@@ -69,6 +72,7 @@ class CudaModel : public DeviceModel {
                     "TRM_EDGE_CUDA_WAY: expected fused, phases or plain, got '" + shown(asked) + "'");
     }
 
+    std::optional<BesideCaptures> leaving_;  // comes first, and so goes last
     std::shared_ptr<const Shared> shared_;
     std::string name_;
 };

@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "cuda/check.h"
 
@@ -12,19 +13,35 @@ namespace trm::cuda {
 
 constexpr int kDevice = 0;
 
-// Our device for as long as a call lasts; the caller may be using another one. What we wait for has nothing to do with
-// a capture that another thread is making, so no call of ours is forbidden by it, or ends it. An error that a
-// destructor had nobody to tell is not told to the next call either.
+// As long as this lives, a capture that any thread is making does not forbid its thread to wait for something or to
+// free it, nor does the capture end by that: the two have nothing to do with each other. To wait for the device still
+// does.
+class BesideCaptures {
+  public:
+    BesideCaptures() noexcept : exchanged_(cudaThreadExchangeStreamCaptureMode(&mode_) == cudaSuccess) {}
+    ~BesideCaptures() {
+        if (exchanged_) cudaThreadExchangeStreamCaptureMode(&mode_);
+    }
+    BesideCaptures(const BesideCaptures&) = delete;
+    BesideCaptures& operator=(const BesideCaptures&) = delete;
+
+  private:
+    cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;  // and then what it was before
+    bool exchanged_;
+};
+
+// Our device for as long as a call lasts; the caller may be using another one. An error that a destructor had nobody to
+// tell is not told to the next call either.
 class OnDevice {
   public:
     OnDevice() {
         cudaGetLastError();
         TRM_CUDA(cudaGetDevice(&before_));
         if (before_ != kDevice) TRM_CUDA(cudaSetDevice(kDevice));
-        exchanged_ = cudaThreadExchangeStreamCaptureMode(&mode_) == cudaSuccess;
+        beside_captures_.emplace();
     }
     ~OnDevice() {
-        if (exchanged_) cudaThreadExchangeStreamCaptureMode(&mode_);
+        beside_captures_.reset();
         if (before_ != kDevice) cudaSetDevice(before_);
     }
     OnDevice(const OnDevice&) = delete;
@@ -32,8 +49,7 @@ class OnDevice {
 
   private:
     int before_ = kDevice;
-    cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;  // and then what it was before
-    bool exchanged_ = false;
+    std::optional<BesideCaptures> beside_captures_;
 };
 
 // Memory of the host that the device reads and writes where it is.

@@ -2,6 +2,7 @@
 #include <cstddef>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -118,7 +119,10 @@ class CudaSession : public DeviceSession {
         *found_.get() = Found{};
     }
 
-    ~CudaSession() override { cudaEventSynchronize(done_.get()); }
+    ~CudaSession() override {
+        leaving_.emplace();
+        cudaEventSynchronize(done_.get());
+    }
 
     void begin(const Call& call) override {
         const OnDevice on_device;
@@ -364,6 +368,7 @@ class CudaSession : public DeviceSession {
                 "a step and wait for it, then capture");
     }
 
+    std::optional<BesideCaptures> leaving_;  // comes first, and so goes last
     std::shared_ptr<const Shared> shared_;
     Inbox inbox_;
     DeviceBuffer<float> rows_, keys_, out_, queries_, answers_, halt_logits_, kept_action_;
