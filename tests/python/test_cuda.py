@@ -176,6 +176,30 @@ def test_fresh_context_between_steps(way: str, precision: str, monkeypatch: pyte
 
 @gpu
 @pytest.mark.gpu
+@pytest.mark.parametrize(("way", "precision"), [*((way, "bf16") for way in WAYS), ("fused", "fp16"), ("plain", "int8")])
+def test_a_begin_that_is_refused_leaves_nothing_behind(
+    way: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = model("256/32")
+    refiner = load(way, bundle, monkeypatch, precision)
+    call = random_inputs(bundle.spec, np.random.default_rng(10))
+    expected = load(way, bundle, monkeypatch, precision).refine(**call, steps=3, trajectory=True).trajectory
+    assert expected is not None
+    for steps in (0, 1):
+        refiner.begin(**call)
+        for _ in range(steps):
+            refiner.step()
+        with pytest.raises(trm_edge.TrmInputError, match="y0"):
+            refiner.begin(**call | {"y0": call["y0"][:-1]})
+        with pytest.raises(trm_edge.TrmNotBegunError):
+            refiner.step()
+        refiner.begin(**call)
+        for k in range(3):
+            assert np.array_equal(refiner.step().trajectory[0], expected[k])  # type: ignore[index]
+
+
+@gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", HALVES)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_nan_stays_in_its_own_call(way: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:

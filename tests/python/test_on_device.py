@@ -6,11 +6,13 @@ import ctypes
 import gc
 import subprocess
 import sys
+import threading
 import weakref
 from typing import Any
 
 import numpy as np
 import pytest
+from models import calibrated, make_bundle
 from runners import plain_bundle
 
 import trm_edge
@@ -475,6 +477,62 @@ def test_pycuda_and_cupy_arrays_are_taken(refiner: trm_edge.Refiner) -> None:
 
 @gpu
 @pytest.mark.gpu
+@pytest.mark.parametrize(("way", "precision"), [*((way, "fp16") for way in WAYS), ("plain", "int8")])
+def test_lower_precisions_are_those_of_refine(way: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRM_EDGE_CUDA_WAY", way)
+    refiner = trm_edge.load(bundle_bytes(BUNDLE), backend="cuda", precision=precision)
+    assert refiner.precision == precision
+    for seed, steps in enumerate((1, 4, 16)):
+        call = call_of(seed)
+        same(refiner.refine_on_device(**on_gpu(call), steps=steps).wait(), refiner.refine(**call, steps=steps))
+
+
+@gpu
+@pytest.mark.gpu
+def test_every_call_begins_with_the_scales_of_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = calibrated(make_bundle("actions", "rope"), "static-per-step")
+    monkeypatch.setenv("TRM_EDGE_CUDA_WAY", "plain")
+    refiner = trm_edge.load(bundle_bytes(bundle), backend="cuda", precision="int8")
+    call = random_inputs(bundle.spec, np.random.default_rng(4))
+    expected = refiner.clone().refine(**call, steps=3)
+    for _ in range(2):
+        same(refiner.refine_on_device(**on_gpu(call), steps=3).wait(), expected)
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("own_stream", [True, False])
+def test_a_refiner_that_goes_waits_for_its_answer(refiner: trm_edge.Refiner, own_stream: bool) -> None:
+    torch = pytest.importorskip("torch")
+    call = call_of(1)
+    expected = refiner.refine(**call, steps=16)
+    leaving, given = refiner.clone(), on_gpu(call)
+    out = torch.zeros(expected.y.shape, device="cuda")
+    gone = weakref.ref(leaving)
+    torch.cuda._sleep(2_000_000)  # on the default stream, which is what both calls come after
+    stream = None if own_stream else torch.cuda.current_stream()
+    leaving.refine_on_device(**given, steps=16, out=out, stream=stream)
+    del leaving
+    assert gone() is None
+    with torch.cuda.stream(torch.cuda.Stream()):  # which waits for nothing: the answer is there already
+        got = out.cpu().numpy()
+    np.testing.assert_allclose(got, expected.y, atol=2e-6)
+    same(refiner.refine(**call, steps=16), expected)
+
+
+@gpu
+@pytest.mark.gpu
+def test_an_answer_on_the_gpu_outlives_its_refiner(refiner: trm_edge.Refiner) -> None:
+    torch = pytest.importorskip("torch")
+    call = call_of(2)
+    expected = refiner.refine(**call).y
+    actions = torch.from_dlpack(refiner.clone().refine_on_device(**on_gpu(call)).y)
+    gc.collect()
+    np.testing.assert_allclose(actions.cpu().numpy(), expected, atol=2e-6)
+
+
+@gpu
+@pytest.mark.gpu
 def test_an_answer_that_was_written_over_is_refused(refiner: trm_edge.Refiner) -> None:
     torch = pytest.importorskip("torch")
     first = refiner.refine_on_device(**on_gpu(call_of(0)))
@@ -514,6 +572,35 @@ def test_wrong_arrays_are_named(refiner: trm_edge.Refiner) -> None:
         refiner.step()
 
 
+# ---- In graphs -------------------------------------------------------------------------------------------------------
+
+
+def load_fused(monkeypatch: pytest.MonkeyPatch, precision: str = "bf16") -> trm_edge.Refiner:
+    monkeypatch.setenv("TRM_EDGE_CUDA_WAY", "fused")
+    return trm_edge.load(bundle_bytes(BUNDLE), backend="cuda", precision=precision)
+
+
+def captured(refiner: trm_edge.Refiner, call: dict[str, Any], **options: Any) -> tuple[Any, dict[str, Any], Any, Any]:
+    """Capture one call; return the graph, its inputs and its output on the GPU, and the answer."""
+    torch = pytest.importorskip("torch")
+    given, out, graph = on_gpu(call), torch.zeros(call["y0"].shape, device="cuda"), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        answer = refiner.refine_on_device(**given, out=out, stream=torch.cuda.current_stream(), **options)
+    return graph, given, out, answer
+
+
+def replayed(graph: Any, given: dict[str, Any], out: Any, call: dict[str, Any]) -> np.ndarray:
+    """Return what a replay makes of ``call``, whose arrays have the shapes of the call that was captured."""
+    torch = pytest.importorskip("torch")
+    out.fill_(torch.nan)
+    for name, value in call.items():
+        given[name].copy_(torch.tensor(value))
+    graph.replay()
+    torch.cuda.synchronize()
+    values: np.ndarray = out.cpu().numpy()
+    return values
+
+
 @gpu
 @pytest.mark.gpu
 def test_a_call_in_a_graph_is_made_again_by_every_replay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -542,6 +629,105 @@ def test_a_call_in_a_graph_is_made_again_by_every_replay(monkeypatch: pytest.Mon
         torch.cuda.synchronize()
         np.testing.assert_allclose(out.cpu().numpy(), want.y, atol=2e-6)
         same(answer.wait(), want)
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_replay_halts_where_refine_does(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refiner = load_fused(monkeypatch, precision)
+    calls, halt = [call_of(seed) for seed in range(4)], 0.004  # which they reach at different steps
+    expected = [refiner.refine(**call, steps=8, halt=halt) for call in calls]
+    assert len({want.steps_run for want in expected}) > 1
+    assert any(want.status == Status.HALTED for want in expected)
+    graph, given, out, answer = captured(refiner, calls[0], steps=8, halt=halt)
+    for i in (0, 1, 2, 3, 1, 0):  # after a long one a short one, and the other way round
+        np.testing.assert_allclose(replayed(graph, given, out, calls[i]), expected[i].y, atol=2e-6)
+        same(answer.wait(), expected[i])
+
+
+@gpu
+@pytest.mark.gpu
+def test_two_graphs_of_one_refiner_are_replayed_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    refiner = load_fused(monkeypatch)
+    calls = [call_of(seed) for seed in range(3)]
+    expected = {steps: [refiner.refine(**call, steps=steps) for call in calls] for steps in (2, 5)}
+    graphs = {steps: captured(refiner, calls[0], steps=steps) for steps in (2, 5)}
+    for i in range(3):
+        for steps, (graph, given, out, _) in graphs.items():
+            np.testing.assert_allclose(replayed(graph, given, out, calls[i]), expected[steps][i].y, atol=2e-6)
+    same(graphs[5][3].wait(), expected[5][2])
+    with pytest.raises(trm_edge.TrmInputError, match="called again since"):
+        graphs[2][3].wait()
+
+
+@gpu
+@pytest.mark.gpu
+def test_calls_and_replays_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    refiner = load_fused(monkeypatch)
+    calls = [call_of(seed) for seed in range(3)]
+    expected = [refiner.refine(**call, trajectory=True) for call in calls]
+    graph, given, out, _ = captured(refiner, calls[0])
+    for _ in range(2):
+        np.testing.assert_allclose(replayed(graph, given, out, calls[0]), expected[0].y, atol=2e-6)
+        same(refiner.refine(**calls[1]), expected[1])
+        np.testing.assert_allclose(replayed(graph, given, out, calls[2]), expected[2].y, atol=2e-6)
+        same(refiner.refine_on_device(**on_gpu(calls[1])).wait(), expected[1])
+        np.testing.assert_allclose(replayed(graph, given, out, calls[1]), expected[1].y, atol=2e-6)
+        refiner.begin(**calls[0])
+        for k in range(4):
+            np.testing.assert_allclose(refiner.step().trajectory, expected[0].trajectory[k : k + 1], atol=2e-6)
+
+
+@gpu
+@pytest.mark.gpu
+def test_a_call_without_a_step_has_to_be_followed_by_one_before_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    refiner, call = load_fused(monkeypatch), call_of(2)
+    expected = refiner.clone().refine(**call)
+    refiner.refine(**call, steps=0)
+    with pytest.raises(trm_edge.TrmUnsupportedError, match="make a call with a step and wait for it"):
+        captured(refiner, call)
+    refiner.refine(**call, steps=1)
+    graph, given, out, answer = captured(refiner, call)
+    np.testing.assert_allclose(replayed(graph, given, out, call), expected.y, atol=2e-6)
+    same(answer.wait(), expected)
+
+
+@gpu
+@pytest.mark.gpu
+def test_refiners_work_while_another_thread_captures(
+    refiner: trm_edge.Refiner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    call, other = call_of(3), load_fused(monkeypatch)
+    expected, want = refiner.clone().refine(**call), other.refine(**call)
+    given, out, graph = on_gpu(call), torch.zeros(want.y.shape, device="cuda"), torch.cuda.CUDAGraph()
+    under_way, over = threading.Event(), threading.Event()
+    failed: list[BaseException] = []
+
+    def capture() -> None:
+        try:
+            with torch.cuda.graph(graph):
+                other.refine_on_device(**given, out=out, stream=torch.cuda.current_stream())
+                under_way.set()
+                assert over.wait(60)
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            under_way.set()
+
+    thread = threading.Thread(target=capture)
+    thread.start()
+    try:
+        assert under_way.wait(60)
+        same(refiner.refine(**call), expected)
+        same(refiner.refine_on_device(**call).wait(), expected)
+        same(refiner.clone().refine(**call), expected)  # made, used and gone meanwhile
+    finally:
+        over.set()
+        thread.join()
+    assert not failed
+    np.testing.assert_allclose(replayed(graph, given, out, call), want.y, atol=2e-6)
 
 
 @gpu
