@@ -66,7 +66,7 @@ list(GET TRM_EDGE_CUDA_TARGETS -1 newest)  # what comes after it runs its PTX
 list(APPEND gpu_code -gencode=arch=compute_${newest},code=compute_${newest})
 
 set(nvcc_flags -std=c++17 -O3 -ccbin ${CMAKE_CXX_COMPILER} -I${CMAKE_CURRENT_SOURCE_DIR}/csrc
-  --threads 0 -Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Werror)
+  --threads=0 -Werror all-warnings -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Werror)
 execute_process(COMMAND ${TRM_EDGE_NVCC} --help OUTPUT_VARIABLE said)
 if(said MATCHES "compress-mode")  # CUDA 12.8
   list(APPEND nvcc_flags -compress-mode=size)
@@ -78,7 +78,8 @@ foreach(name decoder device encoder fused fused_bf16 fused_fp16 plain session)
   set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda_${name}.o)
   set(source ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cuda/${name}.cu)
   add_custom_command(OUTPUT ${object} DEPENDS ${source} ${cuda_headers} VERBATIM
-    COMMAND ${TRM_EDGE_NVCC} ${nvcc_flags} ${${name}_flags} ${gpu_code} -c ${source} -o ${object} COMMENT "nvcc ${name}.cu")
+    COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${TRM_EDGE_NVCC} ${nvcc_flags} ${${name}_flags} ${gpu_code} -c ${source} -o ${object}
+    COMMENT "nvcc ${name}.cu")
   list(APPEND cuda_objects ${object})
 endforeach()
 add_custom_target(trm_edge_cuda DEPENDS ${cuda_objects})

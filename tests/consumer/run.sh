@@ -3,7 +3,8 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$1
-cmake -S "$root" -B "$work/build" -G Ninja -DTRM_EDGE_CUDA_TARGETS=86 > /dev/null  # one is enough to see that it links
+targets=${TRM_EDGE_CUDA_TARGETS:-86}  # one is enough to see that it links
+cmake -S "$root" -B "$work/build" -G Ninja -DTRM_EDGE_CUDA_TARGETS="$targets" > /dev/null
 cmake --build "$work/build"
 cmake --install "$work/build" --prefix "$work/prefix" > /dev/null
 cmake -S "$root/tests/consumer" -B "$work/consumer" -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix" > /dev/null

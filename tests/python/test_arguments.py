@@ -111,7 +111,7 @@ WRONG = [
     # what is no array
     _case("actions", "x", "text", "float32"),
     _case("actions", "x", b"text", "float32"),
-    _case("actions", "x", object(), "float32"),
+    _case("actions", "x", ..., "float32"),
     _case("actions", "x", 3, "float32"),
     _case("actions", "x", {"a": 1}, "float32"),
     _case("actions", "y0", [[1.0], [1.0, 2.0]], "cannot be read as an array"),

@@ -73,6 +73,7 @@ def _best_seconds(code: str) -> float:
     return min(float(run_python(code).stdout) for _ in range(5))
 
 
+@pytest.mark.slow
 def test_import_costs_less_than_150_ms_over_numpy() -> None:
     seconds = _best_seconds("""
         import time, numpy
