@@ -255,8 +255,8 @@ def _verify(arguments: argparse.Namespace) -> int:
             f"{check.case:>4}  {check.step:>4}  {check.output:<9}  {check.error:8.2e}  {check.tolerance:8.2e}  "
             f"{check.mismatches:>5}{mark}"
         )
-    other = f", or those of {arguments.golden} are of other weights" if arguments.golden else ""
-    print("verified" if passed else f"FAILED: this machine does not reproduce the bundle's golden vectors{other}")
+    other = f"; are those of {arguments.golden} of other weights?" if arguments.golden else ""
+    print("verified" if passed else f"FAILED: {where} does not reproduce the bundle's golden vectors here{other}")
     return 0 if passed else 1
 
 

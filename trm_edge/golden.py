@@ -16,6 +16,7 @@ from .reference import ReferenceModel, StepOutput, project_limits
 from .spec import TrmSpec
 
 FP32_TOLERANCE = 1e-5
+NUDGES, NUDGE = 4, 2.0**-21  # runs of the oracle, and by how much its matrices are off: as sums in another order are
 QUANTIZED_MARGIN = 1.5
 """How far beyond the fake-quantised oracle's own error over the trajectory a lower precision may be."""
 
@@ -103,8 +104,7 @@ def record_quantized_error(
 ) -> list[GoldenCase]:
     """Return golden cases that carry ``quantized_error [K]``, the error of the fake-quantised oracle by step.
 
-    It is the larger one of two runs, in float64 and in float32: where these round a value near a tie apart, the
-    recursion carries that on.
+    It is the largest of several runs: where these round a value near a tie apart, the recursion carries that on.
     """
     models = _rounded_models(spec, tensors, quantization)
     return [
@@ -209,7 +209,20 @@ def _shrinkage(case: GoldenCase, step: int) -> float:
 
 
 def _rounded_models(spec: TrmSpec, tensors: Mapping[str, Array], quantization: Quantization) -> list[QuantizedModel]:
-    return [QuantizedModel(spec, tensors, quantization, dtype) for dtype in (np.float64, np.float32)]
+    """Return the fake-quantised oracle in float64 and float32, and NUDGES whose block matrices are off by a rounding.
+
+    Which way a tie falls is chance, and a recursion makes much of it: two runs tell too little of what may come.
+    """
+    rng = np.random.default_rng(0)
+    models = [QuantizedModel(spec, tensors, quantization, dtype) for dtype in (np.float64, np.float32)]
+    for _ in range(NUDGES):
+        nudged = {
+            name: value * (1 + rng.uniform(-NUDGE, NUDGE, value.shape)).astype(np.float32)
+            for name, value in tensors.items()
+            if name.startswith("blocks.")
+        }
+        models.append(QuantizedModel(spec, {**tensors, **nudged}, quantization, np.float32))
+    return models
 
 
 def _quantized_error(models: Sequence[QuantizedModel], case: GoldenCase, steps: int) -> Array:

@@ -23,7 +23,7 @@ import trm_edge
 from trm_edge import Status, TrmSpec, cli
 from trm_edge.backends.graph import GraphBackend
 from trm_edge.backends.reference import ReferenceBackend
-from trm_edge.bundle import Bundle, GoldenCase, read_bundle, write_bundle
+from trm_edge.bundle import Bundle, GoldenCase, bundle_bytes, read_bundle, write_bundle
 from trm_edge.cli import EXAMPLE, main
 from trm_edge.golden import golden_arguments, random_inputs, verify
 from trm_edge.quantization import QuantizedModel, uniform
@@ -511,7 +511,7 @@ def test_a_graph_that_is_not_of_the_bundle_fails_the_check(tmp_path: Path, capsy
     write_bundle(tmp_path / "head.trm", make_bundle("tokens"))
     assert run(capsys, "export", tmp_path / "other.trm", tmp_path / "other.onnx", "--loop", "step")[0] == 0
     code, out, _ = run(capsys, "verify", tmp_path / "other.onnx", "--golden", tmp_path / "head.trm")
-    assert code == 1 and "FAILED" in out and "head.trm are of other weights" in out
+    assert code == 1 and "FAILED" in out and "are those of" in out and "head.trm of other weights?" in out
 
 
 def test_golden_vectors_of_another_head_are_refused(tmp_path: Path, capsys: Capture) -> None:
@@ -655,6 +655,15 @@ def test_a_lower_precision_may_err_as_its_oracle_does(precision: str, scheme: st
     most = max(check.tolerance for check in checks)
     wrong = verify(trm_edge.Refiner(Rounded(bundle, precision, 10 * most), b"", ("auto", None, 1)), bundle)
     assert not any(check.passed for check in wrong if check.output == "step")
+
+
+def test_what_is_allowed_is_the_largest_error_of_several_roundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = make_bundle("tokens")
+    refiner = trm_edge.load(bundle_bytes(bundle), precision="int8")
+    several = [check.tolerance for check in verify(refiner, bundle)]
+    monkeypatch.setattr("trm_edge.golden.NUDGES", 0)
+    two = [check.tolerance for check in verify(refiner, bundle)]
+    assert all(more >= less for more, less in zip(several, two, strict=True)) and several != two
 
 
 def test_a_mixture_of_bf16_and_fp32_is_verified_as_it_is_and_all_in_bf16(tmp_path: Path) -> None:
