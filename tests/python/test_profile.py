@@ -24,6 +24,7 @@ from trm_edge.profiling import command, roofline, timing
 from trm_edge.profiling.command import histogram
 from trm_edge.profiling.gpu import describe_gpu, gpu_facts, gpu_state
 from trm_edge.profiling.machine import describe, machine_facts, machine_state
+from trm_edge.profiling.report import format_report
 from trm_edge.profiling.timing import Counters, Samples, Task, percentiles
 
 Capture = pytest.CaptureFixture[str]
@@ -452,6 +453,17 @@ def test_a_wrong_answer_is_not_timed(capsys: Capture, bundle: Path, tmp_path: Pa
     code, out, _ = run(capsys, bundle, *QUICK, "--backend", "fused,onnxruntime", "--graph", graph)
     assert code == 1
     assert "onnxruntime fp32 x1" in out and "WRONG" in out
+    code, out, _ = run(capsys, bundle, *QUICK, "--backend", "onnxruntime", "--graph", graph)
+    assert code == 1 and "WRONG" in out and "share:" not in out
+
+
+def test_a_share_that_cannot_be_says_why(capsys: Capture, bundle: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    assert run(capsys, bundle, *QUICK, "--json", report)[0] == 0
+    facts = json.loads(report.read_text())
+    for share, told in ((6.06, True), (0.5, False)):
+        facts["configurations"][0]["roofline"]["share_of_peak"] = share
+        assert ("a share above 100 %: other work slowed" in format_report(facts)) == told
 
 
 @pytest.mark.parametrize("kind", ["slots", "tokens"])
@@ -598,8 +610,13 @@ def test_ratios_and_differences_are_told(capsys: Capture, tmp_path: Path) -> Non
     assert code == 0
     code, out, err = run(capsys, "--compare", tmp_path / "a.json", tmp_path / "b.json", "--json", tmp_path / "a.json")
     assert (code, out) == (2, "") and "is the file that is read" in err
-    code, out, err = run(capsys, "--compare", tmp_path / "a.json", tmp_path / "b.json", "--plot", tmp_path / "p.png")
-    assert (code, out) == (2, "") and "a comparison has no picture" in err
+    for option, more in (
+        ("--plot", ("--plot", tmp_path / "p.png")),
+        ("bundle", ("head.trm",)),
+        ("--spin-us", ("--spin-us", 3)),
+    ):
+        code, out, err = run(capsys, *more, "--compare", tmp_path / "a.json", tmp_path / "b.json")
+        assert (code, out) == (2, "") and f"{option}: --compare reads two reports" in err
     assert result["rows"][0]["p50_us"] == [100.0, 50.0, 0.5]
     assert result["rows"][0]["p999_us"] == [None, None, None]
     assert result["rows"][1]["misses"] == [3, 3]

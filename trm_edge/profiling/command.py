@@ -21,6 +21,7 @@ from ..golden import golden_arguments, random_inputs
 from ..inputs import check_inputs, check_steps
 from ..picture import check_picture
 from ..plain import plain
+from ..shipped import example as shipped_example
 from ..spec import TrmSpec
 from .configurations import Choice, Configuration, open_configuration, parse_choices, with_golden
 from .gpu import GPU_BACKENDS, gpu_facts, gpu_state
@@ -72,8 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser, example: Path) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return the exit code."""
     if arguments.compare:
-        if arguments.plot is not None:
-            raise TrmInputError("--plot: a comparison has no picture")
+        _check_nothing_else(arguments)
         _check_destination(arguments.json, *arguments.compare)
         result = compare(*map(read_report, arguments.compare))
         _write(arguments.json, result, format_comparison(result))
@@ -91,6 +91,16 @@ def run(arguments: argparse.Namespace) -> int:
 
         draw(arguments.plot, report, samples)
     return 0 if all(row["check"]["passed"] for row in report["configurations"]) else 1
+
+
+def _check_nothing_else(arguments: argparse.Namespace) -> None:
+    """Raise where a comparison was given what only a measurement takes."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, shipped_example())
+    for name, default in vars(parser.parse_args([])).items():
+        if name not in ("compare", "json") and getattr(arguments, name) != default:
+            option = "bundle" if name == "bundle" else f"--{name.replace('_', '-')}"
+            raise TrmInputError(f"{option}: --compare reads two reports and measures nothing; leave {option} out")
 
 
 class Settings:

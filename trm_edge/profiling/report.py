@@ -148,8 +148,10 @@ def format_report(report: Mapping[str, Any]) -> str:
     peaks = {name: value for name, value in report["peaks_gflops"].items() if value}
     if peaks:
         lines.append("register peaks of one core: " + ", ".join(f"{n} {v:.1f} GFLOP/s" for n, v in peaks.items()))
-    else:
+    elif any(row.get("closed_loop") for row in rows):
         lines.append("share: '-' as this build has no register loop to measure the peak with")
+    if any((_share(row) or 0) > 1 for row in rows):
+        lines.append("a share above 100 %: other work slowed the loop that measures the peak; profile again without it")
     lines.append(
         "times in us, wall clock around the call; python: part of it outside the backend; - in p99.9: < 1000 calls"
     )
