@@ -16,7 +16,7 @@ def import_extra(name: str, purpose: str, extra: str) -> Any:
     except ImportError as error:
         raise TrmUnsupportedError(
             f"{purpose} needs the Python package {name}, which cannot be imported ({error}); "
-            f"install it with: pip install 'trm-edge[{extra}]'"
+            f"install it with: pip install 'trm-edge[{extra}]' (in a clone: pip install -e '.[{extra}]')"
         ) from error
 
 
