@@ -9,8 +9,8 @@ from trm_edge.json_slots import HashedNgrams, JsonSlots
 from trm_edge.json_slots.candidates import Candidate
 from trm_edge.json_slots.described import shapes_in
 from trm_edge.json_slots.fit import (
-    FITS,
-    NEAR,
+    Fit,
+    Near,
     best_of_slot,
     covered,
     leads,
@@ -62,7 +62,7 @@ class Bound:
         raise AssertionError(f"{slot} has no candidate {value!r}")
 
     def near(self):
-        """Return ``nearness`` [M, NEAR]."""
+        """Return ``nearness`` [M, len(Near)]."""
         spoken = said(self.read, self.call.slots)
         return nearness(self.read, *spoken, self.first, self.last, self.call.slot_of)
 
@@ -126,8 +126,8 @@ class TestReading:
     def test_short_queries_have_columns(self, query):
         bound = Bound(query)
         rows = len(bound.call.candidates)
-        assert bound.near().shape == (rows, NEAR)
-        assert own_fit(bound.read, bound.call, bound.values).shape == (rows, FITS)
+        assert bound.near().shape == (rows, len(Near))
+        assert own_fit(bound.read, bound.call, bound.values).shape == (rows, len(Fit))
         assert leads(bound.read, bound.first).shape[0] == rows
 
     def test_the_ends_of_a_run_are_told_by_what_stands_there(self):
@@ -147,25 +147,27 @@ class TestFit:
     def test_words_beside_a_span_that_name_its_slot(self):
         bound = Bound("origin: Oslo, destination: Rome")
         near = bound.near()
-        assert near[bound.row("origin", "Oslo"), 0] == 1
-        assert near[bound.row("destination", "Oslo"), 0] == 0
-        assert near[bound.row("destination", "Oslo"), 10] == 1, "another slot's name stands there"
-        assert near[bound.row("destination", "Rome"), 0] == 1
+        assert near[bound.row("origin", "Oslo"), Near.NAME_PREVIOUS] == 1
+        assert near[bound.row("destination", "Oslo"), Near.NAME_PREVIOUS] == 0
+        assert near[bound.row("destination", "Oslo"), Near.OTHERS_PREVIOUS] == 1
+        assert near[bound.row("destination", "Rome"), Near.NAME_PREVIOUS] == 1
 
     def test_values_written_as_the_description_shows(self):
         bound = Bound("from Oslo to Austin, TX on 2024-02-03")
+        shown = [Fit.AS_SHOWN, Fit.NOT_AS_SHOWN]
         fit = own_fit(bound.read, bound.call, bound.values)
-        assert tuple(fit[bound.row("destination", "Austin, TX"), 4:6]) == (1, 0)
-        assert tuple(fit[bound.row("destination", "Oslo"), 4:6]) == (0, 1)
-        assert fit[bound.row("date", "2024-02-03"), 4] == 1
+        assert fit[bound.row("destination", "Austin, TX"), shown].tolist() == [1, 0]
+        assert fit[bound.row("destination", "Oslo"), shown].tolist() == [0, 1]
+        assert fit[bound.row("date", "2024-02-03"), Fit.AS_SHOWN] == 1
 
     def test_drafts_defaults_and_bounds(self):
         bound = Bound("3 seats from Oslo", '{"origin": "Oslo", "destination": "Rome", "seats": 3}')
         fit = own_fit(bound.read, bound.call, bound.values)
         three, oslo, rome = bound.row("seats", 3), bound.row("origin", "Oslo"), bound.row("destination", "Rome")
-        assert (fit[three, 0], fit[three, 1], fit[three, 2]) == (1, 0, 0.5)
-        assert fit[bound.row("seats", 2), 1] == 1
-        assert (fit[oslo, 6], fit[oslo, 7], fit[rome, 6], fit[rome, 7]) == (1, 0, 0, 1), "the draft's, said or not"
+        assert fit[three, [Fit.DRAFTED, Fit.DEFAULT, Fit.BETWEEN_BOUNDS]].tolist() == [1, 0, 0.5]
+        assert fit[bound.row("seats", 2), Fit.DEFAULT] == 1
+        assert fit[oslo, [Fit.DRAFTED_SAID, Fit.DRAFTED_UNSAID]].tolist() == [1, 0]
+        assert fit[rome, [Fit.DRAFTED_SAID, Fit.DRAFTED_UNSAID]].tolist() == [0, 1]
 
     def test_words_that_the_draft_gave_to_another_slot_are_taken(self):
         bound = Bound("from Oslo to Rome", '{"origin": "Oslo"}')
@@ -177,10 +179,10 @@ class TestFit:
     def test_runs_of_capitals_and_quotation_marks(self):
         bound = Bound("play 'blue moon' by Ella Fitzgerald")
         fit = own_fit(bound.read, bound.call, bound.values)
-        assert fit[bound.row("origin", "Ella Fitzgerald"), 8] == 1
-        assert fit[bound.row("origin", "Ella"), 8] == 0
-        assert fit[bound.row("origin", "blue moon"), 9] == 1
-        assert fit[bound.row("origin", "blue"), 9] == 0
+        assert fit[bound.row("origin", "Ella Fitzgerald"), Fit.CAPITALS] == 1
+        assert fit[bound.row("origin", "Ella"), Fit.CAPITALS] == 0
+        assert fit[bound.row("origin", "blue moon"), Fit.QUOTED] == 1
+        assert fit[bound.row("origin", "blue"), Fit.QUOTED] == 0
 
     def test_options_by_the_words_that_tell_them_apart(self):
         tool = JsonSlots(

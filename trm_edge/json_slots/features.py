@@ -27,27 +27,34 @@ import numpy as np
 
 from ..errors import TrmInputError
 from ..spec import TrmSpec
-from .fit import FITS, NEAR, covered, leads, mentioned, nearness, order, own_fit, said, strongest, taken
+from .fit import MENTIONED, Fit, Near, covered, leads, mentioned, nearness, order, own_fit, said, strongest, taken
 from .known import BESIDES, OF_TOOLS, besides, known_of_tools
 from .providers import ContextProvider, HashedNgrams, Vectors, direction
 from .reading import EDGES, PLACE, ReadQuery, Rows
 from .schema import MISSING
-from .slot_flags import name_of, ranks, schema_flags
+from .slot_flags import RANKS, SCHEMA_FLAGS, name_of, ranks, schema_flags
 from .slots import Slot, at
 from .values import MAX_TEXT, NESTED, OWN_FLAGS, SOURCE_OF, Values
-from .wording import LEADS, subjects, words_of
+from .wording import LEADS, SUBJECTS, subjects, words_of
 
 if TYPE_CHECKING:
     from .calls import SlotInputs
 
 FEATURES = "tool calls 1"  # what the columns mean. Another meaning is another version: heads know columns by place
-TOKEN_FLAGS, SLOT_FLAGS = 6, 65
+TOKEN_FLAGS = 6
 FLAG_SIZE = np.float32(8)  # what flags are scaled by: beside the many entries of vectors they would be drowned
 FLAGS_WIDTH = 128  # of the hashed n-grams that flags compare, where rows have no vectors
-STRONGEST = 10  # flags of a slot that are the most of its candidates
+_STRONG_NEAR = [Near.NAME_PREVIOUS, Near.NAME_BEFORE, Near.DESCRIPTION_PREVIOUS, Near.DESCRIPTION_BEFORE]
+_STRONG_FIT = [Fit.AS_SHOWN, Fit.CAPITALS, Fit.QUOTED]
+STRONGEST = len(_STRONG_NEAR) + len(_STRONG_FIT) + 3  # flags of a slot that are the most of its candidates
+_SLOT_WIDTHS = {  # of what a slot's flags are made of, in their order
+    **{"schema": SCHEMA_FLAGS, "subjects": len(SUBJECTS), "draft": 3, "ranks": RANKS, "likeness": 2},
+    **{"mentioned": MENTIONED, "strongest": STRONGEST},
+}
+SLOT_FLAGS = sum(_SLOT_WIDTHS.values())
 _WIDTHS = {  # of what a candidate's flags are made of, in their order
-    **{"value": OWN_FLAGS, "fit": FITS, "lead": len(LEADS), "inside": 1, "cover": 2, "likeness": 6, "edges": EDGES},
-    **{"order": 2, "near": NEAR, "told": 3, "taken": 1, "nested": NESTED, "besides": BESIDES},
+    **{"value": OWN_FLAGS, "fit": len(Fit), "lead": len(LEADS), "inside": 1, "cover": 2, "likeness": 6},
+    **{"edges": EDGES, "order": 2, "near": len(Near), "told": 3, "taken": 1, "nested": NESTED, "besides": BESIDES},
     **{"of tools": OF_TOOLS},
 }
 _ENDS = dict(zip(_WIDTHS, accumulate(_WIDTHS.values()), strict=True))
@@ -236,8 +243,8 @@ class Featurizer:
             np.multiply(columns, FLAG_SIZE, out=rows[:, width:][:, _AT[name]])
         mentioned_as = own_flags[:, SOURCE_OF["mentioned"]]
         spans = np.log1p(np.bincount(slot_of[first >= 0], minlength=count)) / 4
-        shown = _columns([near[:, [0, 2, 5, 7]], told[:, 0], fit[:, [4, 8, 9]], spans[slot_of], mentioned_as[which]])
-        return rows, strongest(shown, slot_of, count)
+        strong = [near[:, _STRONG_NEAR], told[:, 0], fit[:, _STRONG_FIT], spans[slot_of], mentioned_as[which]]
+        return rows, strongest(_columns(strong), slot_of, count)
 
     def _vectors(self, values: Values, read: ReadQuery, slots: Vectors) -> tuple[Vectors, Vectors, Vectors]:
         """Return a vector per value [U, W], how well the query covers it [U, 2], and cosines with slots [U, 6, S].

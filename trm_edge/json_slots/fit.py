@@ -7,6 +7,7 @@ description shows it. Columns are [M] float32, one value per candidate; ``first`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,46 @@ from .wording import LEADS, stems
 if TYPE_CHECKING:
     from .calls import SlotInputs
 
-NEAR, FITS = 15, 10  # columns of ``nearness`` and ``own_fit``
-_BEFORE, _BEHIND = [0, 1, 2, 5, 6, 7, 10, 11], [3, 4, 8, 9, 12]  # those of ``nearness`` by first and by last token
+MENTIONED = 4  # columns of ``mentioned``
 _NO_LEAD = np.eye(len(LEADS) + 1, dtype=np.float32)[:, : len(LEADS)]
+
+
+class Near(IntEnum):
+    """The columns of ``nearness``: which words around a candidate say its slot, or another slot.
+
+    "Before" and "behind" end with the clause; "previous" and "next" are the words that touch the candidate.
+    """
+
+    NAME_PREVIOUS = 0  # the previous word says the slot's name
+    NAME_SECOND = 1  # so does the one before that
+    NAME_BEFORE = 2  # any word before
+    NAME_NEXT = 3
+    NAME_BEHIND = 4  # any word behind
+    DESCRIPTION_PREVIOUS = 5  # the same five for the slot's description
+    DESCRIPTION_SECOND = 6
+    DESCRIPTION_BEFORE = 7
+    DESCRIPTION_NEXT = 8
+    DESCRIPTION_BEHIND = 9
+    OTHERS_PREVIOUS = 10  # one of the two words before says another slot
+    OTHERS_BEFORE = 11
+    OTHERS_NEXT = 12
+    WITHIN = 13  # the candidate's own words say the slot: their mean
+    MOST_BEFORE = 14  # no other candidate of the slot has more said of it by the three words before
+
+
+class Fit(IntEnum):
+    """The columns of ``own_fit``: what a candidate is to its slot."""
+
+    DRAFTED = 0
+    DEFAULT = 1
+    BETWEEN_BOUNDS = 2  # where a number lies between the minimum (0) and the maximum (1)
+    SAID = 3  # of an option and the like: the share of it that stands in the query
+    AS_SHOWN = 4  # written as the slot's description shows values
+    NOT_AS_SHOWN = 5
+    DRAFTED_SAID = 6
+    DRAFTED_UNSAID = 7
+    CAPITALS = 8  # a whole run of words in capitals
+    QUOTED = 9
 
 
 def said(read: ReadQuery, slots: Sequence[Slot]) -> tuple[Vectors, Vectors]:
@@ -50,13 +88,8 @@ def said(read: ReadQuery, slots: Sequence[Slot]) -> tuple[Vectors, Vectors]:
 def nearness(
     read: ReadQuery, names: Vectors, descriptions: Vectors, first: Indices, last: Indices, slot_of: Indices
 ) -> Vectors:
-    """Return [M, NEAR] what is said of a candidate's slot, and of the others, in the clause beside it.
-
-    Of the slot's name, then of its description: by the word before, the one before that, any before; the word behind,
-    any behind. Of other slots: by the two words before, any before, the word behind. By its own words; whether of the
-    slot's candidates the words before it say most.
-    """
-    near = np.zeros((len(first), NEAR), np.float32)
+    """Return [M, len(Near)]: what is said of a candidate's slot, and of the others, beside it."""
+    near = np.zeros((len(first), len(Near)), np.float32)
     if not len(read):
         return near
     both = names + descriptions * np.float32(0.5)
@@ -64,21 +97,39 @@ def nearness(
     by_token = np.ascontiguousarray(np.concatenate([names, descriptions, _rivals(both)]).T)  # [P + 1, 3 S]
     ahead, after = (by_token[places].reshape(*places.shape, 3, slots) for places in (read.before, read.behind))
     most, either = ahead.max(axis=1), after.max(axis=1)  # [P + 1, 3, S]
-    two = ahead[:, :2, 2].max(axis=1)
-    before = [ahead[:, 0, 0], ahead[:, 1, 0], most[:, 0], ahead[:, 0, 1], ahead[:, 1, 1], most[:, 1], two, most[:, 2]]
-    behind = [after[:, 0, 0], either[:, 0], after[:, 0, 1], either[:, 1], after[:, 0, 2]]
-    near[:, _BEFORE] = np.stack(before, axis=2).reshape(-1, len(before)).take(first * slots + slot_of, axis=0)
-    near[:, _BEHIND] = np.stack(behind, axis=2).reshape(-1, len(behind)).take(last * slots + slot_of, axis=0)
+    by_first = {  # [P + 1, S] each, by a candidate's first token
+        Near.NAME_PREVIOUS: ahead[:, 0, 0],
+        Near.NAME_SECOND: ahead[:, 1, 0],
+        Near.NAME_BEFORE: most[:, 0],
+        Near.DESCRIPTION_PREVIOUS: ahead[:, 0, 1],
+        Near.DESCRIPTION_SECOND: ahead[:, 1, 1],
+        Near.DESCRIPTION_BEFORE: most[:, 1],
+        Near.OTHERS_PREVIOUS: ahead[:, :2, 2].max(axis=1),
+        Near.OTHERS_BEFORE: most[:, 2],
+    }
+    by_last = {
+        Near.NAME_NEXT: after[:, 0, 0],
+        Near.NAME_BEHIND: either[:, 0],
+        Near.DESCRIPTION_NEXT: after[:, 0, 1],
+        Near.DESCRIPTION_BEHIND: either[:, 1],
+        Near.OTHERS_NEXT: after[:, 0, 2],
+    }
+    for columns, tokens in ((by_first, first), (by_last, last)):
+        table = np.stack([*columns.values()], axis=2).reshape(-1, len(columns))
+        near[:, [*columns]] = table.take(tokens * slots + slot_of, axis=0)
     sums = np.concatenate([np.zeros((len(both), 1), np.float32), np.cumsum(both[:, :-1], axis=1)], axis=1)
     ends, begins = np.where(first >= 0, last + 1, 0), np.maximum(first, 0)
-    near[:, -2] = (sums[slot_of, ends] - sums[slot_of, begins]) / np.maximum(ends - begins, 1)
-    near[:, -1] = best_of_slot(both[:, read.before[:, :3]].max(axis=2)[slot_of, first], slot_of)
+    near[:, Near.WITHIN] = (sums[slot_of, ends] - sums[slot_of, begins]) / np.maximum(ends - begins, 1)
+    near[:, Near.MOST_BEFORE] = best_of_slot(both[:, read.before[:, :3]].max(axis=2)[slot_of, first], slot_of)
     return near
 
 
 def mentioned(read: ReadQuery, slots: Sequence[Slot], names: Vectors, descriptions: Vectors) -> Vectors:
-    """Return [S, 4]: how much of a slot's name is said, whether any of it, whether negated, and of its description."""
-    flags = np.zeros((len(slots), 4), np.float32)
+    """Return [S, MENTIONED] what the query says of a slot.
+
+    The share of its name, whether any of that, whether negated, and how much of its description.
+    """
+    flags = np.zeros((len(slots), MENTIONED), np.float32)
     if not len(read):
         return flags
     for i, slot in enumerate(slots):
@@ -151,35 +202,29 @@ def covered(read: ReadQuery, values: Values, slot_of: Indices) -> Vectors:
 
 
 def own_fit(read: ReadQuery, call: SlotInputs, values: Values) -> Vectors:
-    """Return [M, FITS] what a candidate is to its slot.
-
-    Drafted, the default, its place between the bounds, said, written as shown, shown otherwise, drafted and said,
-    drafted and not said, a run of capitals, in quotation marks.
-    """
+    """Return [M, len(Fit)]: what a candidate is to its slot."""
     which = values.which
-    fit = np.zeros((len(which), FITS), np.float32)
-    fit[call.y0[call.y0 >= 0], 0] = 1
+    fit = np.zeros((len(which), len(Fit)), np.float32)
+    fit[call.y0[call.y0 >= 0], Fit.DRAFTED] = 1
     for begin, end in _runs(call.slot_of):
         slot, own = call.slots[int(call.slot_of[begin])], call.candidates[begin:end]
         if slot.schema.default is not MISSING:
             default = key_of(slot.schema.default)
-            given = takewhile(
-                lambda one: one.source != "span", own
-            )  # a valid default is one of these, which come first
-            fit[[begin + i for i, one in enumerate(given) if key_of(one.value) == default], 1] = 1
+            given = takewhile(lambda one: one.source != "span", own)  # a valid default is among these, which come first
+            fit[[begin + i for i, one in enumerate(given) if key_of(one.value) == default], Fit.DEFAULT] = 1
         bounds = _bounds(slot)
         if bounds is not None:
-            fit[begin:end, 2] = [_between(one.value, *bounds) for one in own]
+            fit[begin:end, Fit.BETWEEN_BOUNDS] = [_between(one.value, *bounds) for one in own]
         shown = shapes_in(slot.schema.description)
         if shown:
-            fit[begin:end, 4:6] = values.written_as(shown)[which[begin:end]]
+            fit[begin:end, [Fit.AS_SHOWN, Fit.NOT_AS_SHOWN]] = values.written_as(shown)[which[begin:end]]
     told = np.zeros(len(values), np.float32)
     told[values.listed] = [_stands(read, values.own[row].value, values.texts[row]) for row in values.listed]
-    fit[:, 3] = told[which]
-    fit[:, 6] = fit[:, 0] * fit[:, 3]
-    fit[:, 7] = fit[:, 0] * (1 - fit[:, 3])
+    drafted, is_said = fit[:, Fit.DRAFTED], told[which]
+    fit[:, Fit.SAID] = is_said
+    fit[:, Fit.DRAFTED_SAID], fit[:, Fit.DRAFTED_UNSAID] = drafted * is_said, drafted * (1 - is_said)
     capital, quoted = read.marked(values.starts, values.ends)
-    fit[:, 8], fit[:, 9] = capital[which], quoted[which]
+    fit[:, Fit.CAPITALS], fit[:, Fit.QUOTED] = capital[which], quoted[which]
     return fit
 
 

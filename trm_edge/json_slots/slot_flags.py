@@ -15,6 +15,7 @@ from .wording import words_of
 
 TYPES = ("string", "integer", "number", "boolean", "null", "array", "choice")
 FORMAT_FLAGS = ("date", "date-time", "time", "email", "uri")
+RANKS = 2  # columns of ``ranks``
 
 
 def name_of(slot: Slot) -> str:
@@ -58,11 +59,14 @@ def schema_flags(slot: Slot) -> list[float]:
     ]
 
 
+SCHEMA_FLAGS = len(schema_flags(Slot((), Scalar("", "null"), False)))  # as many as any other slot has
+
+
 def ranks(slots: Sequence[Slot]) -> Vectors:
-    """Return [S, 2]: how many slots of the same kind come before, and how many there are."""
+    """Return [S, RANKS]: how many slots of the same kind come before, and how many there are."""
     kinds = [kind_of(slot.schema) for slot in slots]
     total, seen = Counter(kinds), Counter[str]()
-    counted = np.zeros((len(slots), 2), np.float32)
+    counted = np.zeros((len(slots), RANKS), np.float32)
     for row, kind in enumerate(kinds):
         counted[row] = seen[kind] / 4, total[kind] / 4
         seen[kind] += 1
