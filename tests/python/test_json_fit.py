@@ -255,7 +255,7 @@ class TestValues:
         bound = Bound("from Oslo to Rome")
         values = bound.values
         assert len(values) < len(bound.call.candidates)
-        assert [values.own[which] for which in values.which.tolist()] == list(bound.call.candidates)
+        assert [values.distinct[which] for which in values.which.tolist()] == list(bound.call.candidates)
         origin, destination = bound.row("origin", "Oslo"), bound.row("destination", "Oslo")
         assert values.which[origin] == values.which[destination]
 
@@ -282,7 +282,7 @@ class TestValues:
         tool = {"name": "f", "parameters": {"type": "object", "properties": properties}}
         call = JsonSlots(tool).bind("items 102 and 103")
         values = Values(call.candidates, ReadQuery(call.query, HashedNgrams(8).tokens(call.query)))
-        flags = {str(one.value): row for one, row in zip(values.own, values.nested().tolist(), strict=True)}
+        flags = {str(one.value): row for one, row in zip(values.distinct, values.nested().tolist(), strict=True)}
         part, whole = flags["[102]"], flags["[102, 103]"]
         assert part[1] > whole[1] == 0 and whole[2] > part[2]
         assert flags["102"] == [0, 0, 0]  # a number is no part of a list

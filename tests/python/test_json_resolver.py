@@ -17,7 +17,7 @@ from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots
 from trm_edge.json_slots.drafts import read_call
 from trm_edge.json_slots.features import FEATURES
 from trm_edge.json_slots.joint import joint_choices
-from trm_edge.json_slots.resolver import UNRESOLVED, Choices, Resolver, bind_tools, resolve_tool_call
+from trm_edge.json_slots.resolver import UNRESOLVED, Decision, Resolver, bind_tools, resolve_tool_call
 from trm_edge.json_slots.schema import MISSING, SchemaError
 from trm_edge.refiner import load
 
@@ -84,7 +84,7 @@ class Told(Resolver):
         logits = np.where(inputs.mask, [self.worth.get(one.value, 0.0) for one in inputs.candidates], -np.inf)
         logits = logits.astype(np.float32)[None]
         none = np.full(len(inputs.slots), -1, np.int32)
-        return Choices(joint_choices(inputs, logits, none), logits, 1.0, none)
+        return Decision(joint_choices(inputs, logits, none), logits, 1.0, none)
 
 
 @pytest.fixture(scope="module")

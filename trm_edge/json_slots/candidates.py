@@ -62,14 +62,14 @@ def _span(value: Json, operator: str, start: int, end: int) -> Candidate:
 
 
 Key = Any  # of a text itself, of another value a tuple
-Found = dict[Key, Candidate]
+ByKey = dict[Key, Candidate]
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
 def candidates_of(slot: Slot, draft: Json | Missing, spans: Spans) -> list[Candidate]:
     """Return a slot's candidates, each value once, those of the draft and the schema before the query's."""
     read = _readings(spans)
-    own: Found = {}
+    own: ByKey = {}
     for candidate in _proposals(slot, draft, read):
         own.setdefault(key_of(candidate.value), candidate)
     group = {} if isinstance(slot.schema, Scalar) and slot.schema.options is not None else _read_for(slot.schema, read)
@@ -235,11 +235,11 @@ class TypedSpans:
 
     def __init__(self, spans: Spans) -> None:
         self.now = spans.now
-        self.texts: Found = {}
-        self.named: dict[str, Found] = {style: {} for style in (*_STYLES, OTHER_WORDS.name)}
-        self.numbers: Found = {}
+        self.texts: ByKey = {}
+        self.named: dict[str, ByKey] = {style: {} for style in (*_STYLES, OTHER_WORDS.name)}
+        self.numbers: ByKey = {}
         self.several: list[Candidate] = []
-        self._arrays: dict[str, Found] = {}
+        self._arrays: dict[str, ByKey] = {}
         for operator, found in spans.groups:
             texts = self.named.get(operator, self.texts)
             for start, end, value in found:
@@ -259,9 +259,9 @@ class TypedSpans:
         self.numbers.setdefault(key_of(value), _span(value, operator, start, end))
 
     @cached_property
-    def integers(self) -> Found:
+    def integers(self) -> ByKey:
         """Return the numbers that are whole, as integers."""
-        found: Found = {}
+        found: ByKey = {}
         for candidate in self.numbers.values():
             if isinstance(candidate.value, float) and candidate.value.is_integer():
                 candidate = candidate._replace(value=int(candidate.value))
@@ -269,7 +269,7 @@ class TypedSpans:
                 found.setdefault(key_of(candidate.value), candidate)
         return found
 
-    def arrays(self, name: str) -> Found:
+    def arrays(self, name: str) -> ByKey:
         """Return the arrays of texts, of numbers or of integers; of one item too."""
         found = self._arrays.get(name)
         if found is None:
@@ -312,7 +312,7 @@ def _readings(spans: Spans) -> TypedSpans:
     return TypedSpans(spans)
 
 
-def _read_for(schema: Schema, read: TypedSpans) -> Found:
+def _read_for(schema: Schema, read: TypedSpans) -> ByKey:
     """Return what was read from the query and is valid for a slot."""
     if isinstance(schema, Scalar):
         group = _group_for(schema, read)
@@ -332,7 +332,7 @@ def _read_for(schema: Schema, read: TypedSpans) -> Found:
     return {}
 
 
-def _group_for(schema: Scalar, read: TypedSpans) -> Found:
+def _group_for(schema: Scalar, read: TypedSpans) -> ByKey:
     if schema.options is None:
         if schema.type == "string":
             named = [read.named[style] for style in _styles_shown(schema)]
@@ -355,17 +355,17 @@ def _is_valid(schema: Schema, candidate: Candidate) -> bool:
     return violation(schema, candidate.value) is None
 
 
-def _arrays(schema: Array, candidates: Iterable[Candidate]) -> Found:
-    found: Found = {}
+def _arrays(schema: Array, candidates: Iterable[Candidate]) -> ByKey:
+    found: ByKey = {}
     for one in candidates:
         for value in coerced(schema, one.value):
             found.setdefault(key_of(value), _span(value, one.operator, one.start, one.end))
     return found
 
 
-def _arrays_of(name: str, candidates: Iterable[Candidate]) -> Found:
+def _arrays_of(name: str, candidates: Iterable[Candidate]) -> ByKey:
     """Return arrays of a type, made of arrays and of single values."""
-    found: Found = {}
+    found: ByKey = {}
     for one in candidates:
         parts = one.value if isinstance(one.value, list) else [one.value]
         value = [_as_item(part, name) for part in parts]
@@ -375,10 +375,10 @@ def _arrays_of(name: str, candidates: Iterable[Candidate]) -> Found:
     return found
 
 
-def _arrays_of_options(schema: Array, read: TypedSpans) -> Found:
+def _arrays_of_options(schema: Array, read: TypedSpans) -> ByKey:
     """Return the arrays whose items are options of the array's items, but for letters' case and what joins words."""
     known = {fold_of(str(option)): option for option in _options(schema.items)}
-    found: Found = {}
+    found: ByKey = {}
     for one, folds in read.folded:
         value = [known[fold] for fold in folds if fold in known]
         if len(value) == len(folds) > 0 and _fits(value, schema):

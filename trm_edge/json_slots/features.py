@@ -229,7 +229,7 @@ class Featurizer:
         rows = shared.take(which, axis=0)  # which takes half the time of indexing
         fit, near = own_fit(read, call, values), nearness(read, *spoken, first, last, slot_of)
         told = covered(read, values, slot_of)
-        own = {
+        by_candidate = {
             "fit": fit,
             "likeness": alike[which, :, slot_of],
             "order": order(values, call.slots, slot_of),
@@ -239,7 +239,7 @@ class Featurizer:
             "besides": besides(read, call, values),
             "of tools": known_of_tools(read, call, values),
         }
-        for name, columns in own.items():
+        for name, columns in by_candidate.items():
             np.multiply(columns, FLAG_SIZE, out=rows[:, width:][:, _AT[name]])
         mentioned_as = own_flags[:, SOURCE_OF["mentioned"]]
         spans = np.log1p(np.bincount(slot_of[first >= 0], minlength=count)) / 4
@@ -258,9 +258,9 @@ class Featurizer:
         apart = np.flatnonzero(values.first < 0).tolist()
         text[apart], rows = self._texts(tuple(values.texts[row] for row in apart))
         cover[apart, 0] = read.mentions(rows)
-        notes = [row for row in apart if values.own[row].note]
+        notes = [row for row in apart if values.distinct[row].note]
         if notes:
-            before[notes], rows = self._texts(tuple(values.own[row].note for row in notes))
+            before[notes], rows = self._texts(tuple(values.distinct[row].note for row in notes))
             cover[notes, 1] = read.mentions(rows)
         alike = np.concatenate([part @ slots.T for part in (text, before, behind)], axis=1)
         alike = alike.reshape(len(values), 6, len(slots) // 2)

@@ -181,11 +181,11 @@ def covered(read: ReadQuery, values: Values, slot_of: Indices) -> Vectors:
     own, has = np.zeros(len(values), np.float32), np.zeros((len(values), len(known)), np.float32)
     listed = [row for row in values.listed if values.texts[row]]
     for row in listed:
-        words = stems(values.texts[row]) or stems(values.own[row].note)  # of a number what is said of it
+        words = stems(values.texts[row]) or stems(values.distinct[row].note)  # of a number what is said of it
         found = words & known.keys()
         own[row] = len(found) / max(len(words), 1)
-        if values.own[row].note:
-            found |= stems(values.own[row].note) & known.keys()
+        if values.distinct[row].note:
+            found |= stems(values.distinct[row].note) & known.keys()
         said += [(row, known[one]) for one in found]
     if said:
         has[tuple(zip(*said, strict=True))] = 1
@@ -219,7 +219,7 @@ def own_fit(read: ReadQuery, call: SlotInputs, values: Values) -> Vectors:
         if shown:
             fit[begin:end, [Fit.AS_SHOWN, Fit.NOT_AS_SHOWN]] = values.written_as(shown)[which[begin:end]]
     told = np.zeros(len(values), np.float32)
-    told[values.listed] = [_stands(read, values.own[row].value, values.texts[row]) for row in values.listed]
+    told[values.listed] = [_stands(read, values.distinct[row].value, values.texts[row]) for row in values.listed]
     drafted, is_said = fit[:, Fit.DRAFTED], told[which]
     fit[:, Fit.SAID] = is_said
     fit[:, Fit.DRAFTED_SAID], fit[:, Fit.DRAFTED_UNSAID] = drafted * is_said, drafted * (1 - is_said)

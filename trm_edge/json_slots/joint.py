@@ -52,8 +52,8 @@ def joint_choices(inputs: SlotInputs, logits: Logits, drafted: Chosen) -> Chosen
     ``drafted`` [S] are the candidates of a draft, which stay where they are the likeliest; -1 for none.
     """
     slots = _Slots(inputs)
-    own = logits[:, inputs.slot_of, np.arange(len(inputs.candidates))]  # a candidate is one slot's only
-    found = [slots.settled(np.where(np.isnan(after), -np.inf, after), drafted.tolist()) for after in own]
+    worth = logits[:, inputs.slot_of, np.arange(len(inputs.candidates))]  # a candidate is one slot's only
+    found = [slots.settled(np.where(np.isnan(after), -np.inf, after), drafted.tolist()) for after in worth]
     return np.array(found, np.int32)
 
 
@@ -65,12 +65,12 @@ def given_up(inputs: SlotInputs, logits: Logits, chosen: Sequence[int], drafted:
     ``chosen`` [S]; -1 for none.
     """
     slots = _Slots(inputs)
-    own = logits[inputs.slot_of, np.arange(len(inputs.candidates))]
-    bare = own.copy()
+    worth = logits[inputs.slot_of, np.arange(len(inputs.candidates))]
+    bare = worth.copy()
     bare[drafted[drafted >= 0]] -= bonus
     taken = [slots.taken(j) for j in chosen]
-    likeliest = [float(np.nanmax(bare[begin:end], initial=-np.inf)) for begin, end in slots.own]
-    lost = sum(max(0.0, most - float(own[j])) for most, j in zip(likeliest, chosen, strict=True) if j >= 0)
+    likeliest = [float(np.nanmax(bare[begin:end], initial=-np.inf)) for begin, end in slots.ranges]
+    lost = sum(max(0.0, most - float(worth[j])) for most, j in zip(likeliest, chosen, strict=True) if j >= 0)
     sharing = sum(slots.sharers(taken, slot, one) for slot, one in enumerate(taken)) / 2
     return lost + SHARED * sharing + slots.unused(_union(taken))
 
@@ -83,7 +83,7 @@ class _Slots:
         lowered = inputs.query.lower()
         self.lowered = lowered if len(lowered) == len(self.query) else self.query
         ends = np.cumsum(np.bincount(inputs.slot_of, minlength=len(inputs.slots))).tolist()
-        self.own = list(zip([0, *ends], ends, strict=False))
+        self.ranges = list(zip([0, *ends], ends, strict=False))
         marks = [(match.span(), cost) for cost, mark in UNUSED for match in mark.finditer(self.query)][:MAX_MARKS]
         self.marks, self.costs = [mark for mark, _ in marks], [cost for _, cost in marks]
         self._taken: dict[int, Taken] = {-1: NOTHING}
@@ -96,7 +96,7 @@ class _Slots:
 
     def settled(self, logits: Logits, drafted: Sequence[int]) -> list[int]:
         """Return per slot its choice after the last change that is worth it, by ``logits [M]``."""
-        chosen = [begin + int(logits[begin:end].argmax()) if begin < end else -1 for begin, end in self.own]
+        chosen = [begin + int(logits[begin:end].argmax()) if begin < end else -1 for begin, end in self.ranges]
         stays = [j >= 0 and j == draft for j, draft in zip(chosen, drafted, strict=True)]
         taken = [self.taken(j) for j in chosen]
         likeliest: dict[int, list[tuple[int, int]]] = {}  # (slot, candidate) by mark
@@ -135,7 +135,7 @@ class _Slots:
     def apart(self, taken: Sequence[Taken], sharing: Sequence[int], logits: Logits) -> Iterator[tuple[int, int]]:
         """Yield (slot, candidate) for slots that share words: the likeliest that takes no words of others."""
         for slot in (slot for slot, others in enumerate(sharing) if others):
-            begin, end = self.own[slot]
+            begin, end = self.ranges[slot]
             starts, ends = (some[begin:end] for some in self.spans)
             free = np.ones(end - begin, bool)
             for other, its in enumerate(taken):

@@ -63,10 +63,10 @@ def known_of_tools(read: ReadQuery, call: SlotInputs, values: Values) -> Vectors
     name values of which the query says none.
     """
     flags = np.zeros((len(values), OF_TOOLS), np.float32)
-    tools = [row for row, one in enumerate(values.own) if one.named]
+    tools = [row for row, one in enumerate(values.distinct) if one.named]
     if not tools or not len(read):
         return flags[values.which]
-    named = tuple(values.own[row].named for row in tools)
+    named = tuple(values.distinct[row].named for row in tools)
     index = _index(named)
     said: set[tuple[int, int]] = set()
     marked = np.zeros((2, len(tools), len(read)), bool)

@@ -79,11 +79,19 @@ class ResolvedCall:
 
 
 @dataclass(frozen=True, eq=False)
-class Choices:
-    """What was chosen after each step that is told, ``y [K, S]``, by ``logits [K, S, M]``; the last confidence.
+class Decision:
+    """What a head decided about the slots of a call, after each of the K steps that are told.
 
-    That is -1 where the head's numbers left float32, and nothing was chosen. Of the logits those of the candidates
-    ``drafted`` [S] have the draft's bonus; -1 for none.
+    Attributes
+    ----------
+    y
+        [K, S]: the candidate of each slot, -1 for none.
+    logits
+        [K, S, M]: what ``y`` was chosen by, with the draft's bonus; -inf for the candidates of other slots.
+    confidence
+        The head's, after the last step; -1 where its numbers left float32, and nothing was chosen.
+    drafted
+        [S]: the candidates that got the draft's bonus, -1 for none.
     """
 
     y: Chosen
@@ -215,18 +223,18 @@ class Resolver:
         call, _ = self._resolved(inputs, self.choose(inputs))
         return replace(call, duration_us=_since(begun))
 
-    def _resolved(self, inputs: SlotInputs, chosen: Choices) -> tuple[ResolvedCall, Resolved]:
-        """Return the call that choices make, and its arguments with what they were made of."""
-        if chosen.confidence < 0:
-            by_step = [inputs.abstain()] * len(chosen.y)
+    def _resolved(self, inputs: SlotInputs, decision: Decision) -> tuple[ResolvedCall, Resolved]:
+        """Return the call that a decision makes, and its arguments with what they were made of."""
+        if decision.confidence < 0:
+            by_step = [inputs.abstain()] * len(decision.y)
         else:
-            by_step = [inputs.decode(y, logits) for y, logits in zip(chosen.y, chosen.logits, strict=True)]
-        unsure = chosen.confidence < self.abstain_below or (
+            by_step = [inputs.decode(y, logits) for y, logits in zip(decision.y, decision.logits, strict=True)]
+        unsure = decision.confidence < self.abstain_below or (
             inputs.draft.valid and not self.featurizer.sees_all(inputs.query)
         )
         last = inputs.abstain() if unsure else by_step[-1]
         steps = tuple((inputs.tool.name, one.json) for one in by_step)
-        return ResolvedCall(inputs.tool.name, last.status, last.json, last.draft, chosen.confidence, steps), last
+        return ResolvedCall(inputs.tool.name, last.status, last.json, last.draft, decision.confidence, steps), last
 
     def resolve_tool_call(
         self,
@@ -328,11 +336,11 @@ class Resolver:
         assert best is not None
         return best
 
-    def _lost(self, inputs: SlotInputs, choices: Choices, made: Resolved) -> float:
+    def _lost(self, inputs: SlotInputs, decision: Decision, made: Resolved) -> float:
         """Return what the arguments of a tool give up; nothing where the head abstains."""
         if made.chosen is None:
             return UNRESOLVED if made.json is None else 0.0
-        return given_up(inputs, choices.logits[-1], made.chosen, choices.drafted, self.draft_bonus)
+        return given_up(inputs, decision.logits[-1], made.chosen, decision.drafted, self.draft_bonus)
 
     def _slots_of(self, tool: Any) -> JsonSlots:
         """Return a tool's slots; of tools that come as JSON the last ones are kept."""
@@ -346,7 +354,7 @@ class Resolver:
             return JsonSlots(tool)  # which says what is wrong
         return self._compiled(text)
 
-    def choose(self, inputs: SlotInputs, drafted: Sequence[int] | None = None) -> Choices:
+    def choose(self, inputs: SlotInputs, drafted: Sequence[int] | None = None) -> Decision:
         """Let the head choose; slots or candidates beyond the head's maxima are asked in several calls.
 
         ``drafted`` are the candidates that get the draft's bonus, -1 for none; without it they are ``inputs.drafted``.
@@ -357,6 +365,7 @@ class Resolver:
         logits = np.full((self.steps, count, total), -np.inf, np.float32)
         confidence = 1.0
         favoured = inputs.drafted if drafted is None else np.asarray(drafted, np.int32)
+        told = slice(None if self.by_step else -1, None)  # the steps that the answer tells
         made = inputs.arrays
         for some, columns in _groups(inputs, spec.answer_rows, spec.max_candidates):
             out = self.refiner.refine(
@@ -369,20 +378,19 @@ class Resolver:
                 mask=np.ascontiguousarray(made["mask"][some, columns]),
             )
             if out.status == Status.NONFINITE:
-                return Choices(y if self.by_step else y[-1:], logits if self.by_step else logits[-1:], -1.0, favoured)
+                return Decision(y[told], logits[told], -1.0, favoured)
             assert out.trajectory is not None and out.logits is not None
             y[:, some] = np.where(out.trajectory >= 0, out.trajectory + columns.start, -1)
             logits[:, some, columns] = out.logits
             confidence = min(confidence, float(out.confidence))
-        if not self.by_step:
-            y, logits = y[-1:], logits[-1:]
+        y, logits = y[told], logits[told]
         if self.draft_bonus and (favoured >= 0).any():
             rows = np.flatnonzero(favoured >= 0)
             logits[:, rows, favoured[rows]] += self.draft_bonus
             y[:, rows] = logits[:, rows].argmax(axis=2)
         if self.joint and count > 0:
             y = joint_choices(inputs, logits, favoured)
-        return Choices(y, logits, confidence, favoured)
+        return Decision(y, logits, confidence, favoured)
 
 
 _own = threading.local()  # resolvers, as one serves one thread at a time

@@ -43,8 +43,8 @@ class Values:
 
     Attributes
     ----------
-    own
-        The candidates.
+    distinct
+        The candidates, each once.
     which
         [M] int: the value of every candidate of the call.
     kinds
@@ -67,28 +67,28 @@ class Values:
         order = np.argsort(places)  # of their first candidates
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
-        self.own = [candidates[place] for place in places[order].tolist()]
+        self.distinct = [candidates[place] for place in places[order].tolist()]
         self.which: Indices = rank[inverse]
-        values, sources, operators, starts, ends, *_ = zip(*self.own, strict=True)
+        values, sources, operators, starts, ends, *_ = zip(*self.distinct, strict=True)
         self.sources = np.array([SOURCE_OF[source] for source in sources])
         self._operators = np.array([_PLACE_OF.get(operator, -1) for operator in operators])
         kinds = [0 if isinstance(value, str) else _kind_of(value) for value in values]
         self.kinds = np.array(kinds)
         self.texts = [
             one.value if kind == 0 and source == "span" else text_of(one)
-            for one, kind, source in zip(self.own, kinds, sources, strict=True)
+            for one, kind, source in zip(self.distinct, kinds, sources, strict=True)
         ]
         self.listed = np.flatnonzero(self.sources != SOURCE_OF["span"]).tolist()
         self.starts, self.ends = np.array(starts, np.int64), np.array(ends, np.int64)
         self.first, self.last = read.tokens_of(self.starts, self.ends, self.texts)
 
     def __len__(self) -> int:
-        return len(self.own)
+        return len(self.distinct)
 
     @cached_property
     def strings(self) -> list[str]:
         """The texts among them, "" for other values."""
-        return [one.value if kind == 0 else "" for one, kind in zip(self.own, self.kinds.tolist(), strict=True)]
+        return [one.value if kind == 0 else "" for one, kind in zip(self.distinct, self.kinds.tolist(), strict=True)]
 
     def written_as(self, shapes: frozenset[str]) -> Vectors:
         """Return [U, 2]: which are written in one of these shapes, and which texts are not."""
@@ -110,9 +110,9 @@ class Values:
         typed, numeric = np.flatnonzero(self.kinds < NUMBER), np.flatnonzero(self.kinds == NUMBER)
         flags[typed, _KINDS + self.kinds[typed]] = 1
         flags[np.flatnonzero((self.kinds > 0) & (self.kinds <= NUMBER)), _WRITTEN + 5 : _WRITTEN + 8] = 0  # no case
-        flags[numeric, _NUMBERS : OWN_FLAGS - 1] = _numbers([self.own[row].value for row in numeric.tolist()])
+        flags[numeric, _NUMBERS : OWN_FLAGS - 1] = _numbers([self.distinct[row].value for row in numeric.tolist()])
         for row in np.flatnonzero(self.kinds == _LIST).tolist():
-            flags[row, OWN_FLAGS - 1] = len(self.own[row].value) / 4
+            flags[row, OWN_FLAGS - 1] = len(self.distinct[row].value) / 4
         return flags
 
     def nested(self) -> Vectors:
