@@ -134,9 +134,7 @@ class TestReading:
         query = "Play the Blue Moon, now"
         read = ReadQuery(query, HashedNgrams(8).tokens(query))
         edges = read.edges(np.array([1, 2, -1]), np.array([3, 3, -1]))
-        stop, stop_beside, mark_beside, capital_beside, capital = range(
-            0, 10, 2
-        )  # of the first token; then of the last
+        stop, stop_beside, mark_beside, capital_beside, capital = range(0, 10, 2)  # of the first token
         assert edges[0, [stop, stop_beside, mark_beside, capital_beside, capital]].tolist() == [1, 0, 0, 1, 0]
         assert edges[1, [stop, stop_beside, mark_beside, capital_beside, capital]].tolist() == [0, 1, 0, 0, 1]
         assert edges[1, 1::2].tolist() == [0, 0, 1, 0, 1, 2 / 32]

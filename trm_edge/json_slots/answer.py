@@ -25,13 +25,28 @@ def best_valid(
     logits: np.ndarray[Any, Any] | None,
     attempt: Callable[[list[int]], tuple[Json, Collection[int] | None]],
 ) -> tuple[Json, list[int]] | None:
-    """Return what ``first`` makes, and itself, if that is valid, else those of the likeliest choice that is.
+    """Return the object of a valid joint choice, and the choice: ``first`` if it is valid, else the likeliest.
 
-    Likeliest is what has the largest sum of ``logits [S, M]``.
-    ``attempt`` makes an object of a joint choice, and says which slots have to change, at least one of them, for it to
-    be valid; None where it is. A choice is followed by those that are one rank worse in one of these slots, so that
-    none is looked at which would be wrong for the same reason. None where there is no valid one among MAX_TRIES, or
-    without ``logits``.
+    It is a best-first search over joint choices, by the sum of their logits. The candidates of each slot are ranked; a
+    choice that is not valid is followed by those that are one rank lower in one of the slots that are to blame, so that
+    none is tried that would be wrong for the same reason.
+
+    Parameters
+    ----------
+    first
+        What is tried first, a candidate per slot, -1 for none.
+    mask
+        [S, M]: which candidates are whose.
+    logits
+        [S, M]; without them nothing but ``first`` is tried.
+    attempt
+        Makes the object of a joint choice, and says which slots are to blame, of which one at least has to change for
+        it to be valid; None where it is valid.
+
+    Returns
+    -------
+    tuple or None
+        None where none of the first MAX_TRIES choices is valid.
     """
     value, blamed = attempt(first)
     if blamed is None:
@@ -66,7 +81,7 @@ def best_valid(
 
 
 def concerned(arguments: Object, path: Path, slots: Sequence[Slot]) -> list[int]:
-    """Return the slots of which one has to change where a value is wrong at ``path``.
+    """Return the slots that are to blame, of which one has to change, where a value is wrong at ``path``.
 
     They are those of that part; of an array of objects all, as those that are left out are not counted; of an object
     that may be left out, or null, all too, as it is there only because one of them was chosen.

@@ -184,7 +184,10 @@ def _mentioned(schema: Array, read: TypedSpans) -> list[list[Json]]:
 
 
 def _stems(text: str) -> Iterator[str]:
-    """Yield what the words of a text begin with, without the endings of English."""
+    """Yield the words of a text without the regular endings of English: "walking dogs" is "walk", "dog".
+
+    Candidates are compared by these and not by ``wording.stem``, which takes different words for one.
+    """
     for word in JOINTS.split(text.lower()):
         if len(word) > 2:
             yield _stem(word)

@@ -5,13 +5,14 @@ seen: a slot is its name, its description, its tool and its type; a candidate is
 query, and how well these fit the slot that it is a candidate of.
 
 ==========  =========================================================================================================
-x           [P, W + TOKEN_FLAGS]: a row per token of the query, and of what a language model thought about it
+x           [P, W + TOKEN_FLAGS]: a row per token of the query, and of a language model's chain of thought, if any
 slots       [S, 3 W + SLOT_FLAGS]: name, description, tool; type, constraints, draft, what the query mentions of it
 candidates  [M, W + CANDIDATE_FLAGS]: a span's words before and behind it, else the text; source, operator, place, fit
 ==========  =========================================================================================================
 
-A head for functions that it has not seen does without the vectors (W = 0): flags, some of which compare vectors, say
-how things fit together, and vectors what they are, which it could only know by heart.
+A head that has to work for functions it has not been trained on gets no vectors (W = 0). Flags, some of which are
+similarities of vectors, say how well a candidate matches its slot, and that carries over to other functions; from the
+vectors themselves a head would only memorise the words of those that it was trained on.
 """
 
 from __future__ import annotations
@@ -47,15 +48,31 @@ FLAGS_WIDTH = 128  # of the hashed n-grams that flags compare, where rows have n
 _STRONG_NEAR = [Near.NAME_PREVIOUS, Near.NAME_BEFORE, Near.DESCRIPTION_PREVIOUS, Near.DESCRIPTION_BEFORE]
 _STRONG_FIT = [Fit.AS_SHOWN, Fit.CAPITALS, Fit.QUOTED]
 STRONGEST = len(_STRONG_NEAR) + len(_STRONG_FIT) + 3  # flags of a slot that are the most of its candidates
-_SLOT_WIDTHS = {  # of what a slot's flags are made of, in their order
-    **{"schema": SCHEMA_FLAGS, "subjects": len(SUBJECTS), "draft": 3, "ranks": RANKS, "likeness": 2},
-    **{"mentioned": MENTIONED, "strongest": STRONGEST},
+_SLOT_WIDTHS = {  # the groups of a slot's flags, in their order
+    "schema": SCHEMA_FLAGS,  # type, options, bounds, format
+    "subjects": len(SUBJECTS),  # what its name and its description are about
+    "draft": 3,  # whether there is a draft, whether that has the slot, whether one of the candidates is the draft's
+    "ranks": RANKS,  # its place among the slots of its type
+    "likeness": 2,  # how similar the query's words are to its name, and to its description
+    "mentioned": MENTIONED,  # how many of these words the query has
+    "strongest": STRONGEST,  # the maximum of some flags over its candidates
 }
 SLOT_FLAGS = sum(_SLOT_WIDTHS.values())
-_WIDTHS = {  # of what a candidate's flags are made of, in their order
-    **{"value": OWN_FLAGS, "fit": len(Fit), "lead": len(LEADS), "inside": 1, "cover": 2, "likeness": 6},
-    **{"edges": EDGES, "order": 2, "near": len(Near), "told": 3, "taken": 1, "nested": NESTED, "besides": BESIDES},
-    **{"of tools": OF_TOOLS},
+_WIDTHS = {  # the groups of a candidate's flags, in their order
+    "value": OWN_FLAGS,  # source, operator, type, spelling, size of a number
+    "fit": len(Fit),  # what it is to its slot: drafted, the default, written as the description shows
+    "lead": len(LEADS),  # the kind of word in front of it: "from", "at", "called"
+    "inside": 1,  # whether its text stands in the query
+    "cover": 2,  # how similar the query's words are to its own, and to its note
+    "likeness": 6,  # cosines of its text, the words before and the words behind, with its slot's name and description
+    "edges": EDGES,  # what its first and its last word are, and the words outside them
+    "order": 2,  # whether it comes in the query where its slot comes in the schema
+    "near": len(Near),  # whether the words around it say its slot, or another
+    "told": 3,  # of an option and the like: how many of its words the query has
+    "taken": 1,  # whether the draft uses its words for another slot
+    "nested": NESTED,  # whether it is part of a longer span
+    "besides": BESIDES,  # what else its words may be: an option's, a number's
+    "of tools": OF_TOOLS,  # of a tool: which of its examples and options the query names
 }
 _ENDS = dict(zip(_WIDTHS, accumulate(_WIDTHS.values()), strict=True))
 _AT = {name: slice(end - _WIDTHS[name], end) for name, end in _ENDS.items()}
@@ -205,9 +222,10 @@ class Featurizer:
     def _candidates(
         self, call: SlotInputs, read: ReadQuery, known: KnownSlots, spoken: tuple[Vectors, Vectors]
     ) -> tuple[Vectors, Vectors]:
-        """Return a row per candidate, and per slot the most that one of its candidates has.
+        """Return a row per candidate, and per slot the maximum of some columns over its candidates.
 
-        What does not depend on the slot is made once per value, as a row that its candidates start from.
+        Slots share most values, so flags that do not depend on the slot are computed once per distinct value (a row of
+        ``shared``) and copied to each candidate with it; the rest is then written per candidate.
         """
         values = Values(call.candidates, read)
         which, slot_of, count = values.which, call.slot_of, len(call.slots)

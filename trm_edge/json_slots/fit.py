@@ -1,7 +1,9 @@
 """How well a candidate fits the slot that it is a candidate of.
 
-What is said of the slot beside a span, which options a query mentions, whether a value is written as the slot's
-description shows it. Columns are [M] float32, one value per candidate; ``first`` and ``last`` are its tokens.
+Whether the words around a span are those of the slot's name or description, which options a query mentions, whether a
+value is written as the slot's description shows it. The functions return float32 arrays with a row per candidate (M) or
+per slot (S); ``first`` and ``last`` [M] are a candidate's first and last token in the query, -1 where it has none, and
+``slot_of`` [M] is the number of its slot. A token "says" a text where both have a stem in common (``wording.stem``).
 """
 
 from __future__ import annotations
@@ -69,9 +71,9 @@ class Fit(IntEnum):
 
 
 def said(read: ReadQuery, slots: Sequence[Slot]) -> tuple[Vectors, Vectors]:
-    """Return [S, P + 1] how much a token says a slot's name and its description; the last column, for -1, is 0.
+    """Return [S, P + 1] how much a token says a slot's name, and its description; 0 in the last column, for token -1.
 
-    A word of several slots' descriptions says less of each: 1 over their number.
+    A stem that several descriptions have counts 1 / (their number) for each.
     """
     names = np.zeros((len(slots), len(read) + 1), np.float32)
     descriptions = np.zeros_like(names)
@@ -150,7 +152,7 @@ def strongest(columns: Vectors, slot_of: Indices, slots: int) -> Vectors:
 
 
 def _rivals(spoken: Vectors) -> Vectors:
-    """Return [S, P + 1] how much a token says the slot that it says most, each slot's own left out."""
+    """Return [S, P + 1]: for each slot and token, the most that the token says any other slot."""
     if len(spoken) < 2:
         return np.zeros_like(spoken)
     ranked = np.sort(spoken, axis=0)
@@ -171,10 +173,11 @@ def leads(read: ReadQuery, first: Indices) -> Vectors:
 
 
 def covered(read: ReadQuery, values: Values, slot_of: Indices) -> Vectors:
-    """Return [M, 3] for what is no span: the share of its words that the query has, and of those that tell it apart.
+    """Return [M, 3] how many words of a candidate the query has, for those that were not read from it (options, say).
 
-    ``note`` counts as its words too; the second column is relative to the best candidate of the slot, and the third
-    says which is the best.
+    The share of its stems that the query has. Then the number of these, where the stems of its ``note`` count too and
+    one that n candidates of the slot have counts 1 / n, so that what tells options apart weighs most; divided by the
+    slot's best candidate. Then whether it is the slot's best by the share and the weighted number together.
     """
     known = {one: number for number, one in enumerate(read.at)}
     said: list[tuple[int, int]] = []
@@ -262,7 +265,7 @@ def _bounds(slot: Slot) -> tuple[float, float] | None:
 
 
 def _stands(read: ReadQuery, value: Any, text: str) -> float:
-    """Return the share of a value's parts that stand in the query."""
+    """Return the share of a value's parts, the items of an array, that stand in the query word by word."""
     parts = [str(part) for part in value] if isinstance(value, list) else [text.removesuffix(".0")]
     return sum(read.find(part)[0] >= 0 for part in parts) / len(parts) if parts else 0.0
 

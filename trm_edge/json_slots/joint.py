@@ -2,9 +2,12 @@
 
 Two slots seldom mean the same words of a query, and what stands out in it (a number, a quotation, a name) is seldom
 meant for none. So a joint choice is worth the sum of its logits, less ``SHARED`` for every two slots that take words
-which the query has only once, and less ``UNUSED`` for what stands out and no slot takes. From the likeliest choices on,
-the best change of one slot is made for as long as there is one that is worth it. What a draft has and is likeliest
-stays, so that a right draft is not made wrong here. By the same measure a tool is chosen with its arguments.
+which the query has only once, and less ``UNUSED`` for what stands out and no slot takes. It is looked for by greedy
+search: from each slot's likeliest choice on, the one change of one slot that gains most is made, for as long as one
+gains anything. What a draft has and is likeliest stays, so that a right draft is not made wrong here. By the same
+measure a tool is chosen with its arguments.
+
+What stands out in the query is called a mark here, and has a bit in the integers that are sets of marks.
 """
 
 from __future__ import annotations
@@ -36,11 +39,14 @@ Place = tuple[int, int]  # the characters of a query from, to
 
 
 class Taken(NamedTuple):
-    """The words of a query that a candidate takes: where they are, -1 where others may take them too, and its marks."""
+    """The words of a query that a candidate takes for its slot.
+
+    ``start`` and ``end`` are -1 where it takes none, or where the query has them twice and other slots may take them.
+    """
 
     start: int
     end: int
-    marks: int  # a bit for each of what stands out that is among them
+    marks: int  # the marks that overlap these words, a bit each
 
 
 NOTHING = Taken(-1, -1, 0)
@@ -58,11 +64,19 @@ def joint_choices(inputs: SlotInputs, logits: Logits, drafted: Chosen) -> Chosen
 
 
 def given_up(inputs: SlotInputs, logits: Logits, chosen: Sequence[int], drafted: Chosen, bonus: float) -> float:
-    """Return how much less a joint choice is worth than the likeliest of each slot would be, if only these agreed.
+    """Return the difference, in logits, between the best choice of each slot by itself and a joint choice.
 
-    Of two tools, the one whose arguments give up more, as its schema or the words of the query ask for it, is the less
-    likely one. ``logits`` [S, M] have a ``bonus`` on the candidates ``drafted`` [S], which only counts where they are
-    ``chosen`` [S]; -1 for none.
+    The best choices pay nothing for words that they share or leave unused; the joint choice does, and it may have lost
+    logits to be valid for the schema. So a large difference says that the query does not suit the tool.
+
+    Parameters
+    ----------
+    logits
+        [S, M], with ``bonus`` on the candidates ``drafted``.
+    chosen
+        [S] the joint choice; -1 for none.
+    drafted
+        [S] the draft's candidates, -1 for none. Their bonus counts where they are chosen, not in the best choices.
     """
     slots = _Slots(inputs)
     worth = logits[inputs.slot_of, np.arange(len(inputs.candidates))]
@@ -95,7 +109,11 @@ class _Slots:
         return np.array([one.start for one in self.candidates]), np.array([one.end for one in self.candidates])
 
     def settled(self, logits: Logits, drafted: Sequence[int]) -> list[int]:
-        """Return per slot its choice after the last change that is worth it, by ``logits [M]``."""
+        """Return the joint choice that greedy search finds by ``logits [M]``, a candidate per slot, -1 for none.
+
+        Changes that are tried: a slot that shares words to its likeliest candidate that shares none (``apart``), and
+        any slot to its likeliest candidate among those that take an unused mark.
+        """
         chosen = [begin + int(logits[begin:end].argmax()) if begin < end else -1 for begin, end in self.ranges]
         stays = [j >= 0 and j == draft for j, draft in zip(chosen, drafted, strict=True)]
         taken = [self.taken(j) for j in chosen]
@@ -114,7 +132,7 @@ class _Slots:
                 new = self.taken(j)
                 gain = float(logits[j] - logits[chosen[slot]]) + SHARED * sharing[slot] + unused
                 if stays[slot] or gain - self.unused(used | new.marks) <= most:
-                    continue  # not worth it even if it is all gain
+                    continue  # an upper bound of the gain, and cheap: it shares nothing, and the old marks stay used
                 others = [*taken[:slot], *taken[slot + 1 :]]
                 gain -= SHARED * self.sharers(taken, slot, new) + self.unused(_union(others) | new.marks)
                 if gain > most:

@@ -1,7 +1,7 @@
 """Values that schemas name, as options or examples, where the query says them.
 
-They tell what else a run of words may be: a part of a longer name, another slot's value, a number; and they tell which
-tool is meant, where only some of them know what the query names.
+They are evidence against other readings of the same words: "kitchen" is less likely a room where the query has the
+"kitchen light" that a schema names. And they are evidence for a tool, where only some tools know what the query names.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ _ARE_NAMED = np.array([source in ("mentioned", "option") for source in SOURCES])
 
 
 def besides(read: ReadQuery, call: SlotInputs, values: Values) -> Vectors:
-    """Return [M, BESIDES] what a candidate's words are besides.
+    """Return [M, BESIDES] what else the words of a candidate may be.
 
-    Part of a longer value that a schema names; the share of them that other slots' values are, and that numbers are.
+    Whether they are part of a longer value that a schema names; the share of them that belongs to values that the
+    schemas of other slots name; the share that was read as numbers.
     """
     flags = np.zeros((len(values.which), BESIDES), np.float32)
     if not len(read):
@@ -56,11 +57,11 @@ def besides(read: ReadQuery, call: SlotInputs, values: Values) -> Vectors:
 
 
 def known_of_tools(read: ReadQuery, call: SlotInputs, values: Values) -> Vectors:
-    """Return [M, OF_TOOLS] what the query names of a tool's values; zeros for what is no tool.
+    """Return [M, OF_TOOLS] how much of a query a tool's options and examples explain; zeros for what is no tool.
 
-    The share of the query's words that its examples are, and its options; these words, of which one that several tools
-    know counts 1 over their number; whether no tool has more of that; and how many of the arguments that it must have
-    name values of which the query says none.
+    The share of the query's tokens that are in its examples; the share in its options; the number of tokens in either,
+    where one that n tools know counts 1 / n; whether that is the largest of all tools; and how many required arguments
+    have options or examples of which the query says none.
     """
     flags = np.zeros((len(values), OF_TOOLS), np.float32)
     tools = [row for row, one in enumerate(values.distinct) if one.named]

@@ -1,7 +1,8 @@
 """A query as its tokens: where words stand, what stands beside them, what a query mentions of a text.
 
-What depends on one end of a run of tokens only is worked out once per token, in tables of P + 1 rows: the last one,
-which index -1 takes, is for a run that does not stand in the query.
+A candidate is a run of tokens. What depends on its first or its last token alone is computed once per token, in tables
+with P + 1 rows, and looked up for all candidates at once. The last row, which index -1 reaches, is for candidates that
+do not stand in the query.
 """
 
 from __future__ import annotations
@@ -131,10 +132,13 @@ class ReadQuery:
         return len(self.words)
 
     def _beside(self, read: Sequence[Word]) -> None:
-        """Work out the words before and behind every token, the nearest first, up to the end of the clause."""
+        """Set ``before`` and ``behind``, ``lead`` and ``negated``.
+
+        "Plain" tokens are those that are no punctuation. Two tokens are in one clause where ``passed`` is the same.
+        """
         count = len(read)
         is_plain = self.flags[:, 2] == 0
-        plain, until = np.flatnonzero(is_plain), np.cumsum(is_plain)
+        plain, until = np.flatnonzero(is_plain), np.cumsum(is_plain)  # until: plain tokens up to each, itself included
         passed = np.zeros(count + 1, np.int64)  # breaks in front of a token
         np.cumsum([word.breaks for word in read], out=passed[1:])
         left = (until - is_plain)[:, None] - 1 - np.arange(BEFORE)

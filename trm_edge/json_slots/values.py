@@ -1,6 +1,7 @@
 """The values of a call: its distinct candidates, which several slots may share, and what each is by itself.
 
-What does not depend on the slot is worked out once per value; ``which`` says the value of every candidate.
+Flags that do not depend on the slot are computed once per distinct value, not once per candidate; ``which`` maps
+candidates to values.
 """
 
 from __future__ import annotations
@@ -116,9 +117,11 @@ class Values:
         return flags
 
     def nested(self) -> Vectors:
-        """Return [U, NESTED]: is a span part of a longer one of its operator; of how many it is, how many it holds.
+        """Return [U, NESTED] how spans contain each other: "May 5" in "May 5, 2024".
 
-        Spans are compared with those of their type only, and texts that are mere runs of words not at all.
+        Whether a longer span of the same operator contains it; how many spans contain it; how many it contains, both as
+        logarithms. Texts, arrays and other values are compared among themselves only, and texts that are any run of
+        words not at all.
         """
         flags = np.zeros((len(self), NESTED), np.float32)
         apart = (self.kinds > 0) | ~_ARE_RUNS[self._operators]

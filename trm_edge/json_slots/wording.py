@@ -1,6 +1,6 @@
 """What words say by themselves: stems, what a slot is about, how a value is written.
 
-Everything is a fixed table or a pattern, so that a head meets the same flags on functions that it has never seen.
+Everything is a fixed table or a pattern, so that flags mean the same for functions that a head has never seen.
 """
 
 from __future__ import annotations
@@ -89,7 +89,11 @@ def words_of(name: str) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def stem(word: str) -> str:
-    """Return what a word begins with, so that its forms are one; a short word loses its plural only."""
+    """Return a word's first letters, so that its forms are one; a short word loses its plural only.
+
+    This is a feature, which may be crude: "university" and "universe" are one. What becomes a candidate is compared by
+    endings instead (``candidates``).
+    """
     folded = word.casefold()
     return folded[:STEM] if len(folded) > STEM else folded.rstrip("s") or folded
 

@@ -69,7 +69,7 @@ def offset_at(day: dt.date, time: dt.time, now: dt.datetime | None) -> str:
 
 
 def once_per_query(find: Callable[..., Iterator[Kept]]) -> Callable[..., tuple[Kept, ...]]:
-    """Keep what several operators start from, for the last few queries."""
+    """Decorate a generator that several operators start from: it runs once per query, for the last few queries."""
 
     @lru_cache(maxsize=8)
     def kept(*arguments: Any) -> tuple[Kept, ...]:
