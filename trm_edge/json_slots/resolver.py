@@ -272,30 +272,30 @@ class Resolver:
         if not isinstance(tools, Sequence) or isinstance(tools, (str, bytes)):
             raise TrmInputError(f"tools: expected a list of tools, got {type(tools).__name__}")
         names = [_name_of(tool) for tool in tools]
-        name, arguments = read_call(draft, names)
+        name, drafted = read_call(draft, names)
+        arguments = drafted or ""
         silent = not query.strip()
         if not tools or (silent and name is None):
-            return ResolvedCall(None, "unresolved", None, arguments or "", 1.0, (), _since(begun))
+            return _no_call(begun, arguments)
         for own_name, count in Counter(names).items():
             if own_name is not None and count > 1:
                 raise SchemaError(f"tools: expected every name once, got {own_name!r} more than once")
         if name is not None and name in names and (not rename or len(tools) == 1 or silent):
             own = tools[names.index(name)]
             return replace(self.resolve(own, query, arguments, now=now, thought=thought), duration_us=_since(begun))
-        if silent and not (arguments or "").strip():
-            return ResolvedCall(None, "unresolved", None, "", 1.0, (), _since(begun))
+        if silent and not arguments.strip():
+            return _no_call(begun)
         compiled = [self._slots_of(tool) for tool in tools]
         known = [slots.tool.name for slots in compiled]
-        may_decline = name is None and not (arguments or "").strip()
+        may_decline = name is None and not arguments.strip()
         ranked = self._rank(compiled, query, thought, known.index(name) if name in known else -1, may_decline)
         if ranked.confidence < 0:
-            return ResolvedCall(None, "unresolved", None, arguments or "", -1.0, (), _since(begun))
+            return _no_call(begun, arguments, -1.0)
         best = ranked.likely.argmax(axis=1).tolist()
         named = [None if none else known[j] for none, j in zip(ranked.none, best, strict=True)]
         if named[-1] is None:
-            declined = tuple((one, None) for one in named)
-            return ResolvedCall(None, "unresolved", None, "", ranked.confidence, declined, _since(begun))
-        drafts = [None if name in known and name != other else arguments for other in known]
+            return _no_call(begun, "", ranked.confidence, tuple((one, None) for one in named))
+        drafts = ["" if name in known and name != other else arguments for other in known]
         call = self._best_call(compiled, ranked.likely[-1].tolist(), drafts, query, now, thought)
         named[-1] = call.name
         steps = [(one, json if one == call.name else None) for one, (_, json) in zip(named, call.by_step, strict=True)]
@@ -317,7 +317,7 @@ class Resolver:
         self,
         tools: Sequence[JsonSlots],
         likely: Sequence[float],
-        drafts: Sequence[str | None],
+        drafts: Sequence[str],
         query: str,
         now: dt.datetime | None,
         thought: str,
@@ -464,7 +464,15 @@ def _name_of(tool: Any) -> str | None:
     return tool.name if isinstance(tool, Tool) else tool_name(tool)
 
 
+def _no_call(
+    begun: float, draft: str = "", confidence: float = 1.0, by_step: tuple[tuple[str | None, None], ...] = ()
+) -> ResolvedCall:
+    """Return the answer where there is no tool, or none that fits."""
+    return ResolvedCall(None, "unresolved", None, draft, confidence, by_step, _since(begun))
+
+
 def _since(begun: float) -> float:
+    """Return the microseconds since a reading of ``perf_counter``."""
     return 1e6 * (time.perf_counter() - begun)
 
 
