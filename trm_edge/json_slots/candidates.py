@@ -93,6 +93,7 @@ def key_of(value: Json | Missing) -> Key:
 
 
 def _proposals(slot: Slot, draft: Json | Missing, read: TypedSpans) -> Iterator[Candidate]:
+    """Yield the candidates that are no spans, in the order in which they stand before these; values may come twice."""
     schema = slot.schema
     if slot.optional:
         yield Candidate(MISSING, "omit")
@@ -234,7 +235,19 @@ def _styles_shown(schema: Scalar) -> list[str]:
 
 
 class TypedSpans:
-    """The spans of one query by the types of slots: each group is the candidates of a slot without constraints."""
+    """The spans of one query by type: each group is what a slot of that type may take if it has no constraints.
+
+    Attributes
+    ----------
+    now
+        What relative dates are relative to.
+    texts, numbers
+        What was read as a text, and as a number.
+    named
+        What the operators wrote that only some slots take: names in a style (``_STYLES``), and other runs of words.
+    several
+        What was read as an array, of any items.
+    """
 
     def __init__(self, spans: Spans) -> None:
         self.now = spans.now
@@ -336,6 +349,7 @@ def _read_for(schema: Schema, read: TypedSpans) -> ByKey:
 
 
 def _group_for(schema: Scalar, read: TypedSpans) -> ByKey:
+    """Return what was read from the query of a scalar's type, whatever its constraints."""
     if schema.options is None:
         if schema.type == "string":
             named = [read.named[style] for style in _styles_shown(schema)]
@@ -359,6 +373,7 @@ def _is_valid(schema: Schema, candidate: Candidate) -> bool:
 
 
 def _arrays(schema: Array, candidates: Iterable[Candidate]) -> ByKey:
+    """Return the valid arrays that values may stand for. This takes longer than the other ways, but fits any items."""
     found: ByKey = {}
     for one in candidates:
         for value in coerced(schema, one.value):

@@ -190,6 +190,7 @@ class _Compiler:
         return compiled
 
     def check_keys(self, schema: Mapping[str, Json], known: set[str], at: str) -> None:
+        """Raise for a keyword that is not known; those that begin with "x-" are anybody's own."""
         for key in schema:
             if key not in known and not key.startswith("x-"):
                 raise SchemaError(f"{at}/{escaped(key)}: not supported here")
@@ -259,6 +260,7 @@ class _Compiler:
         return "any"
 
     def reference(self, schema: Mapping[str, Json], at: str, behind: tuple[str, ...]) -> Schema:
+        """Compile what a ``$ref`` points to, with the description and default beside it."""
         target = schema["$ref"]
         self.check_keys(schema, _REMARKS | {"$ref", "default"}, at)
         if not isinstance(target, str) or not (target == "#" or target.startswith("#/")):
@@ -279,6 +281,7 @@ class _Compiler:
         return _beside(self.compile(found, at, (*behind, target)), schema, at)
 
     def combined(self, schema: Mapping[str, Json], key: str, at: str, behind: tuple[str, ...]) -> Schema:
+        """Compile ``anyOf``, ``oneOf`` or ``allOf``: to the one alternative beside null, or a ``Choice`` of scalars."""
         self.check_keys(schema, _REMARKS | {key, "default", "nullable"}, at)
         parts = schema[key]
         if not isinstance(parts, list) or not parts:
@@ -359,6 +362,7 @@ class _Compiler:
         )
 
     def scalar(self, schema: Mapping[str, Json], at: str, name: str, common: dict[str, Any]) -> Scalar:
+        """Compile a scalar; ``enum`` and ``const`` become its options, null among them whether it is nullable."""
         options = None
         for key in ("enum", "const"):
             if key not in schema:

@@ -97,6 +97,7 @@ def nearness(
     both = names + descriptions * np.float32(0.5)
     slots = len(names)
     by_token = np.ascontiguousarray(np.concatenate([names, descriptions, _rivals(both)]).T)  # [P + 1, 3 S]
+    # [P + 1, BEFORE or BEHIND, 3, S]: what each word beside a token says of the name, the description, other slots.
     ahead, after = (by_token[places].reshape(*places.shape, 3, slots) for places in (read.before, read.behind))
     most, either = ahead.max(axis=1), after.max(axis=1)  # [P + 1, 3, S]
     by_first = {  # [P + 1, S] each, by a candidate's first token

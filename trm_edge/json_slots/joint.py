@@ -90,7 +90,19 @@ def given_up(inputs: SlotInputs, logits: Logits, chosen: Sequence[int], drafted:
 
 
 class _Slots:
-    """The slots of a call with their candidates, and the words of the query that these take."""
+    """The slots of a call with their candidates, and the words of the query that these take.
+
+    Attributes
+    ----------
+    query, candidates, slot_of
+        Those of the call.
+    lowered
+        The query in small letters, of the same length, so that places in it are places in the query.
+    ranges
+        By slot, from where to where its candidates go.
+    marks, costs
+        Where the marks are, and what each costs that no slot takes.
+    """
 
     def __init__(self, inputs: SlotInputs) -> None:
         self.query, self.candidates, self.slot_of = inputs.query, inputs.candidates, inputs.slot_of

@@ -477,7 +477,10 @@ def _since(begun: float) -> float:
 
 
 def _groups(inputs: SlotInputs, most_slots: int, most_candidates: int) -> Iterator[tuple[slice, slice]]:
-    """Yield (slots, candidates) by number, so that a head takes them; a slot keeps its first candidates."""
+    """Yield groups of slots in a row that a head can take at once, and their candidates, as slices.
+
+    A slot that has more candidates than a head takes is a group of its own, with the first ones.
+    """
     sizes = np.bincount(inputs.slot_of, minlength=len(inputs.slots)).tolist()
     first, begin, total, behind = 0, 0, 0, 0
     for i, size in enumerate(sizes):
@@ -492,6 +495,6 @@ def _groups(inputs: SlotInputs, most_slots: int, most_candidates: int) -> Iterat
 
 
 def _shifted(y0: np.ndarray[Any, np.dtype[np.int32]], columns: slice) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """Return choices as numbers of a group's candidates, -1 for what is not among them."""
+    """Return choices counted from a group's first candidate; -1 for those that are outside of the group."""
     among = (y0 >= columns.start) & (y0 < columns.stop)
     return np.where(among, y0 - columns.start, -1).astype(np.int32)
