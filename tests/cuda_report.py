@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -108,12 +109,13 @@ def known_targets(nvcc: str) -> list[str]:
     return [target for target in match[1].split() if target.rstrip("a") in known]
 
 
-def compile_source(nvcc: str, source: Path, target: str, folder: str) -> tuple[bool, str]:
-    """Return whether nvcc compiles a source for a target, and its output with the report of ptxas."""
-    code = f"-gencode=arch=compute_{target},code=sm_{target}"
-    command = [nvcc, "-cubin", *FLAGS, "-Xptxas", "-v", code, "-o", str(Path(folder) / "out.cubin"), str(source)]
+def compile_source(nvcc: str, source: Path, target: str, folder: str) -> tuple[bool, str, float]:
+    """Return whether nvcc compiles a source for a target, its output with the report of ptxas, and the seconds."""
+    start = time.monotonic()
+    code, out = f"-gencode=arch=compute_{target},code=sm_{target}", Path(folder) / f"{source.stem}_{target}.cubin"
+    command = [nvcc, "-cubin", *FLAGS, "-Xptxas", "-v", code, "-o", str(out), str(source)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return done.returncode == 0, done.stdout
+    return done.returncode == 0, done.stdout, time.monotonic() - start
 
 
 # ---- The output of ptxas ---------------------------------------------------------------------------------------------
@@ -191,18 +193,17 @@ def build_report(nvcc: str, targets: Sequence[str]) -> Report:
     """Compile every source for every target, saying so on stderr."""
     report = Report(list(targets))
     jobs = [(source, target) for source in sorted((CSRC / "cuda").glob("*.cu")) for target in targets]
-    with tempfile.TemporaryDirectory() as folder:
-        for i, (source, target) in enumerate(jobs):
-            print(f"[{i + 1}/{len(jobs)}] {source.name} for sm_{target}", end="", file=sys.stderr, flush=True)
-            start = time.monotonic()
-            good, output = compile_source(nvcc, source, target, folder)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        compiled = pool.map(lambda job: compile_source(nvcc, *job, folder), jobs)
+        for i, ((source, target), (good, output, seconds)) in enumerate(zip(jobs, compiled, strict=True)):
             if good:
                 kernels = parse(output, source.name, target)
                 report.kernels += kernels
                 text = source.read_text()
                 if not kernels and ("__global__" in text or "kernels.cuh" in text):
                     good, output = False, f"no kernels in the output of ptxas:\n{output}"
-            print(f": {time.monotonic() - start:.1f} s{'' if good else ', failed'}", file=sys.stderr)
+            told = f"{source.name} for sm_{target}: {seconds:.1f} s{'' if good else ', failed'}"
+            print(f"[{i + 1}/{len(jobs)}] {told}", file=sys.stderr, flush=True)
             if not good:
                 report.failures.append(Failure(source.name, target, output))
     return report
