@@ -4,9 +4,10 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 work=$1
 targets=${TRM_EDGE_CUDA_TARGETS:-86}  # one is enough to see that it links
-cmake -S "$root" -B "$work/build" -G Ninja -DTRM_EDGE_CUDA_TARGETS="$targets" > /dev/null
-cmake --build "$work/build"
-cmake --install "$work/build" --prefix "$work/prefix" > /dev/null
+build="$root/build/consumer"  # as deep as other builds, whose objects ccache then knows
+cmake -S "$root" -B "$build" -G Ninja -DTRM_EDGE_CUDA_TARGETS="$targets" > /dev/null
+cmake --build "$build"
+cmake --install "$build" --prefix "$work/prefix" > /dev/null
 cmake -S "$root/tests/consumer" -B "$work/consumer" -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix" > /dev/null
 cmake --build "$work/consumer"
 "$work/consumer/consumer_c" "$root/trm_edge/data/example.trm"
