@@ -100,10 +100,12 @@ class Packed(Examples):
 
 def pack(calls: Sequence[Mapping[str, Array]]) -> Arrays:
     """Join the arrays of calls: ``x [P, Dx]``, ``slots [S, Ds]``, ``candidates [M, Dc]``, ``slot_of [M]`` and so on."""
-    joined = {name: np.concatenate([call[name] for call in calls]) for name in _ROWS if name in calls[0]}
-    for part, name in (("x", "x"), ("s", "slots"), ("m", "candidates")):
-        joined[f"{part}_len"] = np.array([len(call[name]) for call in calls], np.int64)
-        joined[name] = joined[name].astype(np.float16)
+    floats = {"x": "x", "s": "slots", "m": "candidates"}  # half the size, and never whole in float32
+    joined = {f"{part}_len": np.array([len(call[name]) for call in calls], np.int64) for part, name in floats.items()}
+    for name in _ROWS:
+        if name in calls[0]:
+            kind = np.float16 if name in floats.values() else None
+            joined[name] = np.concatenate([call[name] for call in calls], dtype=kind, casting="same_kind")
     return joined
 
 
