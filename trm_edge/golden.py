@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -106,10 +106,10 @@ def record_quantized_error(
 
     It is the largest of several runs: where these round a value near a tie apart, the recursion carries that on.
     """
-    models = _rounded_models(spec, tensors, quantization)
+    errors = _quantized_errors(spec, tensors, cases, quantization)
     return [
-        replace(case, outputs={**case.outputs, "quantized_error": _quantized_error(models, case, len(case.fp32_error))})
-        for case in cases
+        replace(case, outputs={**case.outputs, "quantized_error": error})
+        for case, error in zip(cases, errors, strict=True)
     ]
 
 
@@ -154,17 +154,13 @@ def verify(refiner: Any, bundle: Bundle) -> list[StepCheck]:
     """
     checks = []
     spec = bundle.spec
-    rounded = [
-        (quantization, _rounded_models(spec, bundle.tensors, quantization))
-        for quantization in _quantizations_of(refiner.precision, bundle)
-    ]
+    recorded_steps = [_golden_steps(spec, number, case) for number, case in enumerate(bundle.golden)]
+    rounded = [_rounding(bundle, quantization) for quantization in _quantizations_of(refiner.precision, bundle)]
     for number, case in enumerate(bundle.golden):
-        steps = min(_golden_steps(spec, number, case), refiner.most_steps)
+        steps = min(recorded_steps[number], refiner.most_steps)
         allowed = np.maximum(FP32_TOLERANCE, 4 * case.fp32_error[:steps])
-        for quantization, models in rounded:
-            recorded = case.outputs.get("quantized_error") if quantization is bundle.quantization else None
-            rounding = _quantized_error(models, case, steps) if recorded is None else recorded[:steps]
-            allowed = np.maximum(allowed, QUANTIZED_MARGIN * rounding.max())
+        for errors_by_case in rounded:
+            allowed = np.maximum(allowed, QUANTIZED_MARGIN * errors_by_case[number][:steps].max())
         out = refiner.refine(**golden_arguments(case), steps=steps, trajectory=True)
         got: dict[str, Array] = {"y": out.trajectory, "halt_logits": out.halt_logits}
         if out.logits is not None:
@@ -208,29 +204,45 @@ def _shrinkage(case: GoldenCase, step: int) -> float:
     return max(1.0, before / after) if after > 0 else 1.0
 
 
-def _rounded_models(spec: TrmSpec, tensors: Mapping[str, Array], quantization: Quantization) -> list[QuantizedModel]:
-    """Return the fake-quantised oracle in float64 and float32, and NUDGES whose block matrices are off by a rounding.
+def _rounding(bundle: Bundle, quantization: Quantization) -> list[Array]:
+    """Return the errors [K] of the fake-quantised oracle in every golden case, recorded or found now."""
+    recorded = [case.outputs["quantized_error"] for case in bundle.golden if "quantized_error" in case.outputs]
+    if quantization is bundle.quantization and len(recorded) == len(bundle.golden):
+        return recorded
+    return _quantized_errors(bundle.spec, bundle.tensors, bundle.golden, quantization)
+
+
+def _quantized_errors(
+    spec: TrmSpec, tensors: Mapping[str, Array], cases: Sequence[GoldenCase], quantization: Quantization
+) -> list[Array]:
+    """Return by case the largest error [K] of several runs of the fake-quantised oracle."""
+    errors: list[Array] = [np.zeros(len(case.fp32_error)) for case in cases]
+    for model in _rounded_models(spec, tensors, quantization):
+        for number, case in enumerate(cases):
+            steps = len(case.fp32_error)
+            run = _stack(run_reference(model, check_inputs(spec, **golden_arguments(case)), steps))
+            found = [max(_errors(spec, run, case.outputs, k)) for k in range(steps)]
+            errors[number] = np.maximum(errors[number], found)
+    return errors
+
+
+def _rounded_models(
+    spec: TrmSpec, tensors: Mapping[str, Array], quantization: Quantization
+) -> Iterator[QuantizedModel]:
+    """Yield the fake-quantised oracle in float64 and float32, and NUDGES whose block matrices are off by a rounding.
 
     Which way a tie falls is chance, and a recursion makes much of it: two runs tell too little of what may come.
     """
+    for dtype in (np.float64, np.float32):
+        yield QuantizedModel(spec, tensors, quantization, dtype)
     rng = np.random.default_rng(0)
-    models = [QuantizedModel(spec, tensors, quantization, dtype) for dtype in (np.float64, np.float32)]
     for _ in range(NUDGES):
         nudged = {
             name: value * (1 + rng.uniform(-NUDGE, NUDGE, value.shape)).astype(np.float32)
             for name, value in tensors.items()
             if name.startswith("blocks.")
         }
-        models.append(QuantizedModel(spec, {**tensors, **nudged}, quantization, np.float32))
-    return models
-
-
-def _quantized_error(models: Sequence[QuantizedModel], case: GoldenCase, steps: int) -> Array:
-    spec = models[0].spec
-    inputs = check_inputs(spec, **golden_arguments(case))
-    runs = [_stack(run_reference(model, inputs, steps)) for model in models]
-    errors: Array = np.max([[max(_errors(spec, run, case.outputs, k)) for k in range(steps)] for run in runs], axis=0)
-    return errors
+        yield QuantizedModel(spec, {**tensors, **nudged}, quantization, np.float32)
 
 
 def _golden_steps(spec: TrmSpec, number: int, case: GoldenCase) -> int:
