@@ -2,7 +2,7 @@
 #ifndef TRM_EDGE_CUDA_BARRIER_CUH
 #define TRM_EDGE_CUDA_BARRIER_CUH
 
-#include <cuda_runtime.h>
+#include "cuda/ptx.cuh"
 
 namespace trm::cuda {
 
@@ -16,17 +16,12 @@ class GridBarriers {
     __device__ GridBarriers(unsigned* counters, int ctas) : counters_(counters), ctas_(static_cast<unsigned>(ctas)) {}
 
     // By one thread of a CTA.
-    __device__ void arrive(int number) const {
-        asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counters_ + number % 2) : "memory");
-    }
+    __device__ void arrive(int number) const { count_up(counters_ + number % 2); }
 
     // Until every CTA has arrived.
     __device__ void wait(int number) const {
         const unsigned expected = ctas_ * static_cast<unsigned>(number / 2 + 1);
-        unsigned seen;
-        do {
-            asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counters_ + number % 2) : "memory");
-        } while (static_cast<int>(seen - expected) < 0);
+        while (static_cast<int>(count_of(counters_ + number % 2) - expected) < 0) continue;
     }
 
     // By one thread of a CTA. The last one to leave makes the barriers ready for the next launch.

@@ -1,7 +1,7 @@
 #include <cmath>
 
-#include "cuda/check.h"
 #include "cuda/decoder.h"
+#include "cuda/launch.h"
 
 namespace trm::cuda {
 namespace {
@@ -93,13 +93,11 @@ void multiply(const Products& products, cudaStream_t stream) {
     const int halts = products.halt_logits ? products.steps : 0;
     const int warps = products.steps * products.rows * products.n + halts;
     if (warps == 0) return;
-    multiply_kernel<<<static_cast<unsigned>((warps + kWarps - 1) / kWarps), kThreads, 0, stream>>>(products);
-    TRM_CUDA(cudaGetLastError());
+    launch(multiply_kernel, {static_cast<unsigned>((warps + kWarps - 1) / kWarps), kThreads}, stream, products);
 }
 
 void conclude(const Conclusion& conclusion, cudaStream_t stream) {
-    conclude_kernel<<<1, kThreads, 0, stream>>>(conclusion);
-    TRM_CUDA(cudaGetLastError());
+    launch(conclude_kernel, {1, kThreads}, stream, conclusion);
 }
 
 }  // namespace trm::cuda

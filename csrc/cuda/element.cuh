@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "cuda/ptx.cuh"
+
 namespace trm::cuda {
 
 struct Bf16 {
@@ -25,9 +27,7 @@ struct Bf16 {
     __device__ static uint32_t infinite_to_nan(uint32_t word) { return word; }  // where float32 ends too
     __device__ static void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
                                uint32_t b1) {
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+        mma_bf16(c, a0, a1, a2, a3, b0, b1);
     }
 };
 
@@ -49,9 +49,7 @@ struct Fp16 {
     }
     __device__ static void mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
                                uint32_t b1) {
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+        mma_fp16(c, a0, a1, a2, a3, b0, b1);
     }
 };
 

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cuda/check.h"
 #include "cuda/encoder.h"
+#include "cuda/launch.h"
 
 namespace trm::cuda {
 namespace {
@@ -193,8 +193,7 @@ void map_rows(const RowMaps& maps, cudaStream_t stream) {
     for (int i = 0; i < maps.count; ++i) groups += row_groups(maps.of[i].rows);
     if (groups == 0) return;
     const unsigned blocks = static_cast<unsigned>(groups) * static_cast<unsigned>(column_tiles(maps.hidden));
-    map_rows_kernel<<<blocks, kThreads, 0, stream>>>(maps);
-    TRM_CUDA(cudaGetLastError());
+    launch(map_rows_kernel, {blocks, kThreads}, stream, maps);
 }
 
 RowMaps encoding(const Spec& spec, const DeviceTensors& tensors, const Call& call, const EncodedRows& to) {

@@ -7,6 +7,7 @@
 #include "cuda/fused.h"
 #include "cuda/graph.h"
 #include "cuda/instances.h"
+#include "cuda/launch.h"
 #include "cuda/phases.cuh"
 #include "cuda/rope.h"
 
@@ -188,10 +189,7 @@ class FusedRunner : public Runner {
         p.halt = run.halt;
         p.ran = run.ran;
         if (persistent_) {
-            void* arguments[] = {&p};
-            TRM_CUDA(cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(weights_->kernels.persistent),
-                                                 p.plan.ctas, kThreads, arguments,
-                                                 static_cast<size_t>(weights_->shared_bytes), stream));
+            launch<true>(weights_->kernels.persistent, grid_of(weights_->shared_bytes), stream, p);
             return;
         }
         graphs_.launch({p.rows, p.answer_end, p.steps, p.begin, p.refresh}, stream,
@@ -202,6 +200,10 @@ class FusedRunner : public Runner {
 
   private:
     const Plan& plan() const { return weights_->params.plan; }
+
+    Grid grid_of(int shared_bytes) const {
+        return {static_cast<unsigned>(plan().ctas), kThreads, static_cast<size_t>(shared_bytes)};
+    }
 
     static void allow_shared(const void* kernel, int bytes) {
         TRM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
@@ -223,15 +225,13 @@ class FusedRunner : public Runner {
 
     void enqueue_phases(const Params& p, cudaStream_t stream) const {
         const Kernels& k = weights_->kernels;
-        const dim3 grid(static_cast<unsigned>(p.plan.ctas));
-        const size_t bytes = static_cast<size_t>(weights_->phase_shared_bytes);
-        k.start<<<grid, kThreads, bytes, stream>>>(p);
+        const Grid grid = grid_of(weights_->phase_shared_bytes);
+        launch(k.start, grid, stream, p);
         for (Moment m{}; m.step < p.steps; advance(p, m)) {
-            k.wide<<<grid, kThreads, bytes, stream>>>(p, m);
-            k.narrow<<<grid, kThreads, bytes, stream>>>(p, m);
+            launch(k.wide, grid, stream, p, m);
+            launch(k.narrow, grid, stream, p, m);
         }
-        k.finish<<<grid, kThreads, bytes, stream>>>(p);
-        TRM_CUDA(cudaGetLastError());
+        launch(k.finish, grid, stream, p);
     }
 
     std::shared_ptr<const FusedWeights> weights_;

@@ -12,43 +12,19 @@
 
 #include <cstdint>
 
+#include "cuda/ptx.cuh"
+
 namespace trm::cuda {
 
 constexpr uint32_t kMissing = 0xffffffff;
 
-// As it is in memory now, past the first-level cache.
-__device__ inline uint4 read_now(const void* from) {
-    uint4 v;
-    asm volatile("ld.relaxed.gpu.global.v4.b32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(from)
-                 : "memory");
-    return v;
-}
-
-__device__ inline uint2 read_now_8(const void* from) {
-    uint2 v;
-    asm volatile("ld.relaxed.gpu.global.v2.b32 {%0,%1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from) : "memory");
-    return v;
-}
-
-__device__ inline uint32_t read_now_4(const void* from) {
-    uint32_t v;
-    asm volatile("ld.relaxed.gpu.global.b32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
-    return v;
-}
-
 // The word that hands `bits` over: itself, but for one of the many NaNs.
 __device__ inline uint32_t present(uint32_t bits) { return min(bits, kMissing - 1); }
 
-__device__ inline void hand_over(void* to, uint32_t bits) {
-    asm volatile("st.relaxed.gpu.global.b32 [%0], %1;" ::"l"(to), "r"(present(bits)) : "memory");
-}
+__device__ inline void hand_over(void* to, uint32_t bits) { write_now(to, present(bits)); }
 
 __device__ inline void hand_over(void* to, float first, float second) {
-    asm volatile("st.relaxed.gpu.global.v2.b32 [%0], {%1,%2};" ::"l"(to), "r"(present(__float_as_uint(first))),
-                 "r"(present(__float_as_uint(second)))
-                 : "memory");
+    write_now(to, make_uint2(present(__float_as_uint(first)), present(__float_as_uint(second))));
 }
 
 // Whether a word is missing is whether the largest one is.
@@ -58,9 +34,7 @@ __device__ inline uint32_t largest(uint32_t so_far, uint2 v) { return max(so_far
 // For all lanes of a warp.
 __device__ inline bool any_missing(uint32_t largest_word) { return __any_sync(~0u, largest_word == kMissing); }
 
-__device__ inline void clear(void* at) {
-    asm volatile("st.relaxed.gpu.global.v4.b32 [%0], {%1,%1,%1,%1};" ::"l"(at), "r"(kMissing) : "memory");
-}
+__device__ inline void clear(void* at) { write_now(at, make_uint4(kMissing, kMissing, kMissing, kMissing)); }
 
 }  // namespace trm::cuda
 

@@ -12,8 +12,6 @@
 namespace trm::cuda {
 namespace {
 
-extern __shared__ uint4 shared_memory[];
-
 // Products need tensor cores for bfloat16, which are also those that take float16 in these shapes; for what is older,
 // kernels are empty, and why_not_fused keeps them away.
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
@@ -48,7 +46,7 @@ __device__ __forceinline__ void keep_house(const C& c, const GridBarriers& barri
 template <class Element, int kHidden, int kHeadChunks>
 __global__ void __launch_bounds__(kThreads, 1) persistent(const __grid_constant__ Params p) {
 #if TRM_HAS_BF16_MMA
-    const Cta<Element, kHidden, kHeadChunks, true> c(p, shared_memory);
+    const Cta<Element, kHidden, kHeadChunks, true> c(p, dynamic_shared<uint4>());
     for (int i = 0; i < p.plan.layers; ++i) {
         const int wide = p.plan.hidden / kChunk, deep = p.plan.inner / kChunk;
         fetch_weights(c, p.layer[i].qkv, c.own().qkv, wide);
@@ -83,7 +81,7 @@ __global__ void __launch_bounds__(kThreads, 1) persistent(const __grid_constant_
 template <class Element, int kHidden, int kHeadChunks>
 __global__ void __launch_bounds__(kThreads) start_kernel(const __grid_constant__ Params p) {
 #if TRM_HAS_BF16_MMA
-    start_phase(Cta<Element, kHidden, kHeadChunks, false>(p, shared_memory));
+    start_phase(Cta<Element, kHidden, kHeadChunks, false>(p, dynamic_shared<uint4>()));
 #endif
 }
 
@@ -91,7 +89,7 @@ template <class Element, int kHidden, int kHeadChunks>
 __global__ void __launch_bounds__(kThreads, 1)
     wide_kernel(const __grid_constant__ Params p, const __grid_constant__ Moment m) {
 #if TRM_HAS_BF16_MMA
-    wide_phase(Cta<Element, kHidden, kHeadChunks, false>(p, shared_memory), m);
+    wide_phase(Cta<Element, kHidden, kHeadChunks, false>(p, dynamic_shared<uint4>()), m);
 #endif
 }
 
@@ -99,7 +97,7 @@ template <class Element, int kHidden, int kHeadChunks>
 __global__ void __launch_bounds__(kThreads, 1)
     narrow_kernel(const __grid_constant__ Params p, const __grid_constant__ Moment m) {
 #if TRM_HAS_BF16_MMA
-    const Cta<Element, kHidden, kHeadChunks, false> c(p, shared_memory);
+    const Cta<Element, kHidden, kHeadChunks, false> c(p, dynamic_shared<uint4>());
     float* inverse = c.inverse(sublayer_of(m));
     for (int row = c.thread; row < p.rows; row += kThreads) inverse[row] = p.norms[row];  // of the wide phase
     __syncthreads();
@@ -111,7 +109,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <class Element, int kHidden, int kHeadChunks>
 __global__ void __launch_bounds__(kThreads, 1) finish_kernel(const __grid_constant__ Params p) {
 #if TRM_HAS_BF16_MMA
-    finish_phase(Cta<Element, kHidden, kHeadChunks, false>(p, shared_memory), Moment{sublayers(p), p.steps, 0, 0, 0});
+    finish_phase(Cta<Element, kHidden, kHeadChunks, false>(p, dynamic_shared<uint4>()),
+                 Moment{sublayers(p), p.steps, 0, 0, 0});
 #endif
 }
 

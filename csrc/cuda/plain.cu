@@ -9,7 +9,9 @@
 #include "core/memory.h"
 #include "cuda/check.h"
 #include "cuda/graph.h"
+#include "cuda/launch.h"
 #include "cuda/plain.h"
+#include "cuda/ptx.cuh"
 #include "cuda/rope.h"
 
 namespace trm::cuda {
@@ -149,7 +151,7 @@ __device__ float rotated(const AttentionCall& c, const float* head, int row, int
 }
 
 __global__ void attention(AttentionCall c) {
-    extern __shared__ float query[];  // attention_bytes
+    float* const query = dynamic_shared<float>();  // attention_bytes
     __shared__ float shared[kThreads / 32];
     float* weight = query + c.head;
     const int row = static_cast<int>(blockIdx.x), first = static_cast<int>(blockIdx.y) * c.head;
@@ -338,15 +340,14 @@ class PlainRunner : public Runner {
         for (int step = 0; step < run.steps; ++step) {
             for (int h = 0; h < spec.h_cycles; ++h) {
                 for (int l = 0; l < spec.l_cycles; ++l) {
-                    add<<<blocks_for(count), kThreads, 0, stream>>>(z_.get(), y_.get(), e_.get(), z_.get(), count);
+                    launch(add, {blocks_for(count), kThreads}, stream, z_.get(), y_.get(), e_.get(), z_.get(), count);
                     net(z_.get(), rows, first_step + step, stream);  // z = net(z + (y + e))
                 }
-                add<<<blocks_for(count), kThreads, 0, stream>>>(y_.get(), z_.get(), nullptr, y_.get(), count);
+                launch(add, {blocks_for(count), kThreads}, stream, y_.get(), z_.get(), nullptr, y_.get(), count);
                 net(y_.get(), rows, first_step + step, stream);  // y = net(y + z)
             }
             copy(run.out + static_cast<size_t>(step) * count, y_.get());
         }
-        TRM_CUDA(cudaGetLastError());
     }
 
     void net(float* h, const Rows& rows, int step, cudaStream_t stream) {
@@ -354,9 +355,9 @@ class PlainRunner : public Runner {
         const int D = spec.hidden_size, L = rows.count;
         for (int layer = 0; layer < spec.num_layers; ++layer) {
             if (weights_->shape.token_mixing) {
-                transpose<<<blocks_for(area(L, D)), kThreads, 0, stream>>>(h, L, D, turned_.get());
+                launch(transpose, {blocks_for(area(L, D)), kThreads}, stream, h, L, D, turned_.get());
                 mlp(turned_.get(), D, layer, kMixIn, kMixOut, step, stream);
-                transpose<<<blocks_for(area(L, D)), kThreads, 0, stream>>>(turned_.get(), D, L, h);
+                launch(transpose, {blocks_for(area(L, D)), kThreads}, stream, turned_.get(), D, L, h);
             } else {
                 product(h, L, layer, kMixIn, step, wide_.get(), stream);
                 const Precision own = weights_->shape.precision[layer].of[kMixIn];
@@ -365,7 +366,7 @@ class PlainRunner : public Runner {
                 const AttentionCall call{wide_.get(),     weights_->rope.get(), L,      D,           head,
                                          rows.answer_end, rows.position_shift,  inside, inner_.get()};
                 const dim3 grid(static_cast<unsigned>(L), static_cast<unsigned>(spec.num_heads));
-                attention<<<grid, kThreads, attention_bytes(head, L), stream>>>(call);
+                launch(attention, {grid, kThreads, attention_bytes(head, L)}, stream, call);
                 product(inner_.get(), L, layer, kMixOut, step, delta_.get(), stream);
                 normalise(h, L, D, stream);
             }
@@ -377,20 +378,20 @@ class PlainRunner : public Runner {
     void mlp(float* h, int rows, int layer, MatrixKind gate_up, MatrixKind down, int step, cudaStream_t stream) {
         const int inner = weights_->matrix(layer, down).k;
         product(h, rows, layer, gate_up, step, wide_.get(), stream);
-        swiglu<<<blocks_for(area(rows, inner)), kThreads, 0, stream>>>(wide_.get(), rows, inner, inner_.get());
+        launch(swiglu, {blocks_for(area(rows, inner)), kThreads}, stream, wide_.get(), rows, inner, inner_.get());
         product(inner_.get(), rows, layer, down, step, delta_.get(), stream);
         normalise(h, rows, weights_->matrix(layer, down).n, stream);
     }
 
     void normalise(float* h, int rows, int n, cudaStream_t stream) {
-        add_norm<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(h, delta_.get(), n, weights_->shape.norm_eps);
+        launch(add_norm, {static_cast<unsigned>(rows), kThreads}, stream, h, delta_.get(), n, weights_->shape.norm_eps);
     }
 
     void product(const float* in, int rows, int layer, MatrixKind kind, int step, float* out, cudaStream_t stream) {
         const PlainMatrix& m = weights_->matrix(layer, kind);
         const dim3 grid(static_cast<unsigned>((m.n + kThreads / 32 - 1) / (kThreads / 32)));
         if (m.precision != Precision::kInt8) {
-            linear<<<grid, kThreads, 0, stream>>>(in, m.floats.get(), rows, m.n, m.k, m.precision, out);
+            launch(linear, {grid, kThreads}, stream, in, m.floats.get(), rows, m.n, m.k, m.precision, out);
             return;
         }
         const Quantization& q = weights_->quantization;
@@ -398,10 +399,10 @@ class PlainRunner : public Runner {
         const size_t at = static_cast<size_t>(std::min(step, q.steps - 1)) * scales +
                           static_cast<size_t>(layer * kMatricesPerBlock + kind);
         const float given = q.steps == 0 ? 0.0f : q.input_scale[at];
-        quantize<<<static_cast<unsigned>(rows), kThreads, 0, stream>>>(in, m.k, m.words, given, bytes_.get(),
-                                                                       scales_.get());
-        linear_int8<<<grid, kThreads, 0, stream>>>(bytes_.get(), scales_.get(), m.bytes.get(), m.floats.get(), rows,
-                                                   m.n, m.words, out);
+        launch(quantize, {static_cast<unsigned>(rows), kThreads}, stream, in, m.k, m.words, given, bytes_.get(),
+               scales_.get());
+        launch(linear_int8, {grid, kThreads}, stream, bytes_.get(), scales_.get(), m.bytes.get(), m.floats.get(), rows,
+               m.n, m.words, out);
     }
 
     std::shared_ptr<const PlainWeights> weights_;
