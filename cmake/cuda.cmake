@@ -1,6 +1,7 @@
 # Backend cuda: the sources under csrc/cuda, built for every target that this nvcc knows, where nvcc works at all.
 #
-# Input:  TRM_EDGE_CUDA (AUTO, ON, OFF), TRM_EDGE_CUDA_TARGETS (compute capabilities, e.g. "86,90a"; default: all).
+# Input:  TRM_EDGE_CUDA (AUTO, ON, OFF; EMULATED: for a processor, by tests/emulated_gpu), TRM_EDGE_CUDA_TARGETS (compute
+#         capabilities, e.g. "86,90a"; default: all).
 # Effect: sources and TRM_HAVE_CUDA are added to trm_edge_objects; the runtime is linked statically, so that the result
 #         also loads where no driver is.
 set(TRM_EDGE_CUDA_TARGETS "" CACHE STRING "Compute capabilities to build for, e.g. \"86,90a\"; empty: all")
@@ -41,6 +42,11 @@ function(find_working_nvcc result)
   endif()
 endfunction()
 
+if(TRM_EDGE_CUDA STREQUAL "EMULATED")
+  message(STATUS "Backend cuda: emulated (tests/emulated_gpu)")
+  target_compile_definitions(trm_edge_objects PRIVATE TRM_HAVE_CUDA)
+  return()
+endif()
 if(TRM_EDGE_CUDA STREQUAL "OFF" OR CMAKE_CROSSCOMPILING)
   return()
 endif()

@@ -258,8 +258,18 @@ def call_of(seed: int) -> dict[str, Any]:
     }
 
 
-def on_gpu(call: dict[str, Any]) -> dict[str, Any]:
+def torch_on_gpu() -> Any:
     torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch sees no GPU")
+    return torch
+
+
+def on_gpu(call: dict[str, Any]) -> dict[str, Any]:
+    """Put arrays on the GPU; on an emulated one nobody can, and those of the host are copied in the call."""
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        return call
     return {name: torch.tensor(value, device="cuda") for name, value in call.items()}
 
 
@@ -347,7 +357,7 @@ def test_limits_hold_on_the_gpu(refiner: trm_edge.Refiner) -> None:
 @gpu
 @pytest.mark.gpu
 def test_the_answer_stays_on_the_gpu(refiner: trm_edge.Refiner) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     call = call_of(2)
     expected = torch.tensor(refiner.refine(**call).y)
     answer = refiner.refine_on_device(**on_gpu(call))
@@ -363,7 +373,7 @@ def test_the_answer_stays_on_the_gpu(refiner: trm_edge.Refiner) -> None:
 @gpu
 @pytest.mark.gpu
 def test_a_stream_of_the_callers_orders_everything(refiner: trm_edge.Refiner) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     stream = torch.cuda.Stream()
     expected = [refiner.refine(**call_of(seed)).y for seed in range(6)]
     answers = []
@@ -384,7 +394,7 @@ def test_a_stream_of_the_callers_orders_everything(refiner: trm_edge.Refiner) ->
 @gpu
 @pytest.mark.gpu
 def test_our_own_stream_waits_for_its_inputs(refiner: trm_edge.Refiner) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     expected = refiner.refine(**call_of(4)).y
 
     class OnlyDescribed:
@@ -405,7 +415,7 @@ def test_our_own_stream_waits_for_its_inputs(refiner: trm_edge.Refiner) -> None:
 @gpu
 @pytest.mark.gpu
 def test_the_default_stream_is_a_stream(refiner: trm_edge.Refiner) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     call, out = on_gpu(call_of(1)), torch.empty(call_of(1)["y0"].shape, device="cuda")
     answer = refiner.refine_on_device(**call, steps=5, out=out, stream=torch.cuda.current_stream())
     same(answer.wait(), refiner.refine(**call_of(1), steps=5))
@@ -414,7 +424,7 @@ def test_the_default_stream_is_a_stream(refiner: trm_edge.Refiner) -> None:
 @gpu
 @pytest.mark.gpu
 def test_the_next_call_may_start_from_the_answer_before(refiner: trm_edge.Refiner) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     call, other = call_of(2), refiner.clone()
     for give_out in (False, True):
         given = on_gpu(call)
@@ -430,7 +440,7 @@ def test_the_next_call_may_start_from_the_answer_before(refiner: trm_edge.Refine
 @gpu
 @pytest.mark.gpu
 def test_pinned_arrays_are_copied(refiner: trm_edge.Refiner) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     call = call_of(3)
     pinned = {name: torch.tensor(value).pin_memory() for name, value in call.items()}
     answer = refiner.refine_on_device(**pinned)
@@ -442,7 +452,7 @@ def test_pinned_arrays_are_copied(refiner: trm_edge.Refiner) -> None:
 @gpu
 @pytest.mark.gpu
 def test_what_is_written_is_there_on_the_default_stream(refiner: trm_edge.Refiner) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     expected = refiner.refine(**call_of(4)).y
     torch.cuda._sleep(2_000_000)
     out = torch.zeros(expected.shape, device="cuda")  # after the sleep; the answer comes after that
@@ -453,7 +463,7 @@ def test_what_is_written_is_there_on_the_default_stream(refiner: trm_edge.Refine
 @gpu
 @pytest.mark.gpu
 def test_refiners_in_a_chain_wait_for_each_other(refiner: trm_edge.Refiner) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     other, call = refiner.clone(), call_of(5)
     first = torch.from_dlpack(refiner.refine_on_device(**on_gpu(call), steps=16).y).cpu().numpy()
     expected = other.refine(**call | {"y0": first})
@@ -503,7 +513,7 @@ def test_every_call_begins_with_the_scales_of_the_first_step(monkeypatch: pytest
 @pytest.mark.gpu
 @pytest.mark.parametrize("own_stream", [True, False])
 def test_a_refiner_that_goes_waits_for_its_answer(refiner: trm_edge.Refiner, own_stream: bool) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     call = call_of(1)
     expected = refiner.refine(**call, steps=16)
     leaving, given = refiner.clone(), on_gpu(call)
@@ -523,7 +533,7 @@ def test_a_refiner_that_goes_waits_for_its_answer(refiner: trm_edge.Refiner, own
 @gpu
 @pytest.mark.gpu
 def test_an_answer_on_the_gpu_outlives_its_refiner(refiner: trm_edge.Refiner) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     call = call_of(2)
     expected = refiner.refine(**call).y
     actions = torch.from_dlpack(refiner.clone().refine_on_device(**on_gpu(call)).y)
@@ -534,7 +544,7 @@ def test_an_answer_on_the_gpu_outlives_its_refiner(refiner: trm_edge.Refiner) ->
 @gpu
 @pytest.mark.gpu
 def test_an_answer_that_was_written_over_is_refused(refiner: trm_edge.Refiner) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     first = refiner.refine_on_device(**on_gpu(call_of(0)))
     kept = first.wait()
     lost = refiner.refine_on_device(**on_gpu(call_of(1)))
@@ -548,7 +558,7 @@ def test_an_answer_that_was_written_over_is_refused(refiner: trm_edge.Refiner) -
 @gpu
 @pytest.mark.gpu
 def test_wrong_arrays_are_named(refiner: trm_edge.Refiner) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     call = on_gpu(call_of(0))
     wrong = [
         ({"x": call["x"].double()}, "x: expected dtype float32, got float64"),
@@ -582,7 +592,7 @@ def load_fused(monkeypatch: pytest.MonkeyPatch, precision: str = "bf16") -> trm_
 
 def captured(refiner: trm_edge.Refiner, call: dict[str, Any], **options: Any) -> tuple[Any, dict[str, Any], Any, Any]:
     """Capture one call; return the graph, its inputs and its output on the GPU, and the answer."""
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     given, out, graph = on_gpu(call), torch.zeros(call["y0"].shape, device="cuda"), torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         answer = refiner.refine_on_device(**given, out=out, stream=torch.cuda.current_stream(), **options)
@@ -591,7 +601,7 @@ def captured(refiner: trm_edge.Refiner, call: dict[str, Any], **options: Any) ->
 
 def replayed(graph: Any, given: dict[str, Any], out: Any, call: dict[str, Any]) -> np.ndarray:
     """Return what a replay makes of ``call``, whose arrays have the shapes of the call that was captured."""
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     out.fill_(torch.nan)
     for name, value in call.items():
         given[name].copy_(torch.tensor(value))
@@ -604,7 +614,7 @@ def replayed(graph: Any, given: dict[str, Any], out: Any, call: dict[str, Any]) 
 @gpu
 @pytest.mark.gpu
 def test_a_call_in_a_graph_is_made_again_by_every_replay(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     monkeypatch.setenv("TRM_EDGE_CUDA_WAY", "fused")
     refiner = trm_edge.load(bundle_bytes(BUNDLE), backend="cuda", precision="bf16")
     calls = [call_of(seed) for seed in range(4)]
@@ -698,7 +708,7 @@ def test_a_call_without_a_step_has_to_be_followed_by_one_before_a_capture(monkey
 def test_refiners_work_while_another_thread_captures(
     refiner: trm_edge.Refiner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     call, other = call_of(3), load_fused(monkeypatch)
     expected, want = refiner.clone().refine(**call), other.refine(**call)
     given, out, graph = on_gpu(call), torch.zeros(want.y.shape, device="cuda"), torch.cuda.CUDAGraph()
@@ -733,7 +743,7 @@ def test_refiners_work_while_another_thread_captures(
 @gpu
 @pytest.mark.gpu
 def test_what_cannot_be_captured_says_why(refiner: trm_edge.Refiner) -> None:
-    torch = pytest.importorskip("torch")
+    torch = torch_on_gpu()
     call, out = on_gpu(call_of(0)), torch.empty(call_of(0)["y0"].shape, device="cuda")
     fused = (refiner.isa or "").endswith("fused")
     if fused:

@@ -1,0 +1,298 @@
+#include "grid.h"
+
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "switch.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+namespace emulated {
+namespace {
+
+#ifdef __SANITIZE_ADDRESS__
+constexpr size_t kStackBytes = 256 * 1024;
+#else
+constexpr size_t kStackBytes = 64 * 1024;
+#endif
+constexpr long kMostTurns = 1L << 20;  // without anything written: threads wait for what never comes
+
+struct Warp;
+
+struct Copy {
+    void* to;
+    const void* from;
+    size_t bytes;
+};
+
+struct Fiber {
+    std::unique_ptr<char[]> stack{new char[kStackBytes]};
+    void* at = nullptr;          // on its stack
+    void* fake_stack = nullptr;  // AddressSanitizer's
+    Position position;
+    Warp* warp = nullptr;
+    unsigned lane = 0;
+    std::vector<Copy> copies;
+};
+
+constexpr unsigned kAllLanes = ~0u;
+
+struct Block {
+    std::vector<Warp> warps;
+    unsigned threads = 0, alive = 0;
+    unsigned waiting = 0;  // at a meeting of the block
+    int yes[2] = {0, 0};   // of meetings in turn: a thread may be one ahead of others that still look
+    unsigned meetings = 0;
+    std::vector<uint4> shared;
+};
+
+struct Warp {
+    Block* block = nullptr;
+    std::unique_ptr<Fiber> lanes[kWarpSize];
+    unsigned ready = 0, waiting = 0;  // lanes that can go on; that are at a meeting of the warp
+    const char* meeting = nullptr;
+    Brought brought[2][kWarpSize];  // of meetings in turn, as above
+    unsigned meetings = 0;
+    bool listed = false;  // among those that have something to run
+};
+
+class Grid {
+  public:
+    Grid(const Launch& launch, const std::function<void()>& kernel) : launch_(launch), kernel_(kernel) {}
+
+    void run() {
+        const unsigned count = launch_.blocks.x * launch_.blocks.y * launch_.blocks.z;
+        const unsigned at_once = launch_.together ? count : 1;
+        for (unsigned first = 0; first < count; first += at_once) {
+            blocks_.clear();
+            for (unsigned i = first; i < first + at_once; ++i) blocks_.push_back(make_block(i));
+            finish_blocks();
+        }
+    }
+
+    // ---- Called by fibers ----
+
+    void give_way() { switch_to_scheduler(); }
+
+    void wake(Warp& warp, unsigned lanes) {
+        warp.ready |= lanes;
+        if (warp.listed) return;
+        warp.listed = true;
+        runnable_.push_back(&warp);
+    }
+
+    void fail(const char* why, const char* first = "", const char* joined = "", const char* second = "") {
+        for (const char* part : {why, first, joined, second}) failure_ += part;
+        switch_to_scheduler();  // and never return: nothing on this stack is destroyed
+    }
+
+    Fiber* running = nullptr;
+    long turns = 0;
+
+  private:
+    std::unique_ptr<Block> make_block(unsigned number) {
+        const dim3 size = launch_.threads, grid = launch_.blocks;
+        const unsigned threads = size.x * size.y * size.z;
+        if (threads % kWarpSize != 0) throw Failure("expected whole warps, got " + std::to_string(threads));
+        auto block = std::make_unique<Block>();
+        block->warps = std::vector<Warp>(threads / kWarpSize);
+        block->threads = block->alive = threads;
+        block->shared.resize((launch_.shared_bytes + sizeof(uint4) - 1) / sizeof(uint4), {~0u, ~0u, ~0u, ~0u});
+        const dim3 at(number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y));
+        for (unsigned i = 0; i < threads; ++i) {
+            const dim3 thread(i % size.x, i / size.x % size.y, i / (size.x * size.y));
+            Warp& warp = block->warps[i / kWarpSize];
+            std::unique_ptr<Fiber> fiber = new_fiber();
+            fiber->position = {thread, at, size, grid};
+            fiber->warp = &warp;
+            fiber->lane = i % kWarpSize;
+            const size_t apart = fiber->lane * 128;  // so that lanes do not push each other out of a cache's sets
+            fiber->at = new_stack(fiber->stack.get(), kStackBytes - apart, &Grid::enter);
+            warp.lanes[i % kWarpSize] = std::move(fiber);
+            warp.block = block.get();
+        }
+        for (Warp& warp : block->warps) wake(warp, kAllLanes);
+        return block;
+    }
+
+    // Fibers that have ended, for others.
+    static std::vector<std::unique_ptr<Fiber>>& spare() {
+        static std::vector<std::unique_ptr<Fiber>> kept;
+        return kept;
+    }
+
+    static std::unique_ptr<Fiber> new_fiber() {
+        if (spare().empty()) return std::make_unique<Fiber>();
+        std::unique_ptr<Fiber> fiber = std::move(spare().back());
+        spare().pop_back();
+#ifdef __SANITIZE_ADDRESS__
+        ASAN_UNPOISON_MEMORY_REGION(fiber->stack.get(), kStackBytes);  // of what the last one left there
+#endif
+        return fiber;
+    }
+
+    static std::minstd_rand& order() {
+        static std::minstd_rand drawn(
+            std::getenv("TRM_EMULATED_SEED") ? static_cast<unsigned>(std::atoi(std::getenv("TRM_EMULATED_SEED"))) : 1u);
+        return drawn;
+    }
+
+    [[noreturn]] static void enter();
+
+    // Run all threads of blocks_ to their end.
+    void finish_blocks() {
+        turns = 0;
+        while (!runnable_.empty()) {
+            const size_t drawn = order()() % runnable_.size();
+            Warp& warp = *runnable_[drawn];
+            runnable_[drawn] = runnable_.back();
+            runnable_.pop_back();
+            warp.listed = false;
+            const unsigned now = std::exchange(warp.ready, 0);
+            for (unsigned lane = 0; lane < kWarpSize; ++lane) {
+                if ((now >> lane & 1) == 0) continue;
+                switch_to(warp.lanes[lane].get());
+                if (!failure_.empty()) throw Failure(failure_);
+            }
+            if (++turns > kMostTurns) throw Failure("threads wait for what nobody writes");
+        }
+        for (const auto& block : blocks_) {
+            if (block->alive > 0) throw Failure(why_stuck(*block));
+            for (Warp& warp : block->warps)
+                for (auto& fiber : warp.lanes) spare().push_back(std::move(fiber));
+        }
+    }
+
+    static std::string why_stuck(const Block& block) {
+        for (const Warp& warp : block.warps)
+            if (warp.waiting != 0) return std::string("some lanes of a warp never come to ") + warp.meeting;
+        return "of " + std::to_string(block.threads) + " threads " + std::to_string(block.waiting) +
+               " are at __syncthreads, and the others never come";
+    }
+
+    void switch_to(Fiber* fiber) {
+        running = fiber;
+#ifdef __SANITIZE_ADDRESS__
+        void* own = nullptr;
+        __sanitizer_start_switch_fiber(&own, fiber->stack.get(), kStackBytes);
+#endif
+        trm_emulated_switch(&scheduler_, fiber->at);
+#ifdef __SANITIZE_ADDRESS__
+        __sanitizer_finish_switch_fiber(own, nullptr, nullptr);
+#endif
+    }
+
+    void switch_to_scheduler() {
+        Fiber* fiber = running;
+#ifdef __SANITIZE_ADDRESS__
+        __sanitizer_start_switch_fiber(&fiber->fake_stack, scheduler_stack_, scheduler_stack_bytes_);
+#endif
+        trm_emulated_switch(&fiber->at, scheduler_);
+#ifdef __SANITIZE_ADDRESS__
+        __sanitizer_finish_switch_fiber(fiber->fake_stack, &scheduler_stack_, &scheduler_stack_bytes_);
+#endif
+    }
+
+    Launch launch_;
+    const std::function<void()>& kernel_;
+    std::vector<std::unique_ptr<Block>> blocks_;
+    std::vector<Warp*> runnable_;
+    std::string failure_;
+    void* scheduler_ = nullptr;  // on the stack that run() was called on
+#ifdef __SANITIZE_ADDRESS__
+    const void* scheduler_stack_ = nullptr;
+    size_t scheduler_stack_bytes_ = 0;
+#endif
+};
+
+Grid* grid = nullptr;  // that is running: one at a time
+
+void Grid::enter() {
+    Grid& own = *grid;
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(nullptr, &own.scheduler_stack_, &own.scheduler_stack_bytes_);
+#endif
+    own.kernel_();
+    Fiber& fiber = *own.running;
+    if (!fiber.copies.empty()) own.fail("a thread ends before its asynchronous copies");
+    --fiber.warp->block->alive;
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_start_switch_fiber(nullptr, own.scheduler_stack_, own.scheduler_stack_bytes_);
+#endif
+    trm_emulated_switch(&fiber.at, own.scheduler_);
+    std::abort();  // nobody switches to what has ended
+}
+
+}  // namespace
+
+void run_grid(const Launch& launch, const std::function<void()>& kernel) {
+    if (grid != nullptr) throw Failure("a grid is running");
+    Grid own(launch, kernel);
+    grid = &own;
+    try {
+        own.run();
+    } catch (...) {
+        grid = nullptr;
+        throw;
+    }
+    grid = nullptr;
+}
+
+const Position& position() { return grid->running->position; }
+
+void* shared_memory() { return grid->running->warp->block->shared.data(); }
+
+int meet_block(bool yes) {
+    Block& block = *grid->running->warp->block;
+    int& said_yes = block.yes[block.meetings % 2];
+    if (block.waiting == 0) said_yes = 0;
+    said_yes += yes;
+    if (++block.waiting == block.threads) {
+        block.waiting = 0;
+        ++block.meetings;
+        for (Warp& warp : block.warps) grid->wake(warp, kAllLanes);
+    }
+    grid->give_way();
+    return said_yes;
+}
+
+const Brought* meet_warp(const char* what, const void* bytes, size_t size) {
+    const unsigned lane = grid->running->lane;
+    Warp& warp = *grid->running->warp;
+    Brought* brought = warp.brought[warp.meetings % 2];
+    std::memcpy(brought[lane].bytes, bytes, size);
+    if (warp.waiting == 0) warp.meeting = what;
+    if (warp.meeting != what && std::strcmp(warp.meeting, what) != 0)
+        grid->fail("lanes of a warp meet in ", warp.meeting, " and in ", what);
+    warp.waiting |= 1u << lane;
+    if (warp.waiting == kAllLanes) {
+        warp.waiting = 0;
+        ++warp.meetings;
+        grid->wake(warp, kAllLanes);
+    }
+    grid->give_way();
+    return brought;
+}
+
+void pause() {
+    grid->wake(*grid->running->warp, 1u << grid->running->lane);
+    grid->give_way();
+}
+
+void has_written() { grid->turns = 0; }
+
+void copy_later(void* to, const void* from, size_t bytes) { grid->running->copies.push_back({to, from, bytes}); }
+
+void wait_for_copies() {
+    for (const Copy& copy : grid->running->copies) std::memcpy(copy.to, copy.from, copy.bytes);
+    grid->running->copies.clear();
+}
+
+}  // namespace emulated
