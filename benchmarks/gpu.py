@@ -4,9 +4,9 @@
     python benchmarks/gpu.py --floor floor.json [--rows 16,32] [--json FILE] [--peers eager,graph,compiled,jax]
 
 Every way is checked against the float64 oracle before it is timed. Official sizes (D=512, H=8, I=1536), bf16 (backend
-``cuda`` also in fp16: ``--precision bf16,fp16``), batch 1. *device* is the time from the first kernel of a call to the
-end of its last one, as CUPTI records it, *call* the wall clock around a call from host memory to host memory; medians
-over the calls of one process, ways interleaved in rounds.
+``cuda`` also in others: ``--precision bf16,fp16,w8a16``), batch 1. *device* is the time from the first kernel of a call
+to the end of its last one, as CUPTI records it, *call* the wall clock around a call from host memory to host memory;
+medians over the calls of one process, ways interleaved in rounds.
 PyTorch's ways hold everything in bfloat16 on the device: a CUDA graph of the whole recursion of eager kernels, or of
 ``torch.compile(mode="max-autotune-no-cudagraphs")``; their *call* has no copies from and to the host in it, and that of
 *on device*, backend ``cuda`` on arrays of PyTorch's, has none either. It is encoders and decoders as well, which
@@ -273,7 +273,7 @@ def main() -> int:
     parser.add_argument("--rows", default="16,32")
     parser.add_argument("--cycles", default="2x1x4", help="l_cycles x h_cycles x steps; several: a,b")
     parser.add_argument("--own", default="fused,phases,plain", help="ways of backend cuda")
-    parser.add_argument("--precision", default="bf16", help="of those ways: bf16, fp16; several: a,b")
+    parser.add_argument("--precision", default="bf16", help="of those ways: bf16, fp16, w8a16; several: a,b")
     parser.add_argument("--peers", default="eager,graph,compiled", help="of eager, graph, compiled, jax; empty: none")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=100)

@@ -80,7 +80,8 @@ endif()
 file(GLOB cuda_headers CONFIGURE_DEPENDS csrc/cuda/*.h csrc/cuda/*.cuh csrc/core/*.h)
 set(fused_bf16_flags -ftz=true)  # exponentials and roots without the instructions that scale denormal numbers
 set(fused_fp16_flags ${fused_bf16_flags})
-foreach(name decoder device encoder fused fused_bf16 fused_fp16 plain session)
+set(fused_w8a16_flags ${fused_bf16_flags})
+foreach(name decoder device encoder fused fused_bf16 fused_fp16 fused_w8a16 plain session)
   set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda_${name}.o)
   set(source ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cuda/${name}.cu)
   add_custom_command(OUTPUT ${object} DEPENDS ${source} ${cuda_headers} VERBATIM

@@ -10,7 +10,7 @@ except ImportError as error:
         f"`pip install -e .` in the source tree, or reinstall the package ({error})"
     ) from error
 
-PRECISIONS = {None: 0, "fp32": 1, "bf16": 2, "int8": 3, "fp16": 4}
-"""``enum trm_precision`` of the C ABI; None: as the bundle was calibrated, else float32. ``fp16`` is for a GPU."""
+PRECISIONS = {None: 0, "fp32": 1, "bf16": 2, "int8": 3, "fp16": 4, "w8a16": 5}
+"""``enum trm_precision`` of the C ABI; None: as the bundle was calibrated, else float32. The last two are for a GPU."""
 
 __all__ = ["PRECISIONS", "core"]

@@ -111,7 +111,7 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
 
 def _add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="auto", choices=("auto", *NAMES), help="what runs the model")
-    parser.add_argument("--precision", help="fp32, bf16, int8, fp16, ... (default: as calibrated, else fp32)")
+    parser.add_argument("--precision", help="fp32, bf16, int8, fp16, w8a16, ... (default: as calibrated, else fp32)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the engine (default: 1)")
 
 

@@ -193,7 +193,7 @@ def _quantizations_of(precision: str, bundle: Bundle) -> list[Quantization]:
         raise TrmUnsupportedError("verify: there is no oracle of fp8 yet; compare answers with trm-edge refine")
     precision = "bf16" if precision == "fp16" else precision
     found = [own] if own is not None and own.summary == precision else []
-    if precision in ("int8", "bf16") and (not found or (precision == "bf16" and found[0].matrices("fp32"))):
+    if precision in ("int8", "w8a16", "bf16") and (not found or (precision == "bf16" and found[0].matrices("fp32"))):
         found.append(uniform(bundle.spec, precision))
     return found
 

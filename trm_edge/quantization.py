@@ -15,6 +15,8 @@ channels.
     ``static-per-step``  one scale a matrix input and refinement step; steps beyond the last use the last one's
 
     Products are exact integers, ``out = (qa @ qw.T) * (scale_a[r] * scale_w[n])``.
+``w8a16``
+    ``w`` as in ``int8``, and ``a`` is rounded to bfloat16, as what attention multiplies then is on GPUs.
 ``bf16``
     ``w`` and ``a`` are rounded to bfloat16.
 ``fp16``
@@ -24,8 +26,8 @@ channels.
     Nothing is rounded.
 
 ``rint`` rounds half to even. Weight scales follow from the weights, so only input scales are stored. A bundle never
-names ``fp16`` (:data:`STORED`): of the engines that read bundles only ``cuda`` multiplies it, all matrices alike, where
-the caller asks for it, and a bundle is to run everywhere.
+names ``fp16`` or ``w8a16`` (:data:`STORED`): of the engines that read bundles only ``cuda`` multiplies them, all
+matrices alike, where the caller asks for it, and a bundle is to run everywhere.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from .reference import ReferenceModel, softmax_weights
 from .spec import MAX_STEPS, TrmSpec
 
 SCHEMES = ("dynamic", "static", "static-per-step")
-PRECISIONS = ("int8", "bf16", "fp16", "fp32")
+PRECISIONS = ("int8", "w8a16", "bf16", "fp16", "fp32")
 """The coarsest first."""
 STORED = ("int8", "bf16", "fp32")
 """Those that a bundle may name."""
@@ -136,6 +138,9 @@ class QuantizedModel(ReferenceModel):
         int8 = {name: quantize_weight(tensors[name + ".weight"]) for name in quantization.matrices("int8")}
         # Integers up to 127 * 127 * in are exact in float64, whose products are fast.
         self._int8 = {name: (q.astype(np.float64), scale.astype(self.dtype)) for name, (q, scale) in int8.items()}
+        for name in quantization.matrices("w8a16"):
+            q, scale = quantize_weight(tensors[name + ".weight"])
+            self.w[name + ".weight"] = q.astype(self.dtype) * scale.astype(self.dtype)[:, None]
         for name in quantization.matrices("bf16"):
             self.w[name + ".weight"] = round_bf16(self.w[name + ".weight"])
         for name in quantization.matrices("fp16"):
@@ -227,7 +232,13 @@ def round_fp16(values: Array) -> Array:
     return out
 
 
-_ROUND: Mapping[str, Callable[[Array], Array]] = {"bf16": round_bf16, "fp16": round_fp16, "fp32": lambda values: values}
+_ROUND: Mapping[str, Callable[[Array], Array]] = {
+    "w8a16": round_bf16,
+    "bf16": round_bf16,
+    "fp16": round_fp16,
+    "fp32": lambda values: values,
+}
+"""Of the inputs of a matrix."""
 
 
 def _round_fp16_weight(name: str, weight: Array) -> Array:

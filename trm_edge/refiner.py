@@ -263,9 +263,9 @@ def load(
         TRM_EDGE_BACKEND where set, else ``fused`` (``onnxruntime`` for ``.onnx``, ``tensorrt`` for ``.engine``).
     precision
         ``fused``, ``cuda``: ``fp32``, ``bf16``, ``int8`` (as calibrated, else with a scale per token), or None: as
-        calibrated, else ``fp32``; ``cuda`` also ``fp16``. ``reference``: the oracle of the same, rounded matrices in
-        float64 arithmetic; ``fp64`` rounds nothing and is what None means without a calibration. ``onnxruntime``,
-        ``tensorrt``: None or the file's own.
+        calibrated, else ``fp32``; ``cuda`` also ``fp16`` and ``w8a16``. ``reference``: the oracle of the same, rounded
+        matrices in float64 arithmetic; ``fp64`` rounds nothing and is what None means without a calibration.
+        ``onnxruntime``, ``tensorrt``: None or the file's own.
     threads
         Threads of one session. Those of ``fused`` spin between calls and keep their processors busy; a session with
         more threads than free processors is slower than one with fewer.

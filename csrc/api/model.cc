@@ -72,7 +72,7 @@ MakeDevice device_of(const trm_load_options& options) {
 constexpr Precision kOfKernels[] = {Precision::kFp32, Precision::kBf16, Precision::kInt8};
 
 PrecisionChoice precision_of(const trm_load_options& options) {
-    if (options.precision < TRM_PRECISION_AUTO || options.precision > TRM_PRECISION_FP16)
+    if (options.precision < TRM_PRECISION_AUTO || options.precision > TRM_PRECISION_W8A16)
         fail_argument("precision: expected a trm_precision, got " + std::to_string(options.precision));
     return static_cast<PrecisionChoice>(options.precision);
 }

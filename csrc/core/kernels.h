@@ -15,8 +15,9 @@ namespace trm {
 typedef uint32_t Word;
 
 // What a matrix of a block is multiplied in, the finest first. Sums are float32, for int8 exact int32; all else stays
-// float32. kFp16 is for devices: no kernel of a processor has it.
-enum class Precision : uint8_t { kFp32, kFp16, kBf16, kInt8 };
+// float32. kFp16 and kW8a16 (weights as in int8, inputs in bfloat16) are for devices: no kernel of a processor has
+// them.
+enum class Precision : uint8_t { kFp32, kFp16, kBf16, kW8a16, kInt8 };
 
 // The matrices of a block, in the order of their use. mix_in is attention's qkv or the token mixer's gate_up, mix_out
 // attention's out or the token mixer's down.

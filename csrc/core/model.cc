@@ -54,6 +54,8 @@ Quantization chosen(const Spec& spec, const Quantization& calibrated, PrecisionC
             return uniform(spec, Precision::kBf16);
         case PrecisionChoice::kFp16:
             return uniform(spec, Precision::kFp16);
+        case PrecisionChoice::kW8a16:
+            return uniform(spec, Precision::kW8a16);
         case PrecisionChoice::kFp32:
             break;
     }
@@ -135,8 +137,9 @@ Model::Model(Bundle bundle, const Kernels& table, PrecisionChoice choice, MakeDe
       shape(net_shape(spec, quantization)) {
     precision = lowest(quantization);
     if (precision == Precision::kInt8) check_int8_sizes(spec);
-    if (precision == Precision::kFp16 && !make_device)
-        throw Error(Status::kUnsupported, "precision: fp16 is for backend cuda; this one has fp32, bf16 and int8");
+    if ((precision == Precision::kFp16 || precision == Precision::kW8a16) && !make_device)
+        throw Error(Status::kUnsupported, std::string("precision: ") + precision_name() +
+                                              " is for backend cuda; this one has fp32, bf16 and int8");
     if (precision == Precision::kFp16) check_fp16_weights(bundle.weights);
     const int D = spec.hidden_size;
     if (make_device) device = make_device(spec, shape, quantization, bundle.weights);
@@ -183,7 +186,7 @@ Model::Model(Bundle bundle, const Kernels& table, PrecisionChoice choice, MakeDe
 }
 
 const char* Model::precision_name() const {
-    static const char* const names[] = {"fp32", "fp16", "bf16", "int8"};
+    static const char* const names[] = {"fp32", "fp16", "bf16", "w8a16", "int8"};
     return names[static_cast<size_t>(precision)];
 }
 

@@ -30,7 +30,7 @@ struct Encoder {
 };
 
 // What the matrices of the blocks are multiplied in, where the caller chooses; kAuto: as calibrated, else float32.
-enum class PrecisionChoice { kAuto, kFp32, kBf16, kInt8, kFp16 };
+enum class PrecisionChoice { kAuto, kFp32, kBf16, kInt8, kFp16, kW8a16 };
 
 struct Model {
     // `make_device`: what puts the blocks on a device; null: they run on the processor.
@@ -38,7 +38,7 @@ struct Model {
     Model(const Model&) = delete;
     Model& operator=(const Model&) = delete;
 
-    // "fp32", "fp16", "bf16" or "int8"; a calibrated mixture reads "int8".
+    // "fp32", "fp16", "bf16", "w8a16" or "int8"; a calibrated mixture reads "int8".
     const char* precision_name() const;
     // Input scales of refinement step k = 0, 1, ... for NetCall; null where each row has its own.
     const float* input_scale(int step) const;

@@ -23,6 +23,7 @@ struct Own {
 // plan is a copy in which these are constants, so that the compiler folds what follows from them.
 template <class Element, int kHidden, int kHeadChunks, bool kIsPersistent>
 struct Cta : Element {
+    using Weights = typename Element::Weights;
     static constexpr bool kPersistent = kIsPersistent;
     static constexpr int kChunks = kHidden / kChunk;
     static constexpr int kHeadSize = kHeadChunks * kChunk;
@@ -68,9 +69,22 @@ struct Cta : Element {
         Element::mma(c, low.z, high.z, low.w, high.w, b.z, b.w);
     }
     // The weights from tile `first` on, of those that start at `own`.
-    __device__ const uint4* weights(const Matrix& m, int own, int first, int chunks) const {
-        const uint4* begin = m.resident < 0 ? m.packed + static_cast<size_t>(own) * chunks * 32 : shared + m.resident;
+    __device__ const Weights* weights(const Matrix& m, int own, int first, int chunks) const {
+        const Weights* begin = m.resident < 0
+                                   ? static_cast<const Weights*>(m.packed) + static_cast<size_t>(own) * chunks * 32
+                                   : reinterpret_cast<const Weights*>(shared + m.resident);
         return begin + static_cast<size_t>(first - own) * chunks * 32;
+    }
+    // Of the two columns of a tile that this lane holds.
+    __device__ float2 scale(const Matrix& m, int tile) const {
+        if constexpr (Element::kScaled) {
+            return __ldg(reinterpret_cast<const float2*>(m.scales + tile * kColumnTile + lane.column(0)));
+        } else {
+            return make_float2(1, 1);
+        }
+    }
+    __device__ static float2 scaled(float2 sum, float2 scale) {
+        return Element::kScaled ? make_float2(sum.x * scale.x, sum.y * scale.y) : sum;
     }
 };
 

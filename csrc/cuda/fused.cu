@@ -1,12 +1,16 @@
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <utility>
 
+#include "core/memory.h"
 #include "cuda/barrier.cuh"
 #include "cuda/check.h"
+#include "cuda/element.cuh"
 #include "cuda/fused.h"
 #include "cuda/graph.h"
 #include "cuda/instances.h"
+#include "cuda/int8_weights.h"
 #include "cuda/launch.h"
 #include "cuda/phases.cuh"
 #include "cuda/rope.h"
@@ -15,21 +19,35 @@ namespace trm::cuda {
 namespace {
 
 const Kernels* kernels_for(const Spec& spec, Precision precision) {
-    const int head = spec.hidden_size / spec.num_heads;
-    return precision == Precision::kFp16 ? fp16_kernels(spec.hidden_size, head) : bf16_kernels(spec.hidden_size, head);
+    const int hidden = spec.hidden_size, head = hidden / spec.num_heads;
+    switch (precision) {
+        case Precision::kBf16:
+            return bf16_kernels(hidden, head);
+        case Precision::kFp16:
+            return fp16_kernels(hidden, head);
+        case Precision::kW8a16:
+            return w8a16_kernels(hidden, head);
+        default:
+            return nullptr;
+    }
 }
 
 // ---- Weights in fragments ----
 
-// [tiles][columns / kChunk][32 lanes][8], where row_of(tile, column) is the row of w [.., columns] to take.
-template <typename RowOf>
-void pack(const Kernels& kernels, const float* w, int columns, int tiles, RowOf&& row_of, uint16_t* out) {
+// [tiles][columns / kChunk][32 lanes][8], where row_of(tile, column) is the row of w [.., columns] to take, and bits(w)
+// what a weight is stored as.
+template <typename T, typename RowOf, typename Bits>
+void pack(const T* w, int columns, int tiles, RowOf&& row_of, Bits&& bits, std::vector<std::byte>* out) {
     for (int tile = 0; tile < tiles; ++tile) {
         for (int first = 0; first < columns; first += kChunk) {
             for (int number = 0; number < 32; ++number) {
                 const Lane lane(number);
-                const float* from = w + static_cast<size_t>(row_of(tile, lane.group)) * static_cast<size_t>(columns);
-                for (int i = 0; i < 8; ++i) *out++ = kernels.bits(from[first + lane.k(i)]);
+                const T* from = w + static_cast<size_t>(row_of(tile, lane.group)) * static_cast<size_t>(columns);
+                for (int i = 0; i < 8; ++i) {
+                    const auto stored = bits(from[first + lane.k(i)]);
+                    const auto* bytes = reinterpret_cast<const std::byte*>(&stored);
+                    out->insert(out->end(), bytes, bytes + sizeof stored);
+                }
             }
         }
     }
@@ -45,7 +63,8 @@ struct FusedWeights : Weights {
     Params params{};  // all but what a session and a run add
     const Kernels& kernels;
     int shared_bytes = 0, phase_shared_bytes = 0;
-    DeviceBuffer<uint16_t> packed;
+    DeviceBuffer<std::byte> packed;
+    DeviceBuffer<float> scales;
     DeviceBuffer<float2> rope;
 
   private:
@@ -61,28 +80,40 @@ Plan plan_of(const Spec& spec, const DeviceProperties& device) {
     return plan;
 }
 
-size_t words_of(const Plan& plan) {  // of all matrices of a layer, two bytes each
-    const size_t D = static_cast<size_t>(plan.hidden), I = static_cast<size_t>(plan.inner);
-    return 4 * D * D + 3 * D * I;
+// Of all matrices.
+size_t weights_of(const Spec& spec) {
+    return area(spec.num_layers * spec.hidden_size, 4 * spec.hidden_size + 3 * spec.inner_size);
 }
+size_t rows_of(const Spec& spec) { return area(spec.num_layers, 5 * spec.hidden_size + 2 * spec.inner_size); }
 
 FusedWeights::FusedWeights(const Spec& s, const NetShape& net, const Tensors& weights,
                            const DeviceProperties& properties)
     : spec(s),
       device(properties),
       kernels(*kernels_for(s, net.precision[0].of[0])),
-      packed(words_of(plan_of(s, properties)) * static_cast<size_t>(s.num_layers)),
+      packed(weights_of(s) * static_cast<size_t>(kernels.fragment) / 8),
+      scales(net.precision[0].of[0] == Precision::kW8a16 ? rows_of(s) : 0),
       rope(net.rope ? static_cast<size_t>(s.max_rows() * (s.hidden_size / s.num_heads / 2)) : 0) {
     const Plan plan = plan_of(spec, device);
     params.plan = plan;
-    std::vector<uint16_t> host(words_of(plan) * static_cast<size_t>(plan.layers));
-    size_t used = 0;
+    const Precision precision = net.precision[0].of[0];
+    std::vector<std::byte> host;
+    std::vector<float> host_scales;
+    host.reserve(weights_of(spec) * static_cast<size_t>(kernels.fragment) / 8);
     for (int i = 0; i < plan.layers; ++i) {
         const std::string name = "blocks." + std::to_string(i) + ".";
         const auto add = [&](const char* tensor, int columns, int tiles, auto&& row_of) {
-            pack(kernels, weights.at(name + tensor).data(), columns, tiles, row_of, host.data() + used);
-            const Matrix matrix{reinterpret_cast<const uint4*>(packed.get() + used), -1};
-            used += static_cast<size_t>(tiles) * kColumnTile * static_cast<size_t>(columns);
+            const std::vector<float>& w = weights.at(name + tensor);
+            const Matrix matrix{packed.get() + host.size(), scales.get() + host_scales.size(), -1};
+            if (precision != Precision::kW8a16) {
+                pack(w.data(), columns, tiles, row_of, precision == Precision::kFp16 ? Fp16::bits : Bf16::bits, &host);
+                return matrix;
+            }
+            const Int8Weights rounded = int8_weights(w, static_cast<size_t>(columns));
+            pack(rounded.values.data(), columns, tiles, row_of, W8a16::byte, &host);
+            for (int tile = 0; tile < tiles; ++tile)
+                for (int column = 0; column < kColumnTile; ++column)
+                    host_scales.push_back(rounded.scales[static_cast<size_t>(row_of(tile, column))]);
             return matrix;
         };
         const auto plain = [](int tile, int column) { return tile * kColumnTile + column; };
@@ -94,7 +125,10 @@ FusedWeights::FusedWeights(const Spec& s, const NetShape& net, const Tensors& we
                             [&](int tile, int column) { return tile % 2 * plan.inner + plain(tile / 2, column); });
         layer.down = add("mlp.down.weight", plan.inner, plan.hidden_tiles(), plain);
     }
-    TRM_CUDA(cudaMemcpy(packed.get(), host.data(), used * sizeof(uint16_t), cudaMemcpyHostToDevice));
+    TRM_CUDA(cudaMemcpy(packed.get(), host.data(), host.size(), cudaMemcpyHostToDevice));
+    if (!host_scales.empty())
+        TRM_CUDA(
+            cudaMemcpy(scales.get(), host_scales.data(), host_scales.size() * sizeof(float), cudaMemcpyHostToDevice));
     if (net.rope) {
         const std::vector<float2> table = rope_table(spec);
         TRM_CUDA(cudaMemcpy(rope.get(), table.data(), table.size() * sizeof(float2), cudaMemcpyHostToDevice));
@@ -127,7 +161,8 @@ void FusedWeights::place(int working_bytes) {
         return most;
     };
     const int hidden = largest([&](int cta) { return plan.hidden_share(cta); });
-    const int wide = plan.hidden / kChunk * 32, deep = plan.inner / kChunk * 32;
+    const int chunk = 32 * kernels.fragment / kUint4;
+    const int wide = plan.hidden / kChunk * chunk, deep = plan.inner / kChunk * chunk;
     const auto give = [&](Matrix& matrix, int size) {
         if ((used + size) * kUint4 > device.shared_memory) return;
         matrix.resident = used;
@@ -251,10 +286,10 @@ std::string why_not_fused(const Spec& spec, const NetShape& shape, const DeviceP
         return "it needs compute capability 8.0, this device has " + number(device.major) + "." + number(device.minor);
     if (shape.token_mixing) return "it mixes tokens by attention, not by a SwiGLU";
     const Precision first = shape.precision[0].of[0];
-    bool sixteen_bits = first == Precision::kBf16 || first == Precision::kFp16;
+    bool known = first == Precision::kBf16 || first == Precision::kFp16 || first == Precision::kW8a16;
     for (int i = 0; i < shape.num_layers; ++i)
-        for (const Precision precision : shape.precision[i].of) sixteen_bits = sixteen_bits && precision == first;
-    if (!sixteen_bits) return "it multiplies all matrices in bf16, or all in fp16";
+        for (const Precision precision : shape.precision[i].of) known = known && precision == first;
+    if (!known) return "it multiplies all matrices in bf16, or all in fp16 or w8a16";
     if (kernels_for(spec, first) == nullptr)
         return "there are kernels for hidden_size 64, 128, 256 and 512 with heads of 32, and 256 and 512 with heads of "
                "64";

@@ -25,8 +25,10 @@ namespace {
 template <class C>
 __device__ void fetch_weights(const C& c, const Matrix& m, Range tiles, int chunks) {
     if (m.resident < 0) return;
-    const uint4* from = m.packed + static_cast<size_t>(tiles.begin) * chunks * 32;
-    for (int i = c.thread; i < tiles.size() * chunks * 32; i += kThreads)
+    constexpr int kTogether = sizeof(uint4) / sizeof(typename C::Weights);
+    const int size = chunks * 32 / kTogether;  // of a tile
+    const uint4* from = static_cast<const uint4*>(m.packed) + static_cast<size_t>(tiles.begin) * size;
+    for (int i = c.thread; i < tiles.size() * size; i += kThreads)
         __pipeline_memcpy_async(c.shared + m.resident + i, from + i, sizeof(uint4));
 }
 
@@ -119,7 +121,7 @@ __global__ void __launch_bounds__(kThreads, 1) finish_kernel(const __grid_consta
 template <class Element, int kHidden, int kHeadChunks>
 constexpr Kernels kKernels = {kHidden,
                               kHeadChunks * kChunk,
-                              Element::bits,
+                              sizeof(typename Element::Weights),
                               persistent<Element, kHidden, kHeadChunks>,
                               start_kernel<Element, kHidden, kHeadChunks>,
                               wide_kernel<Element, kHidden, kHeadChunks>,

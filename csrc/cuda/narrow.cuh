@@ -206,7 +206,8 @@ __device__ __forceinline__ void attend(const C& c, const uint16_t* qkv, int head
 }
 
 template <int kHeadChunks, int kTiles, class C>
-__device__ __forceinline__ void multiply_attended(const C& c, const uint16_t* qkv, const uint4* weights, int row_tile) {
+__device__ __forceinline__ void multiply_attended(const C& c, const uint16_t* qkv, const typename C::Weights* weights,
+                                                  int row_tile) {
     Sums<1, kTiles> sums = {};
 #pragma unroll 1
     for (int head = c.warp; head < c.plan.heads; head += kWarps) {
@@ -216,15 +217,17 @@ __device__ __forceinline__ void multiply_attended(const C& c, const uint16_t* qk
         for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
             for (int i = 0; i < kHeadChunks; ++i)
-                c.mma_chunk(sums[0][n], low[i], high[i],
-                            weights[(n * C::kChunks + head * kHeadChunks + i) * 32 + c.lane_number()]);
+                c.mma_chunk(
+                    sums[0][n], low[i], high[i],
+                    C::weight_operand(weights[(n * C::kChunks + head * kHeadChunks + i) * 32 + c.lane_number()]));
         }
     }
     share_sums<kNarrowSlots>(c, c.narrow_partial(), sums);
 }
 
 template <int kTiles, class C>
-__device__ __forceinline__ void multiply_inner(const C& c, const uint16_t* inner, const uint4* weights, int row_tile) {
+__device__ __forceinline__ void multiply_inner(const C& c, const uint16_t* inner, const typename C::Weights* weights,
+                                               int row_tile) {
     constexpr int kAhead = 6;  // chunks whose rows are on their way at once
     const int chunks = c.plan.inner / kChunk;
     const int row = row_tile * kRowTile + c.lane.group, last = c.p.rows - 1;
@@ -252,7 +255,8 @@ __device__ __forceinline__ void multiply_inner(const C& c, const uint16_t* inner
             if (chunk >= chunks) continue;
 #pragma unroll
             for (int n = 0; n < kTiles; ++n)
-                c.mma_chunk(sums[i % 2][n], low[i], high[i], weights[(n * chunks + chunk) * 32 + c.lane_number()]);
+                c.mma_chunk(sums[i % 2][n], low[i], high[i],
+                            C::weight_operand(weights[(n * chunks + chunk) * 32 + c.lane_number()]));
         }
     }
     Sums<1, kTiles> total;
@@ -274,15 +278,15 @@ __device__ __forceinline__ void narrow_tiles(const C& c, const Moment& m, const 
     const bool mine = n < kTiles && row < c.p.rows, attention = sublayer_of(m) == kAttention;
     const Residual residual(c, source_of(c.p, m), row, column, mine);
     const uint16_t* wide = places_of(c.p, m.number).wide;
-    const uint4* weights =
-        c.weights(matrix, c.own().hidden.begin, tile, attention ? C::kChunks : c.plan.inner / kChunk);
+    const float2 scale = c.scale(matrix, tile + at_most(n, kTiles - 1));
+    const auto* weights = c.weights(matrix, c.own().hidden.begin, tile, attention ? C::kChunks : c.plan.inner / kChunk);
     if (attention) {
         multiply_attended<kHeadChunks, kTiles>(c, wide, weights, row_tile);
     } else {
         multiply_inner<kTiles>(c, wide, weights, row_tile);
     }
     if (!mine) return;
-    const float2 sum = sum_up<kNarrowSlots>(c, c.narrow_partial(), n, half);
+    const float2 sum = c.scaled(sum_up<kNarrowSlots>(c, c.narrow_partial(), n, half), scale);
     const float2 x = residual.plus(sum, c.inverse(sublayer_of(m))[row]);
     hand_over(places_of(c.p, m.number).to + c.plan.row_at(row, column), x.x, x.y);
 }

@@ -10,10 +10,11 @@
 
 namespace trm::cuda {
 
-// A product's weights in fragments, [tile][k / kChunk][32 lanes] of 16 bytes.
+// A product's weights in fragments, [tile][k / kChunk][32 lanes] of eight.
 struct Matrix {
-    const uint4* packed;
-    int resident;  // offset [16 bytes] of this CTA's tiles in shared memory, or -1: read from L2
+    const void* packed;
+    const float* scales;  // [tile][kColumnTile], of 8-bit weights
+    int resident;         // offset [16 bytes] of this CTA's tiles in shared memory, or -1: read from L2
 };
 
 struct Layer {

@@ -9,6 +9,7 @@
 #include "core/memory.h"
 #include "cuda/check.h"
 #include "cuda/graph.h"
+#include "cuda/int8_weights.h"
 #include "cuda/launch.h"
 #include "cuda/plain.h"
 #include "cuda/ptx.cuh"
@@ -209,7 +210,7 @@ __global__ void add_norm(float* h, const float* delta, int n, float eps) {
 
 // ---- Weights ----
 
-// One matrix [n, k]: floats (rounded where bf16 or fp16), or bytes and a scale a row.
+// One matrix [n, k]: floats (rounded, but in fp32), or bytes and a scale a row.
 struct PlainMatrix {
     int n = 0, k = 0, words = 0;
     Precision precision = Precision::kFp32;
@@ -221,23 +222,23 @@ PlainMatrix upload(const std::vector<float>& w, int n, int k, Precision precisio
     PlainMatrix m{n, k, (k + 3) / 4, precision, DeviceBuffer<float>(0), DeviceBuffer<int8_t>(0)};
     const size_t columns = static_cast<size_t>(k);
     std::vector<float> floats = w;
-    for (float& x : floats) x = rounded(x, precision);
-    if (precision == Precision::kInt8) {  // the definition is in trm_edge/quantization.py
-        std::vector<int8_t> bytes(area(n, m.words * 4));
-        floats.assign(static_cast<size_t>(n), 0.0f);
-        for (size_t row = 0; row < static_cast<size_t>(n); ++row) {
-            double most = 0;
-            for (size_t i = 0; i < columns; ++i)
-                most = std::max(most, std::fabs(static_cast<double>(w[row * columns + i])));
-            floats[row] = static_cast<float>(most / 127);
-            for (size_t i = 0; i < columns && floats[row] > 0; ++i) {
-                const double q =
-                    std::nearbyint(static_cast<double>(w[row * columns + i]) / static_cast<double>(floats[row]));
-                bytes[row * static_cast<size_t>(m.words) * 4 + i] = static_cast<int8_t>(std::clamp(q, -127.0, 127.0));
-            }
+    if (precision == Precision::kInt8 || precision == Precision::kW8a16) {
+        Int8Weights made = int8_weights(w, columns);
+        if (precision == Precision::kInt8) {
+            std::vector<int8_t> bytes(area(n, m.words * 4));
+            for (size_t row = 0; row < static_cast<size_t>(n); ++row)
+                std::copy_n(made.values.data() + row * columns, columns,
+                            bytes.data() + row * static_cast<size_t>(m.words) * 4);
+            m.bytes = DeviceBuffer<int8_t>(bytes.size());
+            TRM_CUDA(cudaMemcpy(m.bytes.get(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice));
+            floats = std::move(made.scales);
+        } else {
+            for (size_t i = 0; i < floats.size(); ++i)
+                floats[i] = static_cast<float>(made.values[i]) * made.scales[i / columns];
+            m.precision = Precision::kBf16;  // of the inputs
         }
-        m.bytes = DeviceBuffer<int8_t>(bytes.size());
-        TRM_CUDA(cudaMemcpy(m.bytes.get(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice));
+    } else {
+        for (float& x : floats) x = rounded(x, precision);
     }
     m.floats = DeviceBuffer<float>(floats.size());
     TRM_CUDA(cudaMemcpy(m.floats.get(), floats.data(), floats.size() * sizeof(float), cudaMemcpyHostToDevice));
@@ -361,7 +362,8 @@ class PlainRunner : public Runner {
             } else {
                 product(h, L, layer, kMixIn, step, wide_.get(), stream);
                 const Precision own = weights_->shape.precision[layer].of[kMixIn];
-                const Precision inside = own == Precision::kInt8 ? Precision::kBf16 : own;
+                const bool bytes = own == Precision::kInt8 || own == Precision::kW8a16;
+                const Precision inside = bytes ? Precision::kBf16 : own;
                 const int head = D / spec.num_heads;
                 const AttentionCall call{wide_.get(),     weights_->rope.get(), L,      D,           head,
                                          rows.answer_end, rows.position_shift,  inside, inner_.get()};

@@ -135,7 +135,7 @@ __device__ __forceinline__ void keep_rows(const C& c, const Source& from, const 
 
 // operand times kTiles tiles of weights, of which `tiles` are there: this warp's chunks of k.
 template <int kRowTiles, int kTiles, class C>
-__device__ __forceinline__ void multiply_staged(const C& c, const uint4* weights, int tiles) {
+__device__ __forceinline__ void multiply_staged(const C& c, const typename C::Weights* weights, int tiles) {
     Sums<kRowTiles, kTiles> sums = {};
     const uint4* operand = c.operand() + c.lane.group * C::kOperandStride + c.lane.quad;
 #pragma unroll
@@ -145,7 +145,8 @@ __device__ __forceinline__ void multiply_staged(const C& c, const uint4* weights
         uint4 w[kTiles];
 #pragma unroll
         for (int n = 0; n < kTiles; ++n)
-            w[n] = weights[((kTiles > 2 ? min(n, tiles - 1) : n) * C::kChunks + chunk) * 32 + c.lane_number()];
+            w[n] = C::weight_operand(
+                weights[((kTiles > 2 ? min(n, tiles - 1) : n) * C::kChunks + chunk) * 32 + c.lane_number()]);
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m) {
             const uint4 low = operand[m * kRowTile * C::kOperandStride + 4 * chunk];
@@ -208,8 +209,11 @@ __device__ __forceinline__ void wide_block(const C& c, const Moment& at, const M
 #pragma unroll 1
     for (int tile = own.begin; tile < own.end; tile += kPassColumns) {
         const int tiles = min(kPassColumns, own.end - tile);
-        const uint4* weights = c.weights(matrix, own.begin, tile, C::kChunks);
-        float2 turns[kRowTiles];  // read before the product, as they come from far
+        const auto* weights = c.weights(matrix, own.begin, tile, C::kChunks);
+        float2 turns[kRowTiles];  // read before the product, as they come from far, as scales do
+        const int pair = n % 2, finished = attention ? n : 2 * pair;  // the first tile that this warp finishes
+        const float2 scale = c.scale(matrix, tile + at_most(finished, tiles - 1));
+        const float2 up_scale = attention ? scale : c.scale(matrix, tile + at_most(finished + 1, tiles - 1));
         if (attention && n < tiles) {
             for (int m = 0; m < kRowTiles; ++m)
                 turns[m] = turn_of(c, tile + n, first + m * kRowTile + c.lane.row(2 * half));
@@ -220,12 +224,12 @@ __device__ __forceinline__ void wide_block(const C& c, const Moment& at, const M
         if (attention) {
             for (int m = 0; m < kRowTiles && n < tiles; ++m)
                 store_qkv(c, to, tile + n, first + m * kRowTile + c.lane.row(2 * half), turns[m],
-                          sum_up<kWideSlots>(c, c.partial(), m * kPassColumns + n, half));
+                          c.scaled(sum_up<kWideSlots>(c, c.partial(), m * kPassColumns + n, half), scale));
         } else {
-            const int m = n / 2, pair = n % 2, slot = m * kPassColumns + 2 * pair;
+            const int m = n / 2, slot = m * kPassColumns + 2 * pair;
             if (m < kRowTiles && 2 * pair < tiles) {
-                const float2 gate = sum_up<kWideSlots>(c, c.partial(), slot, half);
-                const float2 up = sum_up<kWideSlots>(c, c.partial(), slot + 1, half);
+                const float2 gate = c.scaled(sum_up<kWideSlots>(c, c.partial(), slot, half), scale);
+                const float2 up = c.scaled(sum_up<kWideSlots>(c, c.partial(), slot + 1, half), up_scale);
                 store_inner(c, to, tile / 2 + pair, first + m * kRowTile + c.lane.row(2 * half), silu(gate.x) * up.x,
                             silu(gate.y) * up.y);
             }

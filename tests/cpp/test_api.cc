@@ -432,12 +432,15 @@ TEST_CASE("options: a wrong one is named, and nothing is made") {
     const auto loaded = [&] {
         return trm_model_load_file(path_of("actions_attention").c_str(), &load_options, &model);
     };
-    load_options.precision = 5;
+    load_options.precision = 6;
     CHECK(loaded() == TRM_INVALID_ARGUMENT);
     CHECK(std::string(trm_last_message()).find("precision") != std::string::npos);
     load_options.precision = TRM_PRECISION_FP16;
     CHECK(loaded() == TRM_UNSUPPORTED);
     CHECK(message_has("precision: fp16 is for backend cuda; this one has fp32, bf16 and int8"));
+    load_options.precision = TRM_PRECISION_W8A16;
+    CHECK(loaded() == TRM_UNSUPPORTED);
+    CHECK(message_has("precision: w8a16 is for backend cuda; this one has fp32, bf16 and int8"));
     load_options = TRM_LOAD_OPTIONS_INIT;
     load_options.backend = 2;
     CHECK(loaded() == TRM_INVALID_ARGUMENT);
@@ -470,12 +473,13 @@ TEST_CASE("precisions: numbers are frozen, and the processor's have a register l
     CHECK(TRM_PRECISION_BF16 == 2);
     CHECK(TRM_PRECISION_INT8 == 3);
     CHECK(TRM_PRECISION_FP16 == 4);
+    CHECK(TRM_PRECISION_W8A16 == 5);
     double operations = 0, seconds = 0;
     for (const int32_t precision : {TRM_PRECISION_FP32, TRM_PRECISION_BF16, TRM_PRECISION_INT8}) {
         CHECK(trm_register_loop(precision, 10, &operations, &seconds) == TRM_OK);
         CHECK(operations > 0);
     }
-    for (const int32_t precision : {0, int32_t{TRM_PRECISION_FP16}, 5}) {
+    for (const int32_t precision : {0, int32_t{TRM_PRECISION_FP16}, int32_t{TRM_PRECISION_W8A16}, 6}) {
         CHECK(trm_register_loop(precision, 10, &operations, &seconds) == TRM_INVALID_ARGUMENT);
         CHECK(message_has("precision: expected fp32, bf16 or int8"));
     }

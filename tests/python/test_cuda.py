@@ -26,7 +26,7 @@ BF16 = "avx512bf16"  # the instruction set whose oracle rounds attention's opera
 SAME = 0.8  # of the oracle's own error; another rounding would part the two by 1.4 times it
 NO_GPU = core.cuda_missing()
 WAYS = ["fused", "phases", "plain"]
-HALVES = ["bf16", "fp16"]  # what all ways multiply
+SHARED = ["bf16", "fp16", "w8a16"]  # what all ways multiply
 gpu = pytest.mark.skipif(bool(NO_GPU), reason=f"backend cuda: {NO_GPU}")
 
 # name: (kind, mixer, changed fields): every instance of the fused kernels, and what sizes alone do not show
@@ -89,7 +89,7 @@ def test_nothing_waits_for_the_whole_device() -> None:
 
 @gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("precision", SHARED)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", FUSED)
 def test_the_first_evaluations_are_those_of_the_oracle(
@@ -107,7 +107,7 @@ def test_the_first_evaluations_are_those_of_the_oracle(
 
 @gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("precision", SHARED)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", FUSED)
 def test_the_error_at_every_step_is_that_of_the_oracle(
@@ -139,7 +139,7 @@ def test_int8_is_that_of_the_oracle(kind: str, mixer: str, scheme: str, monkeypa
 
 @gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("precision", SHARED)
 @pytest.mark.parametrize("way", WAYS)
 def test_all_steps_at_once_are_the_steps_one_by_one(way: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = model("47 rows")
@@ -158,7 +158,7 @@ def test_all_steps_at_once_are_the_steps_one_by_one(way: str, precision: str, mo
 
 @gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("precision", SHARED)
 @pytest.mark.parametrize("way", WAYS)
 def test_fresh_context_between_steps(way: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = model("47 rows")
@@ -201,7 +201,7 @@ def test_a_begin_that_is_refused_leaves_nothing_behind(
 
 @gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("precision", SHARED)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_nan_stays_in_its_own_call(way: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = model("47 rows")
@@ -250,7 +250,7 @@ def test_a_weight_beyond_float16_is_named(way: str, monkeypatch: pytest.MonkeyPa
 @gpu
 @pytest.mark.gpu
 def test_fused_says_what_it_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(trm_edge.TrmUnsupportedError, match="all matrices in bf16, or all in fp16"):
+    with pytest.raises(trm_edge.TrmUnsupportedError, match="all matrices in bf16, or all in fp16 or w8a16"):
         load("fused", model("64/32"), monkeypatch, "fp32")
 
 

@@ -487,7 +487,9 @@ def test_pycuda_and_cupy_arrays_are_taken(refiner: trm_edge.Refiner) -> None:
 
 @gpu
 @pytest.mark.gpu
-@pytest.mark.parametrize(("way", "precision"), [*((way, "fp16") for way in WAYS), ("plain", "int8")])
+@pytest.mark.parametrize(
+    ("way", "precision"), [*((way, precision) for way in WAYS for precision in ("fp16", "w8a16")), ("plain", "int8")]
+)
 def test_lower_precisions_are_those_of_refine(way: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRM_EDGE_CUDA_WAY", way)
     refiner = trm_edge.load(bundle_bytes(BUNDLE), backend="cuda", precision=precision)

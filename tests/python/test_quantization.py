@@ -93,6 +93,18 @@ def test_fp16_rounds_what_attention_multiplies() -> None:
     np.testing.assert_allclose(model.attend("blocks.0.attention.", query, key, value), expected, rtol=1e-12)
 
 
+def test_w8a16_has_the_weights_of_int8_and_the_inputs_of_bf16() -> None:
+    bundle = plain_bundle("actions", "rope")
+    model = QuantizedModel(bundle.spec, bundle.tensors, uniform(bundle.spec, "w8a16"))
+    rng = np.random.default_rng(6)
+    for name in matrix_names(bundle.spec):
+        weight = bundle.tensors[name + ".weight"].astype(np.float64)
+        scale = np.float32(np.abs(weight).max(axis=1) / 127).astype(np.float64)[:, None]
+        a = rng.normal(size=(4, weight.shape[1]))
+        expected = round_bf16(a) @ (np.rint(weight / scale) * scale).T
+        np.testing.assert_allclose(model.product(name, a, 1), expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("part", ["keys", "rows"])
 def test_what_is_beyond_float16_ends_a_call(part: str) -> None:
     bundle = plain_bundle("actions", "rope")
@@ -144,14 +156,15 @@ def test_a_product_is_what_its_definition_says(mixer: str, scheme: str) -> None:
             np.testing.assert_array_equal(model.product(name, a, k), truth)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "w8a16", "int8"])
 @pytest.mark.parametrize(("kind", "mixer"), CASES)
 def test_coarser_grids_err_more(kind: str, mixer: str, precision: str) -> None:
     bundle = plain_bundle(kind, mixer)
     inputs = check_inputs(bundle.spec, **random_inputs(bundle.spec, np.random.default_rng(2)))
     exact = run_reference(ReferenceModel(bundle.spec, bundle.tensors), inputs, 3)
     model = QuantizedModel(bundle.spec, bundle.tensors, uniform(bundle.spec, precision))
-    low, high = {"fp32": (0, 0), "fp16": (1e-7, 0.006), "bf16": (1e-6, 0.05), "int8": (1e-5, 0.3)}[precision]
+    grids = {"fp32": (0, 0), "fp16": (1e-7, 0.006), "bf16": (1e-6, 0.05), "w8a16": (1e-6, 0.1), "int8": (1e-5, 0.3)}
+    low, high = grids[precision]
     for step, truth in zip(run_reference(model, inputs, 3), exact, strict=True):
         values, true = (step.y, truth.y) if step.logits is None else (step.logits, truth.logits)
         assert true is not None and low <= relative_error(values, true) <= high
@@ -220,12 +233,13 @@ def test_one_word_for_a_mixture() -> None:
     spec = plain_bundle("actions").spec
     mixed = {**dict.fromkeys(matrix_names(spec), "bf16"), FIRST: "int8"}
     assert Quantization("dynamic", mixed).summary == "int8"
-    assert [uniform(spec, precision).summary for precision in PRECISIONS] == ["int8", "bf16", "fp16", "fp32"]
-    with pytest.raises(TrmInputError, match="precision: expected one of int8, bf16, fp16, fp32, got 'fp8'"):
+    assert [uniform(spec, precision).summary for precision in PRECISIONS] == list(PRECISIONS)
+    with pytest.raises(TrmInputError, match="precision: expected one of int8, w8a16, bf16, fp16, fp32, got 'fp8'"):
         uniform(spec, "fp8")
 
 
-def test_a_bundle_names_no_fp16() -> None:
+@pytest.mark.parametrize("precision", ["fp16", "w8a16"])
+def test_a_bundle_names_nothing_that_only_a_gpu_multiplies(precision: str) -> None:
     bundle = plain_bundle("actions")
-    with pytest.raises(TrmBundleError, match=rf"{FIRST}: expected one of int8, bf16, fp32, got 'fp16'"):
-        bundle_bytes(replace(bundle, quantization=uniform(bundle.spec, "fp16")))
+    with pytest.raises(TrmBundleError, match=rf"{FIRST}: expected one of int8, bf16, fp32, got '{precision}'"):
+        bundle_bytes(replace(bundle, quantization=uniform(bundle.spec, precision)))

@@ -108,6 +108,7 @@ def test_a_source_that_is_no_path_is_refused(source: Any) -> None:
         ({"backend": ["fused"]}, TrmInputError, ("backend", "fused")),
         ({"precision": "int4"}, TrmInputError, ("precision", "'fp32'", "'bf16'", "'int8'", "'fp16'", "'int4'")),
         ({"precision": "fp16"}, TrmUnsupportedError, ("precision: fp16 is for backend cuda", "fp32, bf16 and int8")),
+        ({"precision": "w8a16"}, TrmUnsupportedError, ("precision: w8a16 is for backend cuda", "fp32, bf16 and int8")),
         ({"precision": "fp64"}, TrmUnsupportedError, ("precision: fp64 is for backend reference",)),
         ({"precision": "int4", "backend": "reference"}, TrmUnsupportedError, ("precision", "int8", "'int4'")),
         ({"precision": "fp32", "backend": "reference"}, TrmUnsupportedError, ("precision", "fp64", "'fp32'")),

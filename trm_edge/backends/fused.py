@@ -47,7 +47,8 @@ class FusedBackend:
         if precision == "fp64":
             raise TrmUnsupportedError(f"precision: fp64 is for backend reference; {self.name} has no such kernels")
         if precision not in PRECISIONS:
-            raise TrmInputError(f"precision: expected None, 'fp32', 'bf16', 'int8' or 'fp16', got {precision!r}")
+            known = ", ".join(map(repr, PRECISIONS))
+            raise TrmInputError(f"precision: expected one of {known}, got {precision!r}")
         if isinstance(source, core.Model):
             self._model = source
         elif isinstance(source, bytes):

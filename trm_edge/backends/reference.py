@@ -50,18 +50,21 @@ class ReferenceBackend(HostBackend):
         return ReferenceBackend(self._bundle, self._model)
 
 
+_ROUNDED = ("bf16", "int8", "fp16", "w8a16")
+
+
 def oracle(bundle: Bundle, precision: str | None) -> ReferenceModel:
     """Return the oracle of what the compiled engine runs at ``precision``; ``fp64`` rounds nothing.
 
     ``int8`` and None are as calibrated; without a calibration ``int8`` has a scale a row, and None rounds nothing. What
     is not rounded is float64 in all of them, so ``fp32`` has none.
     """
-    if precision not in (None, "fp64", "bf16", "int8", "fp16"):
+    if precision not in (None, "fp64", *_ROUNDED):
         raise TrmUnsupportedError(
-            f"precision: backend reference runs fp64, bf16, int8, fp16, or None, as calibrated; got {precision!r}"
+            f"precision: backend reference runs fp64, {', '.join(_ROUNDED)}, or None, as calibrated; got {precision!r}"
         )
     quantization = bundle.quantization if precision in (None, "int8") else None
-    if quantization is None and precision in ("bf16", "int8", "fp16"):
+    if quantization is None and precision in _ROUNDED:
         quantization = uniform(bundle.spec, precision)
     if quantization is None or quantization.summary == "fp32":
         return ReferenceModel(bundle.spec, bundle.tensors)

@@ -43,7 +43,7 @@ part of the time that Python takes, and the share of the machine's peak, measure
 
 Exit code 1 where an answer is wrong; what is wrong is not timed. p99.9 needs 1000 calls."""
 
-_PRECISIONS = ("fp32", "bf16", "int8", "fp64", "fp16")
+_PRECISIONS = ("fp32", "bf16", "int8", "fp64", "fp16", "w8a16")
 _LOOP = " | register loop"
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from .._native import PRECISIONS, core
 from ..spec import TrmSpec
 
-WEIGHT_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+WEIGHT_BYTES = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2, "w8a16": 1, "int8": 1}
 
 
 @dataclass(frozen=True)

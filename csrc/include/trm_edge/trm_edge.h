@@ -116,13 +116,14 @@ typedef struct trm_info {
 #define TRM_INFO_INIT {sizeof(trm_info), TRM_ACTIONS, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* What the matrices of the blocks are multiplied in; all else is float32, but attention's own products, which are
- * 16-bit after a 16-bit or int8 qkv on a GPU and on processors with AVX-512 BF16. Numbers are frozen. */
+ * 16-bit after any qkv but float32 on a GPU and on processors with AVX-512 BF16. Numbers are frozen. */
 typedef enum trm_precision {
     TRM_PRECISION_AUTO = 0, /* what the bundle was calibrated to, else float32 */
     TRM_PRECISION_FP32 = 1,
     TRM_PRECISION_BF16 = 2, /* bfloat16 weights and inputs, float32 sums */
     TRM_PRECISION_INT8 = 3, /* as calibrated; else 8-bit weights with a scale a row, inputs with a scale a token */
-    TRM_PRECISION_FP16 = 4  /* TRM_BACKEND_CUDA: float16 weights and inputs, float32 sums; beyond 65504: NONFINITE */
+    TRM_PRECISION_FP16 = 4, /* TRM_BACKEND_CUDA: float16 weights and inputs, float32 sums; beyond 65504: NONFINITE */
+    TRM_PRECISION_W8A16 = 5 /* TRM_BACKEND_CUDA: 8-bit weights with a scale a row, bfloat16 inputs, float32 sums */
 } trm_precision;
 
 /* What runs the recursion. Numbers are frozen. */
@@ -145,8 +146,8 @@ typedef struct trm_load_options {
  * Nullable: options, for the defaults of TRM_LOAD_OPTIONS_INIT.
  * The file is read, not mapped. Returns TRM_IO_ERROR, TRM_INVALID_BUNDLE, TRM_UNSUPPORTED_VERSION, TRM_UNSUPPORTED
  * (TRM_EDGE_ISA names an instruction set that is unknown or not supported here, matrices too long for int8, fp16
- * without TRM_BACKEND_CUDA or of a weight beyond 65504, or no GPU for TRM_BACKEND_CUDA), TRM_OUT_OF_MEMORY or
- * TRM_DEVICE_ERROR. */
+ * or w8a16 without TRM_BACKEND_CUDA, fp16 of a weight beyond 65504, or no GPU for TRM_BACKEND_CUDA),
+ * TRM_OUT_OF_MEMORY or TRM_DEVICE_ERROR. */
 TRM_API trm_status trm_model_load_file(const char* path, const trm_load_options* options, trm_model** out);
 
 /* As trm_model_load_file, from `size` bytes at `data`, which may be freed afterwards. */
@@ -167,7 +168,7 @@ TRM_API const char* trm_model_metadata(const trm_model* model, const char* key);
  * it runs, e.g. "sm_90 fused". */
 TRM_API const char* trm_model_isa(const trm_model* model);
 
-/* What the model multiplies in: "fp32", "bf16", "int8" or "fp16". A calibrated mixture reads "int8". */
+/* What the model multiplies in: "fp32", "bf16", "int8", "fp16" or "w8a16". A calibrated mixture reads "int8". */
 TRM_API const char* trm_model_precision(const trm_model* model);
 
 /* Run the multiply-adds of a full register tile `iterations` times, with this machine's instruction set and operands in

@@ -51,6 +51,18 @@ inline unsigned __float_as_uint(float x) {
     std::memcpy(&bits, &x, sizeof bits);
     return bits;
 }
+inline float __uint_as_float(unsigned bits) {
+    float x;
+    std::memcpy(&x, &bits, sizeof x);
+    return x;
+}
+// Four of the eight bytes of x (0 to 3) and y (4 to 7), by the lowest three bits of a half-byte of `which` each.
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned which) {
+    const uint64_t bytes = static_cast<uint64_t>(y) << 32 | x;
+    unsigned picked = 0;
+    for (int i = 0; i < 4; ++i) picked |= static_cast<unsigned>(bytes >> 8 * (which >> 4 * i & 7) & 0xff) << 8 * i;
+    return picked;
+}
 inline int __dp4a(int a, int b, int sum) {
     int8_t of_a[4], of_b[4];
     std::memcpy(of_a, &a, 4);
