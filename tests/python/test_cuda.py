@@ -261,7 +261,7 @@ def test_fused_says_what_it_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.gpu
 @pytest.mark.slow
 def test_a_hundred_thousand_calls_give_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = model("47 rows")
+    bundle = model("128/32")
     refiner = load("fused", bundle, monkeypatch, "bf16")
     call = random_inputs(bundle.spec, np.random.default_rng(8))
     first = refiner.refine(**call)
