@@ -7,6 +7,7 @@
 set(TRM_EDGE_CUDA_TARGETS "" CACHE STRING "Compute capabilities to build for, e.g. \"86,90a\"; empty: all")
 # Turing; A100; RTX 30, Orin, RTX 40; H100 and H200; B200; Thor (101 before CUDA 13); RTX 50.
 set(all_cuda_targets 75 80 86 87 89 90a 100 101 110 120)
+set(cuda_sources decoder device encoder fused fused_bf16 fused_fp16 fused_w8a16 plain session)
 
 # Sets `result` to the targets, or to nothing where nvcc is missing or does not compile, or its runtime is not found.
 function(find_working_nvcc result)
@@ -81,7 +82,7 @@ file(GLOB cuda_headers CONFIGURE_DEPENDS csrc/cuda/*.h csrc/cuda/*.cuh csrc/core
 set(fused_bf16_flags -ftz=true)  # exponentials and roots without the instructions that scale denormal numbers
 set(fused_fp16_flags ${fused_bf16_flags})
 set(fused_w8a16_flags ${fused_bf16_flags})
-foreach(name decoder device encoder fused fused_bf16 fused_fp16 fused_w8a16 plain session)
+foreach(name ${cuda_sources})
   set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda_${name}.o)
   set(source ${CMAKE_CURRENT_SOURCE_DIR}/csrc/cuda/${name}.cu)
   add_custom_command(OUTPUT ${object} DEPENDS ${source} ${cuda_headers} VERBATIM
