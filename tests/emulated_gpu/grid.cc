@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "late_stores.h"
 #include "switch.h"
 
 #ifdef __SANITIZE_ADDRESS__
@@ -23,6 +24,9 @@ constexpr size_t kStackBytes = 256 * 1024;
 constexpr size_t kStackBytes = 64 * 1024;
 #endif
 constexpr long kMostTurns = 1L << 20;  // without anything written: threads wait for what never comes
+constexpr long kQuietTurns = 1L << 7;  // likewise: some of what is slow to become visible does now
+constexpr unsigned kSlow = 2;          // one store of so many is slow
+constexpr unsigned kSleepers = 128;    // one warp of so many that leave a meeting of the block sleeps for a while
 
 struct Warp;
 
@@ -51,6 +55,7 @@ struct Block {
     int yes[2] = {0, 0};   // of meetings in turn: a thread may be one ahead of others that still look
     unsigned meetings = 0;
     std::vector<uint4> shared;
+    LateStores late;
 };
 
 struct Warp {
@@ -61,6 +66,7 @@ struct Warp {
     Brought brought[2][kWarpSize];  // of meetings in turn, as above
     unsigned meetings = 0;
     bool listed = false;  // among those that have something to run
+    long asleep_until = 0;
 };
 
 class Grid {
@@ -92,6 +98,19 @@ class Grid {
         for (const char* part : {why, first, joined, second}) failure_ += part;
         switch_to_scheduler();  // and never return: nothing on this stack is destroyed
     }
+
+    static std::minstd_rand& order() {
+        static std::minstd_rand drawn(static_cast<unsigned>(setting("TRM_EMULATED_SEED", 1)));
+        return drawn;
+    }
+
+    void may_sleep(Warp& warp) {
+        if (order()() % kSleepers == 0) warp.asleep_until = now_ + static_cast<long>(order()()) % longest_sleep_;
+    }
+
+    void has_read(const void* from) { read_.add(from); }
+
+    bool is_slow() const { return order()() % kSlow == 0; }
 
     Fiber* running = nullptr;
     long turns = 0;
@@ -138,36 +157,42 @@ class Grid {
         return fiber;
     }
 
-    static std::minstd_rand& order() {
-        static std::minstd_rand drawn(
-            std::getenv("TRM_EMULATED_SEED") ? static_cast<unsigned>(std::atoi(std::getenv("TRM_EMULATED_SEED"))) : 1u);
-        return drawn;
-    }
-
     [[noreturn]] static void enter();
 
     // Run all threads of blocks_ to their end.
     void finish_blocks() {
         turns = 0;
         while (!runnable_.empty()) {
-            const size_t drawn = order()() % runnable_.size();
+            size_t drawn = order()() % runnable_.size();
+            for (int i = 0; i < 8 && runnable_[drawn]->asleep_until > now_; ++i) drawn = order()() % runnable_.size();
+            ++now_;
             Warp& warp = *runnable_[drawn];
             runnable_[drawn] = runnable_.back();
             runnable_.pop_back();
             warp.listed = false;
-            const unsigned now = std::exchange(warp.ready, 0);
+            const unsigned ready = std::exchange(warp.ready, 0);
             for (unsigned lane = 0; lane < kWarpSize; ++lane) {
-                if ((now >> lane & 1) == 0) continue;
+                if ((ready >> lane & 1) == 0) continue;
                 switch_to(warp.lanes[lane].get());
                 if (!failure_.empty()) throw Failure(failure_);
             }
-            if (++turns > kMostTurns) throw Failure("threads wait for what nobody writes");
+            if (warp.block->late.settle(order())) turns = 0;
+            if (++turns % kQuietTurns == 0) hurry();
+            if (turns > kMostTurns) throw Failure("threads wait for what nobody writes");
         }
+        for (const auto& block : blocks_) block->late.release_all();
         for (const auto& block : blocks_) {
             if (block->alive > 0) throw Failure(why_stuck(*block));
             for (Warp& warp : block->warps)
                 for (auto& fiber : warp.lanes) spare().push_back(std::move(fiber));
         }
+    }
+
+    // What threads wait for becomes visible, as they read it again and again.
+    void hurry() {
+        for (const auto& block : blocks_)
+            if (block->late.hurry(read_)) turns = 0;
+        read_.clear();
     }
 
     static std::string why_stuck(const Block& block) {
@@ -204,6 +229,9 @@ class Grid {
     const std::function<void()>& kernel_;
     std::vector<std::unique_ptr<Block>> blocks_;
     std::vector<Warp*> runnable_;
+    long now_ = 0;  // turns since the grid began
+    const long longest_sleep_ = setting("TRM_EMULATED_LONGEST_SLEEP", 512);
+    Granules read_;  // since hurry() was called last
     std::string failure_;
     void* scheduler_ = nullptr;  // on the stack that run() was called on
 #ifdef __SANITIZE_ADDRESS__
@@ -232,6 +260,11 @@ void Grid::enter() {
 
 }  // namespace
 
+int setting(const char* name, int otherwise) {
+    const char* value = std::getenv(name);
+    return value ? std::atoi(value) : otherwise;
+}
+
 void run_grid(const Launch& launch, const std::function<void()>& kernel) {
     if (grid != nullptr) throw Failure("a grid is running");
     Grid own(launch, kernel);
@@ -257,7 +290,10 @@ int meet_block(bool yes) {
     if (++block.waiting == block.threads) {
         block.waiting = 0;
         ++block.meetings;
-        for (Warp& warp : block.warps) grid->wake(warp, kAllLanes);
+        for (Warp& warp : block.warps) {
+            grid->wake(warp, kAllLanes);
+            grid->may_sleep(warp);
+        }
     }
     grid->give_way();
     return said_yes;
@@ -286,7 +322,23 @@ void pause() {
     grid->give_way();
 }
 
-void has_written() { grid->turns = 0; }
+void store(void* to, const void* bytes, size_t size) {
+    Fiber& fiber = *grid->running;
+    Block& block = *fiber.warp->block;
+    block.late.add(to, bytes, size, &fiber, block.meetings, grid->is_slow());
+}
+
+void load(void* value, const void* from, size_t size) {
+    grid->has_read(from);
+    grid->running->warp->block->late.read(value, from, size);
+}
+
+void release() {
+    Fiber& fiber = *grid->running;
+    Block& block = *fiber.warp->block;
+    block.late.release(&fiber, block.meetings);
+    grid->turns = 0;
+}
 
 void copy_later(void* to, const void* from, size_t bytes) { grid->running->copies.push_back({to, from, bytes}); }
 

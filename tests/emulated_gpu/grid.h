@@ -27,6 +27,9 @@ struct Launch {
     bool together;  // blocks run side by side; else one after another, as nothing says that any two ever meet
 };
 
+// A number from the environment.
+int setting(const char* name, int otherwise);
+
 // Run `kernel` in every thread of a grid. Throws Failure.
 void run_grid(const Launch& launch, const std::function<void()>& kernel);
 
@@ -57,10 +60,16 @@ struct Brought {
 };
 const Brought* meet_warp(const char* what, const void* bytes, size_t size);
 
+// ---- Memory that blocks hand to each other ----
+
+// What a block stores the others see later, in any order but that of a place with itself, and at the latest when it is
+// released: by a thread, what it has stored itself, and what others of its block had when they last met.
+void store(void* to, const void* bytes, size_t size);
+void load(void* value, const void* from, size_t size);
+void release();
+
 // In a loop that waits for other threads to write: let them.
 void pause();
-// Memory that others may wait for has been written.
-void has_written();
 
 // Copies that are made at the thread's next wait_for_copies.
 void copy_later(void* to, const void* from, size_t bytes);

@@ -4,7 +4,6 @@
 // programming guide, as far as csrc/cuda may break them.
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <deque>
 #include <map>
 #include <mutex>
@@ -16,6 +15,7 @@
 
 namespace {
 
+using emulated::setting;
 using Work = std::function<void()>;
 using Lock = std::lock_guard<std::recursive_mutex>;
 
@@ -29,11 +29,6 @@ thread_local int own_captures = 0;  // that this thread has begun in a mode othe
 cudaError_t said(cudaError_t error) {
     if (error != cudaSuccess) last_error = error;
     return error;
-}
-
-int setting(const char* name, int otherwise) {
-    const char* value = std::getenv(name);
-    return value ? std::atoi(value) : otherwise;
 }
 
 }  // namespace
@@ -197,6 +192,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
             break;
         case cudaDevAttrCooperativeLaunch:
             *value = 1;
+            break;
+        case cudaDevAttrL2CacheSize:
+            *value = setting("TRM_EMULATED_L2_BYTES", 64 * 1024);
             break;
         case cudaDevAttrMaxSharedMemoryPerBlockOptin:
             *value = setting("TRM_EMULATED_SHARED_BYTES", kMostShared);

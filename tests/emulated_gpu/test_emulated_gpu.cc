@@ -160,6 +160,63 @@ TEST_CASE("blocks meet in a cooperative launch alone") {
     CHECK_THROWS_WITH_AS(run_grid(warps(1, 3, false), meet), "threads wait for what nobody writes", Failure);
 }
 
+TEST_CASE("what a block has stored, others see late, but a place goes on") {
+    int overtaken = 0, back = 0, of_own = 0;
+    for (int i = 0; i < 50; ++i) {
+        alignas(16) uint32_t first[4] = {}, second[4] = {};
+        run_grid(warps(1, 2, true), [&] {
+            if (threadIdx.x != 0) return;
+            if (blockIdx.x == 0) {
+                for (uint32_t n = 1; n <= 3; ++n) {
+                    trm::cuda::write_now(first, n);
+                    trm::cuda::write_now(second, n);
+                    of_own += trm::cuda::read_now_4(second) == n;
+                }
+                return;
+            }
+            for (uint32_t before = 0; before < 3;) {
+                emulated::pause();
+                const uint32_t later = trm::cuda::read_now_4(second), sooner = trm::cuda::read_now_4(first);
+                overtaken += sooner < later;
+                back += later < before;
+                before = later;
+            }
+        });
+        CHECK(first[0] == 3);
+    }
+    CHECK(of_own == 150);
+    CHECK(back == 0);
+    CHECK(overtaken > 0);
+}
+
+TEST_CASE("a count releases what its thread has stored, and what others had before they met it") {
+    int unmet = 0, wrong = 0;
+    for (int i = 0; i < 50; ++i) {
+        alignas(16) uint32_t met[64] = {}, after[64] = {}, own = 0;
+        unsigned counter = 0;
+        run_grid(warps(2, 2, true), [&] {
+            if (blockIdx.x == 0) {
+                trm::cuda::write_now(&met[threadIdx.x], 1u);
+                __syncthreads();
+                trm::cuda::write_now(&after[threadIdx.x], 1u);
+                if (threadIdx.x != 0) return;
+                trm::cuda::write_now(&own, 1u);
+                trm::cuda::count_up(&counter);
+            } else if (threadIdx.x == 0) {
+                while (trm::cuda::count_of(&counter) == 0) continue;
+                for (int j = 0; j < 64; ++j) {
+                    wrong += trm::cuda::read_now_4(&met[j]) != 1;
+                    unmet += trm::cuda::read_now_4(&after[j]) != 1;
+                }
+                wrong += trm::cuda::read_now_4(&own) != 1;
+            }
+        });
+        for (const uint32_t value : after) CHECK(value == 1);
+    }
+    CHECK(wrong == 0);
+    CHECK(unmet > 0);
+}
+
 TEST_CASE("shared memory belongs to a block, and begins as NaN") {
     int numbers = 0, wrong = 0;
     run_grid(warps(1, 4, true, 32 * sizeof(float)), [&] {

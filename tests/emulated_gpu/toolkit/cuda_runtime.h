@@ -81,10 +81,7 @@ template <typename T>
 T __ldcg(const T* from) {
     return *from;
 }
-inline unsigned atomicAdd(unsigned* at, unsigned value) {
-    emulated::has_written();
-    return std::exchange(*at, *at + value);
-}
+inline unsigned atomicAdd(unsigned* at, unsigned value) { return std::exchange(*at, *at + value); }
 inline unsigned atomicOr(unsigned* at, unsigned value) { return std::exchange(*at, *at | value); }
 
 // ---- Threads that meet ----

@@ -51,19 +51,28 @@ inline void mma_fp16(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint3
 
 // ---- Memory ----
 
-inline uint4 read_now(const void* from) { return *static_cast<const uint4*>(from); }
-inline uint2 read_now_8(const void* from) { return *static_cast<const uint2*>(from); }
-inline uint32_t read_now_4(const void* from) { return *static_cast<const uint32_t*>(from); }
+template <typename T>
+T emulated_load(const void* from) {
+    T value;
+    emulated::load(&value, from, sizeof value);
+    return value;
+}
+
+inline uint4 read_now(const void* from) { return emulated_load<uint4>(from); }
+inline uint2 read_now_8(const void* from) { return emulated_load<uint2>(from); }
+inline uint32_t read_now_4(const void* from) { return emulated_load<uint32_t>(from); }
+
+// Changes nothing, but the address has to be one.
+inline void prefetch(const void* from) { static_cast<void>(*static_cast<const volatile char*>(from)); }
 
 template <typename T>
 void write_now(void* to, T v) {
-    *static_cast<T*>(to) = v;
-    emulated::has_written();
+    emulated::store(to, &v, sizeof v);
 }
 
 inline void count_up(unsigned* counter) {
+    emulated::release();
     ++*counter;
-    emulated::has_written();
 }
 
 inline unsigned count_of(const unsigned* counter) {
