@@ -25,6 +25,7 @@ DeviceProperties properties() {
     p.minor = ask(cudaDevAttrComputeCapabilityMinor);
     p.multiprocessors = ask(cudaDevAttrMultiProcessorCount);
     p.shared_memory = ask(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    p.l2_cache = ask(cudaDevAttrL2CacheSize);
     p.cooperative = ask(cudaDevAttrCooperativeLaunch) != 0;
     return p;
 }

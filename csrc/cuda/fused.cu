@@ -71,6 +71,24 @@ struct FusedWeights : Weights {
     void place(int working_bytes);
 };
 
+// Whether the weights that are not in shared memory, which every evaluation reads again, come from DRAM each time: half
+// of L2 is for them.
+bool from_dram(const Params& params, int fragment, const DeviceProperties& device) {
+    const Plan& plan = params.plan;
+    size_t weights = 0;
+    const auto add = [&](const Matrix& matrix, int rows, int columns) {
+        if (matrix.resident < 0) weights += area(rows, columns);
+    };
+    for (int i = 0; i < plan.layers; ++i) {
+        const Layer& layer = params.layer[i];
+        add(layer.qkv, 3 * plan.hidden, plan.hidden);
+        add(layer.out, plan.hidden, plan.hidden);
+        add(layer.gate_up, 2 * plan.inner, plan.hidden);
+        add(layer.down, plan.hidden, plan.inner);
+    }
+    return weights * static_cast<size_t>(fragment) / 8 > static_cast<size_t>(device.l2_cache) / 2;
+}
+
 Plan plan_of(const Spec& spec, const DeviceProperties& device) {
     Plan plan{spec.hidden_size, spec.num_heads,  spec.inner_size,
               spec.num_layers,  spec.max_rows(), device.multiprocessors};
@@ -176,6 +194,7 @@ void FusedWeights::place(int working_bytes) {
         give(layer.out, hidden * wide);
     }
     shared_bytes = used * kUint4;
+    params.from_dram = from_dram(params, kernels.fragment, device);
 }
 
 // ---- Runners ----
@@ -247,6 +266,7 @@ class FusedRunner : public Runner {
     void forget_residence() {
         for (Layer& layer : params_.layer)
             layer.qkv.resident = layer.out.resident = layer.gate_up.resident = layer.down.resident = -1;
+        params_.from_dram = from_dram(params_, weights_->kernels.fragment, weights_->device);
     }
 
     // A cooperative launch wants all CTAs on the device at once.

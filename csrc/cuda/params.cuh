@@ -25,6 +25,7 @@ struct Layer {
 struct Params {
     Plan plan;
     Layer layer[kMaxLayers];
+    bool from_dram;                        // what of the weights is not in shared memory does not stay in L2 either
     int rows, answer_end, position_shift;  // rows from answer_end on stand position_shift further
     int l_cycles, h_cycles, steps;
     bool begin, refresh;
@@ -95,6 +96,11 @@ TRM_HD void advance(const Params& p, Moment& m) {
     if (++m.h < p.h_cycles) return;
     m.h = 0;
     ++m.step;
+}
+
+TRM_HD Moment after(const Params& p, Moment m) {
+    advance(p, m);
+    return m;
 }
 
 TRM_HD bool begins_step(const Moment& m) { return m.number > 0 && m.s == 0 && m.l == 0 && m.h == 0; }

@@ -26,9 +26,37 @@ __device__ __forceinline__ void clear_places(const C& c, int number, int thread,
         for (int part = 0; part < 3; ++part) clear(at.wide + part * plan.rows_size() + 8 * i);
 }
 
+// Start bringing what this CTA multiplies in the phase to come closer: into L2, before it is waited for.
+template <class C>
+__device__ __forceinline__ void prefetch_tiles(const C& c, const Matrix& m, Range tiles, int chunks) {
+    if (m.resident >= 0) return;
+    constexpr int kLine = 128, kChunkBytes = 32 * sizeof(typename C::Weights);
+    const int size = chunks * kChunkBytes;  // of a tile
+    const char* from = static_cast<const char*>(m.packed) + static_cast<size_t>(tiles.begin) * size;
+    for (int at = kLine * c.thread; at < tiles.size() * size; at += kLine * kThreads) prefetch(from + at);
+}
+
+template <class C>
+__device__ __forceinline__ void prefetch_wide(const C& c, const Moment& m) {
+    if (!c.p.from_dram) return;
+    const Layer& layer = c.p.layer[m.s / 2];
+    const bool attention = sublayer_of(m) == kAttention;
+    prefetch_tiles(c, attention ? layer.qkv : layer.gate_up, attention ? c.own().qkv : c.own().inner, C::kChunks);
+}
+
+template <class C>
+__device__ __forceinline__ void prefetch_narrow(const C& c, const Moment& m) {
+    if (!c.p.from_dram) return;
+    const Layer& layer = c.p.layer[m.s / 2];
+    const bool attention = sublayer_of(m) == kAttention;
+    prefetch_tiles(c, attention ? layer.out : layer.down, c.own().hidden,
+                   attention ? C::kChunks : c.plan.inner / kChunk);
+}
+
 // Fetch what a call brings, make the sums that the first evaluations add, and clear all places.
 template <class C>
 __device__ __forceinline__ void start_phase(const C& c) {
+    prefetch_wide(c, Moment{});
     const int count = c.p.rows * c.plan.hidden / 4, first = c.number * kThreads + c.thread;
     const int stride = c.plan.ctas * kThreads;
     const auto at = [](const float* rows, int i) { return reinterpret_cast<const float4*>(rows)[i]; };

@@ -67,6 +67,9 @@ __device__ inline void write_now(void* to, uint4 v) {
                  : "memory");
 }
 
+// Start the way of these 128 bytes from DRAM to L2, and wait for nothing.
+__device__ inline void prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
+
 // ---- In order: who sees the count sees all that its CTA had written before ----
 
 __device__ inline void count_up(unsigned* counter) {

@@ -16,6 +16,7 @@ struct DeviceProperties {
     int major, minor;
     int multiprocessors;
     int shared_memory;  // bytes that one block may ask for
+    int l2_cache;       // bytes
     bool cooperative;
 };
 
