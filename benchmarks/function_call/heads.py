@@ -66,6 +66,8 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "few values, with states": {"spec": STATES, "examples": FEW},
     "0.1 M": {"spec": {"hidden_size": 48, "inner_size": 144}},
     "0.5 M": {"spec": {"hidden_size": 128, "inner_size": 384}},
+    "0.5 M, seed 2": {"spec": {"hidden_size": 128, "inner_size": 384}, "train": {"seed": 2}},
+    "0.5 M, seed 3": {"spec": {"hidden_size": 128, "inner_size": 384}, "train": {"seed": 3}},
     "2 M": {"spec": {"hidden_size": 256, "inner_size": 768}},
     "7 M": {"spec": {"hidden_size": 512, "inner_size": 1536}},
     "seed 2": {"train": {"seed": 2}},
