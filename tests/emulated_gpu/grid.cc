@@ -18,10 +18,17 @@
 namespace emulated {
 namespace {
 
+// AddressSanitizer has to know which stack is in use; elsewhere these do nothing.
 #ifdef __SANITIZE_ADDRESS__
 constexpr size_t kStackBytes = 256 * 1024;
+void leave_stack(void** fake, const void* to, size_t bytes) { __sanitizer_start_switch_fiber(fake, to, bytes); }
+void arrive(void* fake, const void** from, size_t* bytes) { __sanitizer_finish_switch_fiber(fake, from, bytes); }
+void forget_frames(const char* stack) { ASAN_UNPOISON_MEMORY_REGION(stack, kStackBytes); }
 #else
 constexpr size_t kStackBytes = 64 * 1024;
+void leave_stack(void**, const void*, size_t) {}
+void arrive(void*, const void**, size_t*) {}
+void forget_frames(const char*) {}
 #endif
 constexpr long kMostTurns = 1L << 20;  // without anything written: threads wait for what never comes
 constexpr long kQuietTurns = 1L << 7;  // likewise: some of what is slow to become visible does now
@@ -151,9 +158,7 @@ class Grid {
         if (spare().empty()) return std::make_unique<Fiber>();
         std::unique_ptr<Fiber> fiber = std::move(spare().back());
         spare().pop_back();
-#ifdef __SANITIZE_ADDRESS__
-        ASAN_UNPOISON_MEMORY_REGION(fiber->stack.get(), kStackBytes);  // of what the last one left there
-#endif
+        forget_frames(fiber->stack.get());
         return fiber;
     }
 
@@ -204,25 +209,17 @@ class Grid {
 
     void switch_to(Fiber* fiber) {
         running = fiber;
-#ifdef __SANITIZE_ADDRESS__
         void* own = nullptr;
-        __sanitizer_start_switch_fiber(&own, fiber->stack.get(), kStackBytes);
-#endif
+        leave_stack(&own, fiber->stack.get(), kStackBytes);
         trm_emulated_switch(&scheduler_, fiber->at);
-#ifdef __SANITIZE_ADDRESS__
-        __sanitizer_finish_switch_fiber(own, nullptr, nullptr);
-#endif
+        arrive(own, nullptr, nullptr);
     }
 
     void switch_to_scheduler() {
         Fiber* fiber = running;
-#ifdef __SANITIZE_ADDRESS__
-        __sanitizer_start_switch_fiber(&fiber->fake_stack, scheduler_stack_, scheduler_stack_bytes_);
-#endif
+        leave_stack(&fiber->fake_stack, scheduler_stack_, scheduler_stack_bytes_);
         trm_emulated_switch(&fiber->at, scheduler_);
-#ifdef __SANITIZE_ADDRESS__
-        __sanitizer_finish_switch_fiber(fiber->fake_stack, &scheduler_stack_, &scheduler_stack_bytes_);
-#endif
+        arrive(fiber->fake_stack, &scheduler_stack_, &scheduler_stack_bytes_);
     }
 
     Launch launch_;
@@ -233,27 +230,21 @@ class Grid {
     const long longest_sleep_ = setting("TRM_EMULATED_LONGEST_SLEEP", 512);
     Granules read_;  // since hurry() was called last
     std::string failure_;
-    void* scheduler_ = nullptr;  // on the stack that run() was called on
-#ifdef __SANITIZE_ADDRESS__
-    const void* scheduler_stack_ = nullptr;
+    void* scheduler_ = nullptr;              // on the stack that run() was called on
+    const void* scheduler_stack_ = nullptr;  // AddressSanitizer's
     size_t scheduler_stack_bytes_ = 0;
-#endif
 };
 
 Grid* grid = nullptr;  // that is running: one at a time
 
 void Grid::enter() {
     Grid& own = *grid;
-#ifdef __SANITIZE_ADDRESS__
-    __sanitizer_finish_switch_fiber(nullptr, &own.scheduler_stack_, &own.scheduler_stack_bytes_);
-#endif
+    arrive(nullptr, &own.scheduler_stack_, &own.scheduler_stack_bytes_);
     own.kernel_();
     Fiber& fiber = *own.running;
     if (!fiber.copies.empty()) own.fail("a thread ends before its asynchronous copies");
     --fiber.warp->block->alive;
-#ifdef __SANITIZE_ADDRESS__
-    __sanitizer_start_switch_fiber(nullptr, own.scheduler_stack_, own.scheduler_stack_bytes_);
-#endif
+    leave_stack(nullptr, own.scheduler_stack_, own.scheduler_stack_bytes_);
     trm_emulated_switch(&fiber.at, own.scheduler_);
     std::abort();  // nobody switches to what has ended
 }
