@@ -194,7 +194,6 @@ void FusedWeights::place(int working_bytes) {
         give(layer.out, hidden * wide);
     }
     shared_bytes = used * kUint4;
-    params.from_dram = from_dram(params, kernels.fragment, device);
 }
 
 // ---- Runners ----
@@ -221,6 +220,7 @@ class FusedRunner : public Runner {
         params_.halt_bias = halt_head.bias;
         if (!persistent_) forget_residence();
         const Kernels& k = weights_->kernels;
+        params_.from_dram = from_dram(params_, k.fragment, weights_->device);
         allow_shared(reinterpret_cast<const void*>(k.persistent), weights_->shared_bytes);
         for (const void* kernel : {reinterpret_cast<const void*>(k.start), reinterpret_cast<const void*>(k.wide),
                                    reinterpret_cast<const void*>(k.narrow), reinterpret_cast<const void*>(k.finish)})
@@ -266,7 +266,6 @@ class FusedRunner : public Runner {
     void forget_residence() {
         for (Layer& layer : params_.layer)
             layer.qkv.resident = layer.out.resident = layer.gate_up.resident = layer.down.resident = -1;
-        params_.from_dram = from_dram(params_, weights_->kernels.fragment, weights_->device);
     }
 
     // A cooperative launch wants all CTAs on the device at once.

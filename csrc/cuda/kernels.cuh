@@ -69,10 +69,10 @@ __global__ void __launch_bounds__(kThreads, 1) persistent(const __grid_constant_
     for (; m.step < p.steps; advance(p, m)) {
         if (p.halt >= 0 && begins_step(m) && has_halted(c, m)) break;
         if (p.plan.layers == 1 && m.s == 0 && m.number > 0) barriers.wait(m.number);  // rows kept two sublayers ago
-        prefetch_narrow(c, m);
+        prefetch_narrow(c, m.s);
         wide_phase(c, m);
         keep_house(c, barriers, m);
-        prefetch_wide(c, after(p, m));
+        prefetch_wide(c, m.s + 1);
         narrow_phase<kHeadChunks>(c, m);
     }
     finish_phase(c, m);
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     wide_kernel(const __grid_constant__ Params p, const __grid_constant__ Moment m) {
 #if TRM_HAS_BF16_MMA
     const Cta<Element, kHidden, kHeadChunks, false> c(p, dynamic_shared<uint4>());
-    prefetch_narrow(c, m);
+    prefetch_narrow(c, m.s);
     wide_phase(c, m);
 #endif
 }
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     narrow_kernel(const __grid_constant__ Params p, const __grid_constant__ Moment m) {
 #if TRM_HAS_BF16_MMA
     const Cta<Element, kHidden, kHeadChunks, false> c(p, dynamic_shared<uint4>());
-    prefetch_wide(c, after(p, m));
+    prefetch_wide(c, m.s + 1);
     float* inverse = c.inverse(sublayer_of(m));
     for (int row = c.thread; row < p.rows; row += kThreads) inverse[row] = p.norms[row];  // of the wide phase
     __syncthreads();

@@ -98,11 +98,6 @@ TRM_HD void advance(const Params& p, Moment& m) {
     ++m.step;
 }
 
-TRM_HD Moment after(const Params& p, Moment m) {
-    advance(p, m);
-    return m;
-}
-
 TRM_HD bool begins_step(const Moment& m) { return m.number > 0 && m.s == 0 && m.l == 0 && m.h == 0; }
 
 TRM_HD int sublayers(const Params& p) { return p.steps * p.h_cycles * (p.l_cycles + 1) * 2 * p.plan.layers; }

@@ -36,27 +36,27 @@ __device__ __forceinline__ void prefetch_tiles(const C& c, const Matrix& m, Rang
     for (int at = kLine * c.thread; at < tiles.size() * size; at += kLine * kThreads) prefetch(from + at);
 }
 
+// For the phases of sublayer `s` of an evaluation; the one after its last is the first of the next.
 template <class C>
-__device__ __forceinline__ void prefetch_wide(const C& c, const Moment& m) {
+__device__ __forceinline__ void prefetch_wide(const C& c, int s) {
     if (!c.p.from_dram) return;
-    const Layer& layer = c.p.layer[m.s / 2];
-    const bool attention = sublayer_of(m) == kAttention;
-    prefetch_tiles(c, attention ? layer.qkv : layer.gate_up, attention ? c.own().qkv : c.own().inner, C::kChunks);
+    const Layer& layer = c.p.layer[s / 2 % c.plan.layers];
+    if (s % 2 == kAttention) prefetch_tiles(c, layer.qkv, c.own().qkv, C::kChunks);
+    if (s % 2 == kSwiglu) prefetch_tiles(c, layer.gate_up, c.own().inner, C::kChunks);
 }
 
 template <class C>
-__device__ __forceinline__ void prefetch_narrow(const C& c, const Moment& m) {
+__device__ __forceinline__ void prefetch_narrow(const C& c, int s) {
     if (!c.p.from_dram) return;
-    const Layer& layer = c.p.layer[m.s / 2];
-    const bool attention = sublayer_of(m) == kAttention;
-    prefetch_tiles(c, attention ? layer.out : layer.down, c.own().hidden,
-                   attention ? C::kChunks : c.plan.inner / kChunk);
+    const Layer& layer = c.p.layer[s / 2];
+    if (s % 2 == kAttention) prefetch_tiles(c, layer.out, c.own().hidden, C::kChunks);
+    if (s % 2 == kSwiglu) prefetch_tiles(c, layer.down, c.own().hidden, c.plan.inner / kChunk);
 }
 
 // Fetch what a call brings, make the sums that the first evaluations add, and clear all places.
 template <class C>
 __device__ __forceinline__ void start_phase(const C& c) {
-    prefetch_wide(c, Moment{});
+    prefetch_wide(c, 0);
     const int count = c.p.rows * c.plan.hidden / 4, first = c.number * kThreads + c.thread;
     const int stride = c.plan.ctas * kThreads;
     const auto at = [](const float* rows, int i) { return reinterpret_cast<const float4*>(rows)[i]; };
