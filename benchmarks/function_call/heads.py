@@ -41,6 +41,7 @@ CACHE = HERE / "cache"
 SHIPPED = HERE.parents[1] / "trm_edge" / "data" / "tool_calls.trm"
 MAY_DECLINE = "may decline"  # the variant that ships
 FEW = {"values": 2, "repeats": 1}  # a language model reads every query and value: a second each, on a busy core
+HALF = {"hidden_size": 128, "inner_size": 384}  # half a million parameters
 STATE_WIDTH = 576  # of SmolLM2-135M's states
 
 
@@ -65,9 +66,9 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "few values, with texts": {"spec": TEXTS, "examples": FEW},
     "few values, with states": {"spec": STATES, "examples": FEW},
     "0.1 M": {"spec": {"hidden_size": 48, "inner_size": 144}},
-    "0.5 M": {"spec": {"hidden_size": 128, "inner_size": 384}},
-    "0.5 M, seed 2": {"spec": {"hidden_size": 128, "inner_size": 384}, "train": {"seed": 2}},
-    "0.5 M, seed 3": {"spec": {"hidden_size": 128, "inner_size": 384}, "train": {"seed": 3}},
+    "0.5 M": {"spec": HALF},
+    "0.5 M, seed 2": {"spec": HALF, "train": {"seed": 2}},
+    "0.5 M, seed 3": {"spec": HALF, "train": {"seed": 3}},
     "2 M": {"spec": {"hidden_size": 256, "inner_size": 768}},
     "7 M": {"spec": {"hidden_size": 512, "inner_size": 1536}},
     "seed 2": {"train": {"seed": 2}},
