@@ -32,6 +32,10 @@ Placed = tuple[int, int, int, int, int]
 
 def stream_handle(stream: object) -> int:
     """Return a stream of torch, CuPy, pycuda, Numba or cuda.core, or a ``cudaStream_t`` as an int, as that int."""
+    of_torch, of_cupy = getattr(getattr(stream, "device", None), "index", None), getattr(stream, "device_id", None)
+    for number in (of_torch, of_cupy):
+        if isinstance(number, int) and number > 0:
+            raise TrmInputError(f"stream: is one of GPU {number}, and the session runs on GPU 0")
     handle: Any = stream
     protocol = getattr(stream, "__cuda_stream__", None)
     if protocol is not None:
@@ -76,6 +80,8 @@ def place(
         if produced is not None and produced != stream:
             order(produced, stream)
     elif speaks_dlpack and _is_reached(name, value):
+        if write and _is_read_only(_description(name, value)):  # which capsules before version 1 do not say
+            raise TrmInputError(f"{name}: is read-only; give an array that may be written")
         try:
             borrowed = dlpack.take(value.__dlpack__(stream=stream))  # type: ignore[attr-defined]
         except TrmError:  # of a DeviceArray
@@ -105,6 +111,11 @@ def _description(name: str, value: object) -> dict[str, Any] | None:
     return found
 
 
+def _is_read_only(described: dict[str, Any] | None) -> bool:
+    data = None if described is None else described.get("data")
+    return isinstance(data, tuple) and len(data) == 2 and bool(data[1])
+
+
 def _is_reached(name: str, value: Any) -> bool:
     try:
         return int(value.__dlpack_device__()[0]) in _REACHED
@@ -115,14 +126,14 @@ def _is_reached(name: str, value: Any) -> bool:
 def _described(name: str, described: dict[str, Any], owner: object, write: bool) -> dlpack.Borrowed:
     try:
         dtype, shape = np.dtype(described["typestr"]), tuple(int(size) for size in described["shape"])
-        (address, read_only), given = described["data"], described.get("strides")
+        (address, _), given = described["data"], described.get("strides")
         bytes_apart = None if given is None else tuple(int(stride) for stride in given)
         address = int(address or 0)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise TrmInputError(f"{name}: its __cuda_array_interface__ cannot be read ({error!r})") from None
     if described.get("mask") is not None:
         raise TrmInputError(f"{name}: is masked; give an array without a mask")
-    if write and read_only:
+    if write and _is_read_only(described):
         raise TrmInputError(f"{name}: is read-only; give an array that may be written")
     strides = bytes_apart
     if bytes_apart is not None and dtype.itemsize:
@@ -160,12 +171,12 @@ class DeviceArray:
         is_current: Callable[[], bool],
         keeps: object = None,
     ) -> None:
-        """``is_current`` says whether the memory still holds the array; ``keeps`` is the stream's own object."""
+        """``is_current`` says whether the memory still holds the array; ``keeps`` owns the stream and the memory."""
         self.shape, self._keeps = shape, keeps
-        self._address, self._stream, self._order, self._is_current = address, stream, order, is_current
+        self._address, self._stream, self._order, self.is_current = address, stream, order, is_current
 
     def _check(self) -> None:
-        if not self._is_current():
+        if not self.is_current():
             raise TrmInputError(WRITTEN_OVER)
 
     @property

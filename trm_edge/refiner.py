@@ -26,7 +26,8 @@ class Refiner:
 
     A call from a second thread while one is under way raises :class:`~trm_edge.TrmBusyError`; give each thread a
     :meth:`clone`. A refiner may be pickled (it is loaded again from its path or bytes; a recursion under way is not
-    kept) and used in a forked child (which gets a fresh session).
+    kept) and used in a forked child (which gets a fresh session; not of backend ``cuda``, as CUDA does not work in a
+    child of a process that has used it).
     """
 
     def __init__(self, backend: Backend, source: Source, options: tuple[str, Options]) -> None:
@@ -159,7 +160,8 @@ class Refiner:
             0 to 16.
         out
             ``[T, dof]`` float32 on the GPU, to be written; None: memory of this refiner, good until its next call. It
-            may be ``y0`` itself, and ``last_action`` a part of it, but no other input may overlap it.
+            may be ``y0`` itself, and ``last_action`` a part of it, but no other input may overlap it. The first
+            :meth:`DeviceRefinement.wait` copies what it holds by then.
         stream
             The CUDA stream to put the call on: one of torch, CuPy, pycuda or Numba, or a ``cudaStream_t`` as an int.
             Inputs have to be ready there, must be kept, and must not be overwritten, before the stream has got there.

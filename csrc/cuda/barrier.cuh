@@ -26,7 +26,9 @@ class GridBarriers {
 
     // By one thread of a CTA. The last one to leave makes the barriers ready for the next launch.
     __device__ void leave() const {
+        __threadfence();  // no arrival of ours comes after the last one has cleared them
         if (atomicAdd(counters_ + 2, 1u) != ctas_ - 1) return;
+        __threadfence();
         for (int i = 0; i < kCounters; ++i) counters_[i] = 0;
     }
 

@@ -10,12 +10,47 @@
 
 namespace trm::cuda {
 
+inline Status status_of(cudaError_t error) {
+    switch (error) {
+        case cudaErrorMemoryAllocation:
+            return Status::kOutOfMemory;
+        case cudaErrorNoKernelImageForDevice:
+        case cudaErrorInvalidDeviceFunction:
+            return Status::kUnsupported;
+        default:
+            return Status::kDeviceError;
+    }
+}
+
+// What CUDA says of an error, and what to do about it where that is known.
+inline std::string told(cudaError_t error) {
+    const std::string said = cudaGetErrorString(error);
+    switch (error) {
+        case cudaErrorNoKernelImageForDevice:
+        case cudaErrorInvalidDeviceFunction:
+            return said +
+                   "; this build has no code for this GPU: build it with TRM_EDGE_CUDA_TARGETS set to the GPU's "
+                   "compute capability";
+        case cudaErrorInitializationError:
+            return said + "; where this process was forked from one that has used CUDA, start it by spawn instead";
+        case cudaErrorInvalidResourceHandle:
+            return said +
+                   "; the stream, and the context of the calling thread, have to be those of the first GPU's "
+                   "primary context (pycuda: import pycuda.autoprimaryctx, not autoinit)";
+        default:
+            return said;
+    }
+}
+
 inline void check(cudaError_t error, const char* what) {
     if (error == cudaSuccess) return;
     cudaGetLastError();  // it is told here, and not to the next call
-    const Status status = error == cudaErrorMemoryAllocation ? Status::kOutOfMemory : Status::kDeviceError;
-    throw Error(status,
-                std::string("cuda: ") + what + ": " + cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
+    throw Error(status_of(error), std::string("cuda: ") + what + ": " + cudaGetErrorName(error) + ", " + told(error));
+}
+
+// For destructors, which have nobody to tell: nor is it told to whoever asks the runtime for its last error next.
+inline void ignore(cudaError_t error) noexcept {
+    if (error != cudaSuccess) cudaGetLastError();
 }
 
 }  // namespace trm::cuda

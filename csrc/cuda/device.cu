@@ -35,14 +35,20 @@ constexpr const char* kWays[] = {"fused", "phases", "plain"};
 class CudaModel : public DeviceModel {
   public:
     CudaModel(const Spec& spec, const NetShape& shape, const Quantization& quantization, const Tensors& weights) {
-        check_fits(spec);
+        check_values(spec);
         const OnDevice on_device;
         const DeviceProperties device = properties();
-        const Way way = choose(why_not_fused(spec, shape, device), device);
-        shared_ =
-            std::make_shared<const Shared>(Shared{spec, way, DeviceTensors(spec, weights),
-                                                  way == Way::kPlain ? plain_weights(spec, shape, quantization, weights)
-                                                                     : fused_weights(spec, shape, weights, device)});
+        const std::optional<Way> asked = asked_way();
+        const std::string why_not = why_not_fused(spec, shape, device);
+        if (asked && asked != Way::kPlain && !why_not.empty()) refuse(*asked, why_not);
+        Way way = asked ? *asked : why_not.empty() ? Way::kFused : Way::kPlain;
+        auto blocks = way == Way::kPlain ? plain_weights(spec, shape, quantization, weights)
+                                         : fused_weights(spec, shape, weights, device);
+        if (way == Way::kFused && !(device.cooperative && fits_at_once(*blocks))) {
+            if (asked) refuse(way, "its kernel does not fit this device all at once; 'phases' does not have to");
+            way = Way::kPhases;
+        }
+        shared_ = std::make_shared<const Shared>(Shared{spec, way, DeviceTensors(spec, weights), std::move(blocks)});
         name_ = "sm_" + std::to_string(device.major * 10 + device.minor) + " " + kWays[static_cast<int>(way)];
     }
 
@@ -56,21 +62,19 @@ class CudaModel : public DeviceModel {
     const char* name() const override { return name_.c_str(); }
 
   private:
-    static Way choose(const std::string& why_not, const DeviceProperties& device) {
+    // By the environment; nothing where that names none.
+    static std::optional<Way> asked_way() {
         const char* asked = std::getenv("TRM_EDGE_CUDA_WAY");
-        if (asked == nullptr || *asked == 0) {
-            if (!why_not.empty()) return Way::kPlain;
-            return device.cooperative ? Way::kFused : Way::kPhases;
-        }
-        for (const Way way : {Way::kFused, Way::kPhases, Way::kPlain}) {
-            if (std::string_view(asked) != kWays[static_cast<int>(way)]) continue;
-            if (way != Way::kPlain && !why_not.empty())
-                throw Error(Status::kUnsupported,
-                            "TRM_EDGE_CUDA_WAY: '" + shown(asked) + "' cannot run this model: " + why_not);
-            return way;
-        }
+        if (asked == nullptr || *asked == 0) return {};
+        for (const Way way : {Way::kFused, Way::kPhases, Way::kPlain})
+            if (std::string_view(asked) == kWays[static_cast<int>(way)]) return way;
         throw Error(Status::kUnsupported,
                     "TRM_EDGE_CUDA_WAY: expected fused, phases or plain, got '" + shown(asked) + "'");
+    }
+
+    [[noreturn]] static void refuse(Way asked, const std::string& why) {
+        throw Error(Status::kUnsupported, std::string("TRM_EDGE_CUDA_WAY: '") + kWays[static_cast<int>(asked)] +
+                                              "' cannot run this model: " + why);
     }
 
     std::optional<BesideCaptures> leaving_;  // comes first, and so goes last
@@ -86,7 +90,7 @@ std::string why_no_gpu() {
     if (error == cudaSuccess && count > 0) return "";
     cudaGetLastError();  // asked and answered
     if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return "there is no NVIDIA driver here";
-    return error == cudaSuccess ? "there is no GPU here" : cudaGetErrorString(error);
+    return error == cudaSuccess ? "there is no GPU here" : told(error);
 }
 
 std::shared_ptr<const DeviceModel> make_device(const Spec& spec, const NetShape& shape,

@@ -110,8 +110,7 @@ FusedWeights::FusedWeights(const Spec& s, const NetShape& net, const Tensors& we
       device(properties),
       kernels(*kernels_for(s, net.precision[0].of[0])),
       packed(weights_of(s) * static_cast<size_t>(kernels.fragment) / 8),
-      scales(net.precision[0].of[0] == Precision::kW8a16 ? rows_of(s) : 0),
-      rope(net.rope ? static_cast<size_t>(s.max_rows() * (s.hidden_size / s.num_heads / 2)) : 0) {
+      scales(net.precision[0].of[0] == Precision::kW8a16 ? rows_of(s) : 0) {
     const Plan plan = plan_of(spec, device);
     params.plan = plan;
     const Precision precision = net.precision[0].of[0];
@@ -143,13 +142,10 @@ FusedWeights::FusedWeights(const Spec& s, const NetShape& net, const Tensors& we
                             [&](int tile, int column) { return tile % 2 * plan.inner + plain(tile / 2, column); });
         layer.down = add("mlp.down.weight", plan.inner, plan.hidden_tiles(), plain);
     }
-    TRM_CUDA(cudaMemcpy(packed.get(), host.data(), host.size(), cudaMemcpyHostToDevice));
-    if (!host_scales.empty())
-        TRM_CUDA(
-            cudaMemcpy(scales.get(), host_scales.data(), host_scales.size() * sizeof(float), cudaMemcpyHostToDevice));
+    packed.write(host);
+    scales.write(host_scales);
     if (net.rope) {
-        const std::vector<float2> table = rope_table(spec);
-        TRM_CUDA(cudaMemcpy(rope.get(), table.data(), table.size() * sizeof(float2), cudaMemcpyHostToDevice));
+        rope = DeviceBuffer<float2>(rope_table(spec));
         params.rope = rope.get();
     }
     params.norm_eps = net.norm_eps;
@@ -167,6 +163,12 @@ FusedWeights::FusedWeights(const Spec& s, const NetShape& net, const Tensors& we
     const int own = div_up(static_cast<int>(sizeof(Own)), kUint4);
     phase_shared_bytes = (operand + partial + inverse + own) * kUint4;
     place(phase_shared_bytes);
+    // The most there is, and not what this model needs: other models use the same kernels.
+    for (const void* kernel :
+         {reinterpret_cast<const void*>(kernels.persistent), reinterpret_cast<const void*>(kernels.start),
+          reinterpret_cast<const void*>(kernels.wide), reinterpret_cast<const void*>(kernels.narrow),
+          reinterpret_cast<const void*>(kernels.finish)})
+        TRM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, device.shared_memory));
 }
 
 // Give the matrices of the persistent kernel a place in shared memory, as many as fit; the others are read from L2.
@@ -219,13 +221,7 @@ class FusedRunner : public Runner {
         params_.halt_weight = halt_head.weight;
         params_.halt_bias = halt_head.bias;
         if (!persistent_) forget_residence();
-        const Kernels& k = weights_->kernels;
-        params_.from_dram = from_dram(params_, k.fragment, weights_->device);
-        allow_shared(reinterpret_cast<const void*>(k.persistent), weights_->shared_bytes);
-        for (const void* kernel : {reinterpret_cast<const void*>(k.start), reinterpret_cast<const void*>(k.wide),
-                                   reinterpret_cast<const void*>(k.narrow), reinterpret_cast<const void*>(k.finish)})
-            allow_shared(kernel, weights_->phase_shared_bytes);
-        if (persistent_) check_fit();
+        params_.from_dram = from_dram(params_, weights_->kernels.fragment, weights_->device);
     }
 
     void enqueue(const Run& run, cudaStream_t stream) override {
@@ -259,22 +255,9 @@ class FusedRunner : public Runner {
         return {static_cast<unsigned>(plan().ctas), kThreads, static_cast<size_t>(shared_bytes)};
     }
 
-    static void allow_shared(const void* kernel, int bytes) {
-        TRM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    }
-
     void forget_residence() {
         for (Layer& layer : params_.layer)
             layer.qkv.resident = layer.out.resident = layer.gate_up.resident = layer.down.resident = -1;
-    }
-
-    // A cooperative launch wants all CTAs on the device at once.
-    void check_fit() const {
-        int blocks = 0;
-        TRM_CUDA(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, weights_->kernels.persistent, kThreads,
-                                                               static_cast<size_t>(weights_->shared_bytes)));
-        if (blocks * weights_->device.multiprocessors >= plan().ctas) return;
-        throw Error(Status::kUnsupported, "cuda: the persistent kernel does not fit this device all at once");
     }
 
     void enqueue_phases(const Params& p, cudaStream_t stream) const {
@@ -321,6 +304,14 @@ std::string why_not_fused(const Spec& spec, const NetShape& shape, const DeviceP
 std::shared_ptr<const Weights> fused_weights(const Spec& spec, const NetShape& shape, const Tensors& weights,
                                              const DeviceProperties& device) {
     return std::make_shared<const FusedWeights>(spec, shape, weights, device);
+}
+
+bool fits_at_once(const Weights& fused) {
+    const FusedWeights& weights = static_cast<const FusedWeights&>(fused);
+    int blocks = 0;
+    TRM_CUDA(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, weights.kernels.persistent, kThreads,
+                                                           static_cast<size_t>(weights.shared_bytes)));
+    return blocks * weights.device.multiprocessors >= weights.params.plan.ctas;
 }
 
 std::unique_ptr<Runner> fused_runner(std::shared_ptr<const Weights> weights, bool persistent,

@@ -15,6 +15,9 @@ std::string why_not_fused(const Spec& spec, const NetShape& shape, const DeviceP
 std::shared_ptr<const Weights> fused_weights(const Spec& spec, const NetShape& shape, const Tensors& weights,
                                              const DeviceProperties& device);
 
+// Whether all CTAs of the persistent kernel are on the device at once, as a cooperative launch wants them.
+bool fits_at_once(const Weights& fused);
+
 // `persistent`: all steps in one cooperative launch; else the graph of phases.
 std::unique_ptr<Runner> fused_runner(std::shared_ptr<const Weights> weights, bool persistent,
                                      const HaltHead& halt_head);

@@ -44,20 +44,19 @@ class GraphCache {
         try {
             enqueue(stream);
         } catch (...) {
-            cudaStreamEndCapture(stream, &graph);
-            if (graph) cudaGraphDestroy(graph);
-            cudaGetLastError();  // of a capture that has failed, as what is thrown says
+            ignore(cudaStreamEndCapture(stream, &graph));  // which has failed, as what is thrown says
+            if (graph) ignore(cudaGraphDestroy(graph));
             throw;
         }
         TRM_CUDA(cudaStreamEndCapture(stream, &graph));
         const cudaError_t error = cudaGraphInstantiate(&executable, graph, 0);
-        cudaGraphDestroy(graph);
+        ignore(cudaGraphDestroy(graph));
         check(error, "cudaGraphInstantiate");
         return executable;
     }
 
     void clear() {
-        for (const auto& [key, graph] : graphs_) cudaGraphExecDestroy(graph);
+        for (const auto& [key, graph] : graphs_) ignore(cudaGraphExecDestroy(graph));
         graphs_.clear();
     }
 

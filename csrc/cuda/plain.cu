@@ -219,7 +219,7 @@ struct PlainMatrix {
 };
 
 PlainMatrix upload(const std::vector<float>& w, int n, int k, Precision precision) {
-    PlainMatrix m{n, k, (k + 3) / 4, precision, DeviceBuffer<float>(0), DeviceBuffer<int8_t>(0)};
+    PlainMatrix m{n, k, (k + 3) / 4, precision, {}, {}};
     const size_t columns = static_cast<size_t>(k);
     std::vector<float> floats = w;
     if (precision == Precision::kInt8 || precision == Precision::kW8a16) {
@@ -229,8 +229,7 @@ PlainMatrix upload(const std::vector<float>& w, int n, int k, Precision precisio
             for (size_t row = 0; row < static_cast<size_t>(n); ++row)
                 std::copy_n(made.values.data() + row * columns, columns,
                             bytes.data() + row * static_cast<size_t>(m.words) * 4);
-            m.bytes = DeviceBuffer<int8_t>(bytes.size());
-            TRM_CUDA(cudaMemcpy(m.bytes.get(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice));
+            m.bytes = DeviceBuffer<int8_t>(bytes);
             floats = std::move(made.scales);
         } else {
             for (size_t i = 0; i < floats.size(); ++i)
@@ -240,8 +239,7 @@ PlainMatrix upload(const std::vector<float>& w, int n, int k, Precision precisio
     } else {
         for (float& x : floats) x = rounded(x, precision);
     }
-    m.floats = DeviceBuffer<float>(floats.size());
-    TRM_CUDA(cudaMemcpy(m.floats.get(), floats.data(), floats.size() * sizeof(float), cudaMemcpyHostToDevice));
+    m.floats = DeviceBuffer<float>(floats);
     return m;
 }
 
@@ -252,6 +250,8 @@ struct PlainWeights : Weights {
         if (!shape.token_mixing && attention_bytes(spec.hidden_size / spec.num_heads, spec.max_rows()) > kSharedBytes)
             throw Error(Status::kUnsupported, "backend cuda: attention over " + std::to_string(spec.max_rows()) +
                                                   " rows does not fit a multiprocessor; run it with backend fused");
+        cudaFuncAttributes attributes{};
+        TRM_CUDA(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(add)));  // says so if it has no code
         const int D = spec.hidden_size, It = spec.token_inner_size, L = spec.max_rows();
         for (int i = 0; i < shape.num_layers; ++i) {
             const std::string name = "blocks." + std::to_string(i) + ".";
@@ -269,9 +269,7 @@ struct PlainWeights : Weights {
             take("mlp.down.weight", D, spec.inner_size, kDown);
         }
         if (!shape.rope) return;
-        const std::vector<float2> table = rope_table(spec);
-        rope = DeviceBuffer<float2>(table.size());
-        TRM_CUDA(cudaMemcpy(rope.get(), table.data(), table.size() * sizeof(float2), cudaMemcpyHostToDevice));
+        rope = DeviceBuffer<float2>(rope_table(spec));
     }
 
     const PlainMatrix& matrix(int layer, MatrixKind kind) const {
@@ -282,7 +280,7 @@ struct PlainWeights : Weights {
     NetShape shape;
     Quantization quantization;
     std::vector<PlainMatrix> matrices;
-    DeviceBuffer<float2> rope{0};
+    DeviceBuffer<float2> rope;
 };
 
 // ---- The recursion, a kernel an operation ----

@@ -5,10 +5,8 @@
 #include <cuda_runtime_api.h>
 
 #include <memory>
-#include <utility>
 
 #include "core/device.h"
-#include "cuda/check.h"
 
 namespace trm::cuda {
 
@@ -49,30 +47,6 @@ class Runner {
     virtual void enqueue(const Run& run, cudaStream_t stream) = 0;
     // Whether it looks at `halt` and writes `ran`; else all steps are run.
     virtual bool stops_early() const { return false; }
-};
-
-// Memory on the device, zeroed.
-template <typename T>
-class DeviceBuffer {
-  public:
-    explicit DeviceBuffer(size_t count) {
-        if (count == 0) return;
-        TRM_CUDA(cudaMalloc(reinterpret_cast<void**>(&data_), count * sizeof(T)));
-        const cudaError_t error = cudaMemset(data_, 0, count * sizeof(T));
-        if (error != cudaSuccess) cudaFree(data_);
-        check(error, "cudaMemset");
-    }
-    ~DeviceBuffer() { cudaFree(data_); }
-    DeviceBuffer(DeviceBuffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
-    DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
-        std::swap(data_, other.data_);
-        return *this;
-    }
-    DeviceBuffer(const DeviceBuffer&) = delete;
-    T* get() const { return data_; }
-
-  private:
-    T* data_ = nullptr;
 };
 
 }  // namespace trm::cuda

@@ -284,9 +284,10 @@ class CudaSession : public DeviceSession {
     }
     // A call that failed half way: later ones still come after what it has put on the stream, and start clean.
     void abandon(cudaStream_t stream) noexcept {
-        cudaMemsetAsync(nonfinite_.get(), 0, sizeof(unsigned), stream);
-        if (cudaEventRecord(done_.get(), stream) == cudaSuccess) pending_ = true;
-        cudaGetLastError();
+        ignore(cudaMemsetAsync(nonfinite_.get(), 0, sizeof(unsigned), stream));
+        const cudaError_t error = cudaEventRecord(done_.get(), stream);
+        ignore(error);
+        if (error == cudaSuccess) pending_ = true;
     }
 
     void recur(int steps, float halt, cudaStream_t stream) {
@@ -389,17 +390,14 @@ class CudaSession : public DeviceSession {
 
 }  // namespace
 
-void check_fits(const Spec& spec) {
+void check_values(const Spec& spec) {
     if (DeviceSession::kMaxAhead * values_of_step(spec) <= kMostValues) return;
     throw Error(Status::kUnsupported, "backend cuda: " + std::to_string(values_of_step(spec)) +
                                           " values a step are too many to be kept; run it with backend fused");
 }
 
 std::unique_ptr<DeviceSession> make_session(std::shared_ptr<const Shared> shared) {
-    auto session = std::make_unique<CudaSession>(std::move(shared));
-    // Clears go through another stream than the session's. To wait for the device would end every thread's capture.
-    TRM_CUDA(cudaStreamSynchronize(cudaStreamLegacy));
-    return session;
+    return std::make_unique<CudaSession>(std::move(shared));
 }
 
 }  // namespace trm::cuda

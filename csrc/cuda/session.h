@@ -20,7 +20,7 @@ struct Shared {
 };
 
 // Throws Error with UNSUPPORTED where what the steps of one run decode to is too large to be kept.
-void check_fits(const Spec& spec);
+void check_values(const Spec& spec);
 
 std::unique_ptr<DeviceSession> make_session(std::shared_ptr<const Shared> shared);
 

@@ -8,13 +8,13 @@
 
 #include "core/device.h"
 #include "core/status.h"
-#include "cuda/runner.h"
+#include "cuda/resources.h"
 
 namespace trm::cuda {
 
 class DeviceTensors {
   public:
-    DeviceTensors(const Spec& spec, const Tensors& weights) : memory_(0) {
+    DeviceTensors(const Spec& spec, const Tensors& weights) {
         std::vector<float> host;
         std::map<std::string, size_t> offsets;
         for (const auto& [name, values] : weights) {
@@ -27,8 +27,7 @@ class DeviceTensors {
                 host.insert(host.end(), values.begin(), values.end());
             }
         }
-        memory_ = DeviceBuffer<float>(host.size());
-        TRM_CUDA(cudaMemcpy(memory_.get(), host.data(), host.size() * sizeof(float), cudaMemcpyHostToDevice));
+        memory_ = DeviceBuffer<float>(host);
         for (const auto& [name, offset] : offsets) at_[name] = memory_.get() + offset;
     }
 

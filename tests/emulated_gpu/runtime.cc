@@ -144,8 +144,14 @@ const char* cudaGetErrorName(cudaError_t error) {
             return "cudaErrorInvalidValue";
         case cudaErrorMemoryAllocation:
             return "cudaErrorMemoryAllocation";
+        case cudaErrorInitializationError:
+            return "cudaErrorInitializationError";
+        case cudaErrorInvalidDeviceFunction:
+            return "cudaErrorInvalidDeviceFunction";
         case cudaErrorInvalidDevice:
             return "cudaErrorInvalidDevice";
+        case cudaErrorNoKernelImageForDevice:
+            return "cudaErrorNoKernelImageForDevice";
         case cudaErrorInvalidResourceHandle:
             return "cudaErrorInvalidResourceHandle";
         case cudaErrorLaunchFailure:
@@ -203,8 +209,15 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     return cudaSuccess;
 }
 
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+    if (setting("TRM_EMULATED_WITHOUT_CODE", 0)) return said(cudaErrorNoKernelImageForDevice);
+    attributes->maxThreadsPerBlock = 1024;
+    return cudaSuccess;
+}
+
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
     const Lock lock(everything);
+    if (setting("TRM_EMULATED_WITHOUT_CODE", 0)) return said(cudaErrorNoKernelImageForDevice);
     if (value > kMostShared) return said(cudaErrorInvalidValue);
     allowed_shared[kernel] = value;
     return cudaSuccess;

@@ -177,6 +177,49 @@ def test_fresh_context_between_steps(way: str, precision: str, monkeypatch: pyte
 
 @gpu
 @pytest.mark.gpu
+@pytest.mark.parametrize("way", ["fused", "phases"])
+def test_models_of_one_kernel_run_side_by_side(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kernel may have of shared memory is said once for all models, of which the second needs less."""
+    rng = np.random.default_rng(12)
+    larger, smaller = (load(way, model(name), monkeypatch, "bf16") for name in ("three layers", "64/32"))
+    call = random_inputs(larger.spec, rng)
+    smaller.refine(**random_inputs(smaller.spec, rng), steps=1)
+    before = larger.refine(**call, steps=1).y
+    model_of_less = load(way, model("64/32"), monkeypatch, "bf16")
+    model_of_less.refine(**random_inputs(model_of_less.spec, rng), steps=1)
+    np.testing.assert_array_equal(larger.refine(**call, steps=1).y, before)
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("setting", "precision", "isa"),
+    [
+        ("CTAS_EACH=0", "bf16", "phases"),
+        ("CTAS_EACH=0", "fp32", "plain"),
+        ("WITHOUT_CODE=1", "bf16", ""),
+        ("WITHOUT_CODE=1", "fp32", ""),
+    ],
+)
+def test_what_a_gpu_lacks(setting: str, precision: str, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that does not fit all at once gives way to the phases; a build without code for the GPU says so."""
+    bundle = bundle_bytes(model("64/32"))
+    if not (trm_edge.load(bundle, backend="cuda").isa or "").startswith("sm_99"):
+        pytest.skip("only an emulated GPU can be told to lack something")
+    name, value = setting.split("=")
+    monkeypatch.setenv(f"TRM_EMULATED_{name}", value)
+    if isa:
+        assert trm_edge.load(bundle, backend="cuda", precision=precision).isa == f"sm_99 {isa}"
+        monkeypatch.setenv("TRM_EDGE_CUDA_WAY", "fused")
+        with pytest.raises(trm_edge.TrmUnsupportedError, match="'fused' cannot run this model"):
+            trm_edge.load(bundle, backend="cuda", precision=precision)
+    else:
+        with pytest.raises(trm_edge.TrmUnsupportedError, match=r"no code for this GPU.*TRM_EDGE_CUDA_TARGETS"):
+            trm_edge.load(bundle, backend="cuda", precision=precision)
+
+
+@gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize(("way", "precision"), [*((way, "bf16") for way in WAYS), ("fused", "fp16"), ("plain", "int8")])
 def test_a_begin_that_is_refused_leaves_nothing_behind(
     way: str, precision: str, monkeypatch: pytest.MonkeyPatch

@@ -198,6 +198,19 @@ def test_an_array_that_needs_a_gradient_is_read_but_not_written() -> None:
         taken(tensor, write=True)
 
 
+def test_an_array_that_may_not_be_written_is_not_handed_over_for_it_either() -> None:
+    class ReadOnly(Handed, Described):
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, 0
+
+    array = np.ones((2, 3), np.float32)
+    value = ReadOnly(array)
+    Described.__init__(value, array, data=(array.ctypes.data, True))
+    assert isinstance(taken(value)[0], tuple)
+    with pytest.raises(trm_edge.TrmInputError, match="x: is read-only"):
+        taken(value, write=True)
+
+
 class OfTorch:
     cuda_stream = 0
 
@@ -231,6 +244,19 @@ def test_streams_of_every_library_are_addresses() -> None:
     for wrong in ("fast", -1, None, object()):
         with pytest.raises(trm_edge.TrmInputError, match="stream: expected a CUDA stream"):
             stream_handle(wrong)
+
+
+def test_a_stream_of_another_gpu_is_refused() -> None:
+    class OfAnother(OfTorch):
+        class device:
+            index = 1
+
+    class OfCupyThere(OfCupy):
+        device_id = 1
+
+    for stream in (OfAnother(), OfCupyThere()):
+        with pytest.raises(trm_edge.TrmInputError, match="stream: is one of GPU 1"):
+            stream_handle(stream)
 
 
 @pytest.mark.parametrize("backend", ["fused", "reference"])
@@ -555,6 +581,23 @@ def test_an_answer_that_was_written_over_is_refused(refiner: trm_edge.Refiner) -
         with pytest.raises(trm_edge.TrmInputError, match="called again since"):
             use()
     assert first.wait() is kept
+
+
+@gpu
+@pytest.mark.gpu
+def test_an_answer_in_the_memory_of_another_refiner_keeps_it(refiner: trm_edge.Refiner) -> None:
+    other, call = refiner.clone(), call_of(0)
+    theirs = other.refine_on_device(**call_of(1)).y
+    memory = weakref.ref(theirs)
+    y = refiner.refine_on_device(**call, out=theirs).y
+    del theirs
+    gc.collect()
+    assert memory() is not None
+    same_memory = [array.__cuda_array_interface__["data"] for array in (memory(), y)]
+    assert same_memory[0] == same_memory[1]
+    other.refine(**call)
+    with pytest.raises(trm_edge.TrmInputError, match="called again since"):
+        y.__dlpack__()
 
 
 @gpu

@@ -171,7 +171,9 @@ class CudaBackend(FusedBackend):
 
         y = out
         if out is None or isinstance(out, DeviceArray):  # whose memory holds this call's answer now
-            y = DeviceArray(address, shape, handle, session.order, is_current, stream)
+            given = out if out is not None and out.is_current() else None  # another refiner's: ours is an older call's
+            both = is_current if given is None else lambda: is_current() and given.is_current()
+            y = DeviceArray(address, shape, handle, session.order, both, (stream, keeps_y))
         return DeviceRefinement(y, wait, keeps)
 
     @contextlib.contextmanager

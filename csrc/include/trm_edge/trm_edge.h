@@ -323,7 +323,8 @@ TRM_API trm_status trm_refine_async(trm_session* session, const trm_inputs* inpu
                                     void* stream, trm_device_answer* answer);
 
 /* Wait for the session's last trm_refine_async, copy its answer to buffers of the host as trm_refine does, and return
- * its status. TRM_NOT_BEGUN where there was none, another call came after it, or its graph has not been launched. */
+ * its status. What is copied is what `y` of the call holds by now. TRM_NOT_BEGUN where there was no call, another one
+ * came after it, or its graph has not been launched. */
 TRM_API trm_status trm_wait(trm_session* session, trm_outputs* outputs);
 
 /* The session's own stream, a cudaStream_t; null where the session runs on the processor. */

@@ -82,6 +82,7 @@ T __ldcg(const T* from) {
     return *from;
 }
 inline unsigned atomicAdd(unsigned* at, unsigned value) { return std::exchange(*at, *at + value); }
+inline void __threadfence() {}  // atomics come at once, and no store before or behind them comes late but by write_now
 inline unsigned atomicOr(unsigned* at, unsigned value) { return std::exchange(*at, *at | value); }
 
 // ---- Threads that meet ----
@@ -132,7 +133,7 @@ cudaError_t cudaLaunchCooperativeKernel(void (*kernel)(Parameters...), dim3 bloc
 }
 template <typename... Parameters>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void (*)(Parameters...), int, size_t) {
-    *blocks = 1;
+    *blocks = emulated::setting("TRM_EMULATED_CTAS_EACH", 1);
     return cudaSuccess;
 }
 
