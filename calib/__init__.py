@@ -1,8 +1,10 @@
 """From a bundle to a calibrated one: scales of the matrix inputs, and what rounding does to the whole trajectory.
 
+    from trm_edge.bundle import read_bundle
     from trm_edge.calib import calibrate, load_calls
 
-    result = calibrate(read_bundle("push.trm"), load_calls("push.npz", spec, most=256), scheme="static")
+    bundle = read_bundle("push.trm")
+    result = calibrate(bundle, load_calls("push.npz", bundle.spec, most=256), scheme="static")
 
 The command is ``trm-edge calibrate``. NumPy is enough; the progress bar and the picture need
 ``pip install 'trm-edge[calib]'``.

@@ -10,7 +10,7 @@ from trm_edge.bundle import Bundle
 from trm_edge.errors import TrmInputError
 from trm_edge.extras import import_extra
 from trm_edge.golden import record_quantized_error
-from trm_edge.inputs import Array
+from trm_edge.inputs import Array, check_int
 from trm_edge.quantization import SCHEMES, Quantization, QuantizedModel, matrix_names
 from trm_edge.reference import ReferenceModel
 from trm_edge.spec import MAX_STEPS
@@ -194,7 +194,7 @@ def _check_arguments(calls: Sequence[Call], scheme: str, observer: str, steps: i
     for name, given, known in (("scheme", scheme, SCHEMES), ("observer", observer, tuple(OBSERVERS))):
         if given not in known:
             raise TrmInputError(f"{name}: expected one of {', '.join(known)}, got {given!r}")
-    if not 1 <= steps <= MAX_STEPS:
+    if not 1 <= check_int("steps", steps) <= MAX_STEPS:
         raise TrmInputError(f"steps: expected 1..{MAX_STEPS}, got {steps}")
     if not calls:
         raise TrmInputError("calls: expected at least one")

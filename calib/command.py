@@ -52,7 +52,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--steps", type=int, default=4, help="steps that are calibrated and measured (default: 4)")
     parser.add_argument("--calls", type=int, help=f"most calls to take from --data (default: {MAX_CALLS})")
     parser.add_argument("--max-error", type=float, default=MAX_ERROR, help=f"error allowed (default: {MAX_ERROR})")
-    parser.add_argument("--max-loss", type=float, default=MAX_LOSS, help=f"loss allowed (default: {MAX_LOSS})")
+    parser.add_argument("--max-loss", type=float, help=f"loss allowed of the task's metric (default: {MAX_LOSS})")
     parser.add_argument(
         "--mixed", action="store_true", help="keep sensitive matrices in bf16, then fp32, until it passes"
     )
@@ -63,9 +63,10 @@ def register(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Calibrate and return the exit code."""
-    for name in ("max_error", "max_loss"):
-        if not getattr(arguments, name) >= 0:
-            raise TrmInputError(f"--{name.replace('_', '-')}: expected >= 0, got {getattr(arguments, name)}")
+    max_loss = MAX_LOSS if arguments.max_loss is None else arguments.max_loss
+    for option, allowed in (("--max-error", arguments.max_error), ("--max-loss", max_loss)):
+        if not allowed >= 0:
+            raise TrmInputError(f"{option}: expected >= 0, got {allowed}")
     if arguments.observer and arguments.scheme == "dynamic":
         raise TrmInputError("--observer: for --scheme static and static-per-step; dynamic finds its scales on the way")
     if arguments.calls is not None and arguments.data is None:
@@ -81,6 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_overwriting(arguments.plot, arguments.src, arguments.data)
     bundle = read_bundle(arguments.src)
     calls = load_calls(arguments.data, bundle.spec, most) if arguments.data else golden_calls(bundle)
+    if arguments.max_loss is not None and all(call.target is None for call in calls):
+        raise TrmInputError("--max-loss: of the task's metric, which needs calls with a target; these have none")
     result = calibrate(
         bundle,
         calls,
@@ -88,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         observer=arguments.observer or "minmax",
         steps=arguments.steps,
         max_error=arguments.max_error,
-        max_loss=arguments.max_loss,
+        max_loss=max_loss,
         mixed=arguments.mixed,
         progress=not arguments.json and sys.stderr.isatty(),
     )

@@ -13,7 +13,7 @@ from trm_edge.bundle import Bundle, write_bundle
 from trm_edge.errors import TrmInputError
 from trm_edge.files import StrPath
 from trm_edge.golden import random_inputs, record_golden
-from trm_edge.inputs import Array
+from trm_edge.inputs import Array, check_int
 from trm_edge.spec import MAX_STEPS, TrmSpec
 
 from .checkpoint import parse_checkpoint, read_torch
@@ -60,7 +60,7 @@ def export_bundle(
     TrmInputError
         An argument is wrong.
     """
-    _check_arguments(official, dataset, golden_cases, steps)
+    _check_arguments(official, dataset, golden_cases, steps, seed)
     spec, tensors, provenance = _read(src, official, dataset)
     provenance["exporter"] = exporter or str(getattr(trm_edge, "__version__", "unknown"))
     calls = golden_inputs(spec, golden_cases, seed)
@@ -82,14 +82,18 @@ def golden_inputs(spec: TrmSpec, cases: int, seed: int) -> list[dict[str, Any]]:
     return calls
 
 
-def _check_arguments(official: StrPath | None, dataset: StrPath | None, golden_cases: int, steps: int) -> None:
+def _check_arguments(
+    official: StrPath | None, dataset: StrPath | None, golden_cases: int, steps: int, seed: int
+) -> None:
     if (official is None) != (dataset is None):
         lacking = "dataset (its dataset.json)" if dataset is None else "official (its all_config.yaml)"
         raise TrmInputError(f"a checkpoint of the official trainer needs both files; {lacking} is missing")
-    if not 0 <= golden_cases <= 100:
+    if not 0 <= check_int("golden_cases", golden_cases) <= 100:
         raise TrmInputError(f"golden_cases: expected 0..100, got {golden_cases}")
-    if not 1 <= steps <= MAX_STEPS:
+    if not 1 <= check_int("steps", steps) <= MAX_STEPS:
         raise TrmInputError(f"steps: expected 1..{MAX_STEPS}, got {steps}")
+    if check_int("seed", seed) < 0:
+        raise TrmInputError(f"seed: expected at least 0, got {seed}")
 
 
 def _read(

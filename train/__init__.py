@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .config import RunConfig as RunConfig
     from .config import load_config as load_config
     from .config import parse_config as parse_config
-    from .evaluate import evaluate as evaluate
+    from .evaluation import evaluate as evaluate
     from .model import TrmHead as TrmHead
     from .model import load_weights as load_weights
     from .trainer import Trainer as Trainer
@@ -27,7 +27,7 @@ _HOMES = {
     "RunConfig": "config",
     "load_config": "config",
     "parse_config": "config",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "TrmHead": "model",
     "load_weights": "model",
     "Trainer": "trainer",

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train and return the exit code."""
     import_extra("torch", "training", "train")
     from .config import load_config
-    from .evaluate import summary
+    from .evaluation import summary
     from .parallel import process_group
     from .trainer import Trainer
 

@@ -24,7 +24,7 @@ from trm_edge.spec import TrmSpec, check_statistics
 
 from .config import RunConfig
 from .data import Arrays, Examples, batch_index, check_arrays, split, statistics, to_tensors
-from .evaluate import Evaluation, evaluate, summary
+from .evaluation import Evaluation, evaluate, summary
 from .hooks import find_hook, fresh_features
 from .limits import describe_limits
 from .load import load_examples
@@ -69,6 +69,8 @@ class Trainer:
     def __init__(
         self, config: RunConfig, out: StrPath, *, resume: bool = False, group: Group | None = None, quiet: bool = False
     ) -> None:
+        if not isinstance(config, RunConfig):
+            raise TrmInputError(f"config: expected a RunConfig, as load_config reads one, got {type(config).__name__}")
         self.config, self.out, self.group = config, Path(out), group or Group()
         self.quiet = quiet or not self.group.leads
         torch.set_num_threads(config.train.threads)

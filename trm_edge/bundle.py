@@ -177,7 +177,9 @@ def _split(data: bytes) -> tuple[bytes, memoryview]:
         )
     (length,) = struct.unpack_from("<Q", data)
     if length > MAX_HEADER:
-        raise TrmBundleError(f"not a bundle: header length {length} exceeds {MAX_HEADER} bytes")
+        raise TrmBundleError(
+            f"not a .trm bundle: its first 8 bytes, the length of a header, say {length}, more than {MAX_HEADER}"
+        )
     if 8 + length > len(data):
         raise TrmBundleError(f"truncated: the header needs {length} bytes, {len(data) - 8} are there")
     return data[8 : 8 + length], memoryview(data)[8 + length :]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from . import demo, demo_slots
+from . import __version__, demo, demo_slots
 from .backends import NAMES
 from .bundle import Bundle, read_bundle
 from .engine import read_engine
@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Export, check and run Tiny Recursive Models.",
         epilog="A first look: `trm-edge verify` and `trm-edge refine` use a bundle that ships with the package.",
     )
+    parser.add_argument("--version", action="version", version=f"trm-edge {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_inspect(commands)
     _add_verify(commands)
@@ -126,7 +127,7 @@ def _add_inspect(commands: Any) -> None:
         "inspect",
         _inspect,
         "say what a bundle or a TensorRT engine holds",
-        "Print a bundle's model, inputs, limits, calibration and provenance, after checking the whole file.\n"
+        "Print a bundle's model, sizes, limits, calibration and provenance, after checking the whole file.\n"
         "Of an .engine print what the manifest beside it says, after checking that it is of that engine.\n\n"
         "  trm-edge inspect push.trm\n  trm-edge inspect push.trm --json | jq .spec\n  trm-edge inspect push.engine",
     )
@@ -156,8 +157,14 @@ def _inspect(arguments: argparse.Namespace) -> int:
     print(f"  network     {spec.num_layers} x {spec.mixer}, D={spec.hidden_size}, I={spec.inner_size}")
     print(f"  recursion   {spec.h_cycles} x ({spec.l_cycles} + 1) evaluations of net a step")
     print(f"  rows        {spec.registers} registers, {spec.answer_rows} answer, {spec.max_context} context")
+    said = {"answer", "num_layers", "mixer", "hidden_size", "inner_size"}
+    of_others = {
+        name
+        for name, used in (("draft", spec.answer == "actions"), ("rope_theta", spec.positions == "rope"))
+        if not used
+    }
     for name, value in spec.to_dict().items():
-        if value not in (0, "none") and name not in ("answer", "num_layers", "mixer", "hidden_size", "inner_size"):
+        if value not in (0, "none") and name not in said | of_others:
             print(f"  {name:<18} {value}")
     for name, values in facts["limits"].items():
         print(f"  {name:<18} {np.array2string(np.asarray(values), precision=4, threshold=8)}")

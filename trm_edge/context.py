@@ -40,6 +40,8 @@ def stack_context(sources: Mapping[str, object]) -> Array:
     >>> x[-1].tolist()
     [1.0, 1.0, 0.0, 0.0, 1.0]
     """
+    if not isinstance(sources, Mapping):
+        raise TrmInputError(f"stack_context: expected arrays by name, got {type(sources).__name__}")
     if not sources:
         raise TrmInputError("stack_context: expected at least one source")
     arrays = {name: as_array(name, value, np.float32) for name, value in sources.items()}

@@ -18,7 +18,7 @@ class Status(IntEnum):
     OK = 0
     HALTED = 1  # confidence reached ``halt`` before the last step
     NONFINITE = 2  # NaN or Inf in the context or inside the recursion; the answer is the (projected) draft
-    OUTSIDE_LIMITS = 3  # ``last_action`` lies outside the bounds; the answer approaches them at the velocity limit
+    OUTSIDE_LIMITS = 3  # ``last_action`` is farther outside the bounds than one velocity step; they are approached
     INVALID_ARGUMENT = -1
     INVALID_BUNDLE = -2
     UNSUPPORTED_VERSION = -3

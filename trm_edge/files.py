@@ -110,6 +110,8 @@ def check_folder(path: StrPath) -> None:
     folder = Path(path).parent
     if not folder.is_dir():
         raise TrmIOError(f"{os.fspath(path)}: cannot be written: there is no folder {folder}")
+    if Path(path).is_dir():
+        raise TrmIOError(f"{os.fspath(path)}: cannot be written: is a folder; name a file in it")
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -58,7 +58,8 @@ Parts split(const uint8_t* data, size_t size) {
     uint64_t length = 0;
     std::memcpy(&length, data, 8);
     if (length > kMaxHeader) {
-        fail("not a bundle: header length " + str(length) + " exceeds " + str(kMaxHeader) + " bytes");
+        fail("not a .trm bundle: its first 8 bytes, the length of a header, say " + str(length) + ", more than " +
+             str(kMaxHeader));
     }
     if (length > size - 8) {
         fail("truncated: the header needs " + str(length) + " bytes, " + str(size - 8) + " are there");

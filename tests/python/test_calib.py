@@ -331,6 +331,7 @@ def test_the_command_reports_as_json_and_as_a_picture(tmp_path: Path, capsys: Ca
         (("--data", RECORDED, "--calls", 0), "--calls: expected at least 1, got 0"),
         (("--calls", 8), "--calls: of --data, which is not given"),
         (("--steps", 0), "steps: expected 1..1024"),
+        (("--max-loss", 0.1), "--max-loss: of the task's metric, which needs calls with a target"),
         (("--observer", "mse"), "--observer: for --scheme static and static-per-step; dynamic finds its scales"),
         (("--data", "none.npz"), "none.npz: not a readable .npz file"),
     ],
@@ -346,15 +347,24 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
 ) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(command, "calibrate", lambda *_, **__: pytest.fail("it calibrated"))
-    for picture, message in (("report.xyz", "expected a picture's name"), ("missing/report.png", "there is no folder")):
+    source.with_name("charts").mkdir()
+    wrong = {
+        "report.xyz": "expected a picture's name",
+        "missing/report.png": "there is no folder",
+        "charts": "is a folder",
+    }
+    for picture, message in wrong.items():
         code, out, err = run(capsys, source, source.with_name("out.trm"), "--plot", source.parent / picture)
         assert (code, out) == (2, "") and picture in err and message in err
 
 
-def test_a_picture_that_fails_does_not_cost_the_calibration(source: Path, capsys: Capture) -> None:
+def test_a_picture_that_fails_does_not_cost_the_calibration(
+    source: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("matplotlib")
     out, picture = source.with_name("out.trm"), source.with_name("report.png")
-    picture.mkdir()
+    golden = command.golden_calls
+    monkeypatch.setattr(command, "golden_calls", lambda bundle: picture.mkdir() or golden(bundle))  # meanwhile
     code, text, err = run(capsys, source, out, "--force", "--plot", picture)
     assert code == 2 and "report.png" in err and f"{out}: written" in text
     assert read_bundle(out).quantization is not None

@@ -91,6 +91,12 @@ def test_it_runs_as_a_module() -> None:
     assert command("verify", "missing.trm").returncode == 2
 
 
+def test_it_says_its_version(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0 and capsys.readouterr().out == f"trm-edge {trm_edge.__version__}\n"
+
+
 def test_it_is_installed_as_a_command() -> None:
     script = Path(sys.executable).parent / "trm-edge"
     if not script.exists():
@@ -175,6 +181,12 @@ def test_inspect_says_what_a_bundle_holds(path: Path, capsys: Capture) -> None:
     assert (code, err) == (0, "")
     for word in (bundle.spec.answer, bundle.spec.mixer, f"{facts['parameters']:,}", bundle.sha256):
         assert word in out
+
+
+def test_inspect_leaves_out_what_a_head_does_not_use(capsys: Capture) -> None:
+    assert "draft " in run(capsys, "inspect", EXAMPLE)[1]
+    _, out, _ = run(capsys, "inspect", EXAMPLE.with_name("sudoku.trm"))
+    assert "rope_theta" not in out and "draft " not in out
 
 
 def test_inspect_without_a_name_shows_the_shipped_example(capsys: Capture) -> None:

@@ -220,7 +220,16 @@ def test_golden_of_the_smallest_heads(tmp_path: Path, sizes: dict[str, int]) -> 
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"official": "c.yaml"}, {"dataset": "d.json"}, {"golden_cases": -1}, {"steps": 0}, {"steps": 1025}]
+    "arguments",
+    [
+        {"official": "c.yaml"},
+        {"dataset": "d.json"},
+        {"golden_cases": -1},
+        {"steps": 0},
+        {"steps": 1025},
+        {"steps": 2.5},
+        {"seed": -1},
+    ],
 )
 def test_wrong_arguments(tmp_path: Path, arguments: dict[str, Any]) -> None:
     with pytest.raises(TrmInputError):

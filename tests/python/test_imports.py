@@ -129,6 +129,16 @@ def test_every_negative_status_has_an_error_of_its_own() -> None:
     assert type(error_from_status(-99, "text")) is TrmError
 
 
+def test_every_name_of_training_is_what_it_says_in_any_order() -> None:
+    pytest.importorskip("torch")
+    from trm_edge import train
+
+    assert train.Trainer is not None  # whose module imports the others
+    assert all(callable(getattr(train, name)) for name in train.__all__)
+    with pytest.raises(TrmError, match="config: expected a RunConfig, as load_config reads one, got str"):
+        train.Trainer("push.toml", "runs/push")
+
+
 def test_every_public_name_exists_and_is_documented() -> None:
     for name in trm_edge.__all__:
         value = getattr(trm_edge, name)

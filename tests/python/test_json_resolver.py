@@ -177,6 +177,11 @@ class TestResolve:
         with pytest.raises(TrmInputError, match="draft_bonus: expected 0"):
             make_resolver(draft_bonus=bonus)
 
+    @pytest.mark.parametrize("option", ["joint", "by_step"])
+    def test_a_text_is_no_flag(self, option):
+        with pytest.raises(TrmInputError, match=f"{option}: expected True or False, got 'no'"):
+            make_resolver(**{option: "no"})
+
     def test_a_tool_may_be_compiled_before_its_first_call(self, resolver):
         query, draft = "set the den to 40 percent red", '{"room": "attic"}'
         kept = resolver.compile(LIGHT)

@@ -426,6 +426,11 @@ def test_what_cannot_run_here_is_skipped_with_its_reason(capsys: Capture, bundle
     assert (code, out) == (2, "") and "fp64" in err
 
 
+def test_a_graph_that_nobody_reads_is_refused(capsys: Capture, bundle: Path) -> None:
+    code, _, err = run(capsys, bundle, *QUICK, "--graph", "push.onnx")
+    assert code == 2 and "--graph: for backends tensorrt and onnxruntime" in err
+
+
 def test_a_graph_is_exported_for_the_backend_that_reads_one(capsys: Capture, bundle: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")

@@ -226,6 +226,7 @@ def test_stack_context_pads_and_marks_the_origin():
     ("sources", "message"),
     [
         ({}, "at least one source"),
+        ([np.zeros((1, 3), np.float32)], "expected arrays by name, got list"),
         ({"joints": np.zeros(3, np.float32)}, r"joints: expected \[..., rows, width\]"),
         ({"joints": np.zeros((1, 3))}, "joints: expected dtype float32"),
         ({"a": np.zeros((2, 1, 3), np.float32), "b": np.zeros((1, 3), np.float32)}, "b: expected leading dimensions"),

@@ -25,7 +25,7 @@ torch = pytest.importorskip("torch")
 from test_train_model import make_batch  # noqa: E402
 
 from trm_edge.train import Trainer, TrmHead, load_weights, parse_config  # noqa: E402
-from trm_edge.train.evaluate import evaluate  # noqa: E402
+from trm_edge.train.evaluation import evaluate  # noqa: E402
 from trm_edge.train.model import fake_bf16, fake_int8, fake_static  # noqa: E402
 
 torch.set_num_threads(1)

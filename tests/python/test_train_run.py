@@ -26,7 +26,7 @@ torch = pytest.importorskip("torch")
 from trm_edge.bundle import read_bundle  # noqa: E402
 from trm_edge.export import export_bundle  # noqa: E402
 from trm_edge.train import Trainer, load_config, parse_config  # noqa: E402
-from trm_edge.train.evaluate import summary  # noqa: E402
+from trm_edge.train.evaluation import summary  # noqa: E402
 from trm_edge.train.limits import shares_beyond  # noqa: E402
 from trm_edge.train.log import JsonLines, Progress, read_log  # noqa: E402
 from trm_edge.train.model import TrmHead, load_weights  # noqa: E402

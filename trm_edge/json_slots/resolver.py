@@ -24,6 +24,7 @@ import numpy as np
 
 from ..backends import Source
 from ..errors import Status, TrmInputError, TrmVersionError
+from ..inputs import check_flag
 from ..refiner import Refiner, load, thread_refiner
 from .calls import JsonSlots, Resolved, SlotInputs, check_call, read_part
 from .candidates import Candidate
@@ -170,7 +171,8 @@ class Resolver:
             raise TrmInputError(f"decline_bonus: expected None or {-MAX_BONUS:g}..{MAX_BONUS:g}, got {decline_bonus!r}")
         _check_training(self.refiner, decline_bonus)
         self.steps, self.abstain_below, self.draft_bonus = steps, abstain_below, draft_bonus
-        self.joint, self.by_step, self.decline_bonus = joint, by_step, decline_bonus
+        self.joint, self.by_step = check_flag("joint", joint), check_flag("by_step", by_step)
+        self.decline_bonus = decline_bonus
         self.featurizer = featurizer_for(spec, provider)
         self._compiled = lru_cache(maxsize=KEPT_TOOLS)(lambda text: JsonSlots(json.loads(text)))
 

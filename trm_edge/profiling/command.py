@@ -111,6 +111,8 @@ class Settings:
         self.input: Path | None = arguments.input
         self.graph: Path | None = arguments.graph
         backends = _names("--backend", arguments.backend, NAMES)
+        if self.graph is not None and not set(backends) & set(SUFFIXES):
+            raise TrmInputError(f"--graph: for backends {' and '.join(SUFFIXES)}; none of them is asked for")
         precisions = [None] if arguments.precision is None else _names("--precision", arguments.precision, _PRECISIONS)
         threads = [int(n) for n in _numbers("--threads", arguments.threads, whole=True)]
         self.choices = parse_choices(backends, precisions, threads)

@@ -63,7 +63,8 @@ enum {
     TRM_HALTED = 1,         /* confidence reached `halt` before the last step */
     TRM_NONFINITE = 2,      /* NaN or Inf in x, features, slots or candidates, or inside the recursion; the answer is
                              * the (projected) draft. In y0 or last_action, of which it is made: INVALID_ARGUMENT */
-    TRM_OUTSIDE_LIMITS = 3, /* last_action lies outside the bounds; the answer approaches them at the velocity limit */
+    TRM_OUTSIDE_LIMITS = 3, /* last_action is farther outside the bounds than one velocity step; the answer approaches
+                             * them at the velocity limit */
     TRM_INVALID_ARGUMENT = -1,
     TRM_INVALID_BUNDLE = -2,
     TRM_UNSUPPORTED_VERSION = -3,
@@ -115,8 +116,8 @@ typedef struct trm_info {
 } trm_info;
 #define TRM_INFO_INIT {sizeof(trm_info), TRM_ACTIONS, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
-/* What the matrices of the blocks are multiplied in; all else is float32, but attention's own products, which are
- * 16-bit after any qkv but float32 on a GPU and on processors with AVX-512 BF16. Numbers are frozen. */
+/* What the matrices of the blocks are multiplied in. All else is float32, with one exception: on a GPU, and on
+ * processors with AVX-512 BF16, attention's own products are 16-bit, unless qkv itself is float32. Numbers are frozen. */
 typedef enum trm_precision {
     TRM_PRECISION_AUTO = 0, /* what the bundle was calibrated to, else float32 */
     TRM_PRECISION_FP32 = 1,
