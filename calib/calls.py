@@ -49,8 +49,10 @@ def load_calls(path: StrPath, spec: TrmSpec, most: int) -> list[Call]:
 
     Raises
     ------
+    TrmIOError
+        The file cannot be read.
     TrmInputError
-        The file cannot be read, or does not fit the spec; the message names array and example.
+        It does not fit the spec; the message names array and example.
     """
     arrays = read_npz(Path(path))
     names = [name for name in _NAMES[spec.answer] if name in arrays]

@@ -33,7 +33,7 @@ _MAX_BYTES = (1 << 31) - 1  # what one protobuf message may hold
 def export_onnx(
     bundle_path: StrPath,
     dst: StrPath,
-    loop: str,
+    loop: str = "unrolled",
     steps: int = 4,
     precision: str | None = None,
 ) -> None:

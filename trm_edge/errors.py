@@ -12,13 +12,20 @@ from enum import IntEnum
 class Status(IntEnum):
     """Outcome of a call: 0 ok, positive: an answer was written, with a reason, negative: nothing was written.
 
-    A number that is printed by its name.
+    A number that is printed by its name. Of the positive ones:
+
+    HALTED
+        The confidence reached ``halt`` before the last step.
+    NONFINITE
+        NaN or Inf in the context or inside the recursion; the answer is the draft, inside the limits.
+    OUTSIDE_LIMITS
+        ``last_action`` is farther outside the bounds than one velocity step; the answer approaches them at that limit.
     """
 
     OK = 0
-    HALTED = 1  # confidence reached ``halt`` before the last step
-    NONFINITE = 2  # NaN or Inf in the context or inside the recursion; the answer is the (projected) draft
-    OUTSIDE_LIMITS = 3  # ``last_action`` is farther outside the bounds than one velocity step; they are approached
+    HALTED = 1
+    NONFINITE = 2
+    OUTSIDE_LIMITS = 3
     INVALID_ARGUMENT = -1
     INVALID_BUNDLE = -2
     UNSUPPORTED_VERSION = -3

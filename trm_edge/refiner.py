@@ -89,8 +89,8 @@ class Refiner:
         """Refine the draft ``y0`` over ``steps`` steps, given context ``x``.
 
         Arrays are NumPy arrays or anything with the buffer protocol or DLPack on the CPU; they are not copied where
-        they are dense and of the dtype below, and never converted from another dtype. Floats are raw values: the
-        bundle's normalisation is applied inside.
+        they are dense and of the dtype below, and never converted from another dtype. Lists of numbers are taken too.
+        Floats are raw values: the bundle's normalisation is applied inside.
 
         Parameters
         ----------
@@ -100,7 +100,7 @@ class Refiner:
             actions: draft ``[T, dof]`` float32 (None where the spec's draft is optional: the mean action); slots:
             ``[S]`` int32 candidate indices, -1 for none (None: all -1); tokens: None.
         steps
-            0 to 1024; 0 returns the projected draft.
+            0 to 1024, tokens: from 1; 0 returns the projected draft.
         trajectory
             Return every step's answer, and logits for slots and tokens.
         halt
@@ -279,6 +279,8 @@ def load(
 
     Raises
     ------
+    TrmInputError
+        An argument is wrong.
     TrmIOError, TrmBundleError, TrmVersionError
         The file cannot be read, is damaged, or is of another format version.
     TrmUnsupportedError

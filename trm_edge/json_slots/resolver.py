@@ -141,8 +141,8 @@ class Resolver:
     TrmVersionError
         The head says that it was trained on features of another release.
     TrmInputError
-        An argument is wrong, or the head does not fit it: another kind of answer, another provider's vectors, a
-        ``decline_bonus`` for a head that says that it has not learned to decline.
+        An argument is wrong, or the head does not fit it: another kind of answer, a provider of another width for a
+        head that takes vectors, a ``decline_bonus`` for a head that says that it has not learned to decline.
     """
 
     def __init__(
