@@ -17,10 +17,11 @@ struct Limits {
 
 // The float32 value farthest from `from` towards from + move that lies no farther than |move| in exact arithmetic.
 TRM_HD float reach(float from, float move) {
+    if (move == HUGE_VALF || move == -HUGE_VALF) return move;
     const double a = static_cast<double>(from), b = static_cast<double>(move), sum = a + b;
     const float target = static_cast<float>(sum);
     // from + move is sum + rest exactly (TwoSum). target - sum is exact too, and 0 or larger than rest, so that the
-    // sign of `past` is right; where move is infinite it is NaN.
+    // sign of `past` is right.
     const double of_move = sum - a, rest = (a - (sum - of_move)) + (b - of_move);
     const double past = (static_cast<double>(target) - sum) - rest;
     return (move > 0 ? past > 0 : past < 0) ? nextafterf(target, from) : target;

@@ -52,9 +52,10 @@ class SignalsBlocked {
     sigset_t before_;
 };
 
-// Parked workers sleep here. One place for all teams: parking is rare and its cost is a system call anyway.
-std::mutex parking;
-std::condition_variable unpark;
+// Parked workers sleep here. One place for all teams: parking is rare and its cost is a system call anyway. It is never
+// destroyed: workers may sleep on when a process ends, and to destroy a condition is to wait for its sleepers.
+std::mutex& parking = *new std::mutex;
+std::condition_variable& unpark = *new std::condition_variable;
 
 // The condition that a child of fork inherits counts sleepers that the child does not have, and waits for them when it
 // is notified. So the child gets a new one; the old one is not destroyed, which would wait for them too.

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <cfenv>
 #include <cmath>
 #include <random>
 #include <vector>
@@ -92,6 +93,16 @@ TEST_CASE("limits that are left out do not limit") {
     CHECK(a == std::vector<float>{1, -1});
     CHECK(trm_project_limits(a.data(), 0, 1, nullptr, nullptr, &v, nullptr) == TRM_OK);
     CHECK(trm_project_limits(nullptr, 0, 0, nullptr, nullptr, nullptr, nullptr) == TRM_OK);
+}
+
+TEST_CASE("limits that are left out raise no floating-point exception") {
+    const float lower = -1, upper = 1, last = 0;
+    for (const float* bound : {static_cast<const float*>(nullptr), &lower}) {
+        float actions[] = {0.5f, 3.0f};
+        std::feclearexcept(FE_ALL_EXCEPT);
+        REQUIRE(trm_project_limits(actions, 2, 1, bound, bound ? &upper : nullptr, nullptr, &last) == TRM_OK);
+        CHECK(std::fetestexcept(FE_INVALID | FE_OVERFLOW | FE_DIVBYZERO) == 0);
+    }
 }
 
 TEST_CASE("the largest floats do not overflow") {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -255,6 +257,17 @@ def test_parked_workers_wake_up() -> None:
         answers.add(refiner.refine(**call).y.tobytes())
         threading.Event().wait(0.002)  # long enough to fall asleep
     assert len(answers) == 1
+
+
+def test_a_process_ends_while_workers_sleep() -> None:
+    code = (
+        "import threading, time, trm_edge\n"
+        "refiner = trm_edge.load(trm_edge.example(), threads=2, park_after_us=0)\n"
+        "threading.Thread(target=lambda kept: time.sleep(600), args=(refiner,), daemon=True).start()\n"
+        "time.sleep(0.1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_forked_child_gets_workers_of_its_own() -> None:

@@ -117,7 +117,8 @@ typedef struct trm_info {
 #define TRM_INFO_INIT {sizeof(trm_info), TRM_ACTIONS, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /* What the matrices of the blocks are multiplied in. All else is float32, with one exception: on a GPU, and on
- * processors with AVX-512 BF16, attention's own products are 16-bit, unless qkv itself is float32. Numbers are frozen. */
+ * processors with AVX-512 BF16, attention's own products are 16-bit, unless qkv itself is float32. Numbers are frozen.
+ */
 typedef enum trm_precision {
     TRM_PRECISION_AUTO = 0, /* what the bundle was calibrated to, else float32 */
     TRM_PRECISION_FP32 = 1,
