@@ -156,6 +156,8 @@ def print_report(result: Calibration, name: Path, *, random: bool) -> None:
     print("\nmatrix                          alone in int8  kept in")
     for matrix, error in result.sensitivity.items():
         print(f"{matrix:<30}  {error:13.2e}  {quantization.precision[matrix]}")
+    if "int8" not in quantization.precision.values():
+        print("no matrix is left in int8: the bundle will be no faster than in the precisions above")
     print(f"\nerror {rounded.error:.2e} (median call, worst step), allowed {result.max_error:.2e}")
     if result.metric_loss is not None:
         unit = "of the float model's" if metric == "rms error" else "of all calls"

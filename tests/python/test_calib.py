@@ -324,6 +324,13 @@ def test_the_command_reports_as_json_and_as_a_picture(tmp_path: Path, capsys: Ca
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_report_says_where_nothing_is_left_in_int8(source: Path, capsys: Capture) -> None:
+    said = "no matrix is left in int8"
+    _, text, _ = run(capsys, source, source.with_name("out.trm"), "--mixed", "--max-error", 0)
+    assert said in text and "int8\n" not in text.split("kept in")[1].split(said)[0]
+    assert said not in run(capsys, source, source.with_name("out.trm"), "--max-error", 1)[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
