@@ -158,7 +158,7 @@ def check_halt(halt: object) -> float | None:
     if halt is None:
         return None
     number = isinstance(halt, (int, float, np.integer, np.floating)) and not isinstance(halt, bool)
-    if not number or not 0.0 <= float(halt) <= 1.0:  # type: ignore[arg-type]
+    if not number or not 0.0 <= halt <= 1.0:  # type: ignore[operator]
         raise TrmInputError(f"halt: expected None or a confidence in 0..1, got {halt!r}")
     return float(np.float32(halt))  # type: ignore[arg-type]
 

@@ -229,7 +229,7 @@ class Refiner:
 
         ``x``, ``features`` and ``last_action`` replace those of the step before where given; ``x`` keeps its number of
         rows. ``refine`` is ``begin`` and ``steps`` times ``step``, bit for bit. Where a fresh input is not finite the
-        status is NONFINITE, the answer is the draft, and the recursion stands as it was.
+        status is NONFINITE, the answer is the draft, and the recursion stands as it was, but for ``last_action``.
         """
         return self._session().step(x, features, last_action)
 

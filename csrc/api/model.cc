@@ -71,6 +71,16 @@ MakeDevice device_of(const trm_load_options& options) {
 // TRM_PRECISION_FP32, BF16 and INT8, which the kernels of a processor have.
 constexpr Precision kOfKernels[] = {Precision::kFp32, Precision::kBf16, Precision::kInt8};
 
+static_assert(static_cast<int>(PrecisionChoice::kAuto) == TRM_PRECISION_AUTO &&
+              static_cast<int>(PrecisionChoice::kFp32) == TRM_PRECISION_FP32 &&
+              static_cast<int>(PrecisionChoice::kBf16) == TRM_PRECISION_BF16 &&
+              static_cast<int>(PrecisionChoice::kInt8) == TRM_PRECISION_INT8 &&
+              static_cast<int>(PrecisionChoice::kFp16) == TRM_PRECISION_FP16 &&
+              static_cast<int>(PrecisionChoice::kW8a16) == TRM_PRECISION_W8A16);
+static_assert(static_cast<int>(trm::Answer::kActions) == TRM_ACTIONS &&
+              static_cast<int>(trm::Answer::kSlots) == TRM_SLOTS &&
+              static_cast<int>(trm::Answer::kTokens) == TRM_TOKENS);
+
 PrecisionChoice precision_of(const trm_load_options& options) {
     if (options.precision < TRM_PRECISION_AUTO || options.precision > TRM_PRECISION_W8A16)
         fail_argument("precision: expected a trm_precision, got " + std::to_string(options.precision));

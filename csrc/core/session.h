@@ -44,7 +44,7 @@ class Session {
     DeviceSession* device() const { return device_.get(); }
 
     // Run one refinement step. Nullable: x, features, last_action; where given they replace those of the step before.
-    // False where a value was not finite: in an input (nothing has changed then), or inside.
+    // False where a value was not finite: in an input (then nothing but last_action has changed), or inside.
     bool step(const float* x = nullptr, const float* features = nullptr, const float* last_action = nullptr);
 
     // Write the answer: the last step's, or the draft; actions are projected onto the limits. True where the last

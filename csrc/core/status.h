@@ -14,7 +14,7 @@ enum class Status : int32_t {
     kOk = 0,
     kHalted = 1,         // confidence reached `halt` before the last step
     kNonfinite = 2,      // NaN or Inf in an input or inside the recursion; the answer is the (projected) draft
-    kOutsideLimits = 3,  // `last_action` lies outside the bounds; the answer approaches them at the velocity limit
+    kOutsideLimits = 3,  // `last_action` is farther outside the bounds than one velocity step; they are approached
     kInvalidArgument = -1,
     kInvalidBundle = -2,
     kUnsupportedVersion = -3,

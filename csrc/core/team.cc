@@ -38,12 +38,13 @@ void pin_to_nth_allowed(std::thread& thread, int n, const cpu_set_t& allowed) {
     }
 }
 
-// Signals are the caller's: a worker must not run their handlers.
+// Signals are the caller's: a worker must not run their handlers, but those of its own faults and of a profiler.
 class SignalsBlocked {
   public:
     SignalsBlocked() {
         sigset_t all;
         sigfillset(&all);
+        for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF}) sigdelset(&all, own);
         pthread_sigmask(SIG_SETMASK, &all, &before_);
     }
     ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
