@@ -157,14 +157,11 @@ def _inspect(arguments: argparse.Namespace) -> int:
     print(f"  network     {spec.num_layers} x {spec.mixer}, D={spec.hidden_size}, I={spec.inner_size}")
     print(f"  recursion   {spec.h_cycles} x ({spec.l_cycles} + 1) evaluations of net a step")
     print(f"  rows        {spec.registers} registers, {spec.answer_rows} answer, {spec.max_context} context")
-    said = {"answer", "num_layers", "mixer", "hidden_size", "inner_size"}
-    of_others = {
-        name
-        for name, used in (("draft", spec.answer == "actions"), ("rope_theta", spec.positions == "rope"))
-        if not used
-    }
+    left_out = {"answer", "num_layers", "mixer", "hidden_size", "inner_size"}  # said above, or of no use to this head
+    left_out |= set() if spec.answer == "actions" else {"draft"}
+    left_out |= set() if spec.positions == "rope" else {"rope_theta"}
     for name, value in spec.to_dict().items():
-        if value not in (0, "none") and name not in said | of_others:
+        if value not in (0, "none") and name not in left_out:
             print(f"  {name:<18} {value}")
     for name, values in facts["limits"].items():
         print(f"  {name:<18} {np.array2string(np.asarray(values), precision=4, threshold=8)}")

@@ -74,14 +74,14 @@ def place(
     described = None  # costs less than a capsule
     if not handshake or not speaks_dlpack:
         described = _description(name, value)
+    if write and _is_read_only(described or _description(name, value)):  # which old capsules do not say
+        raise TrmInputError(f"{name}: is read-only; give an array that may be written")
     if described is not None:
-        borrowed = _described(name, described, value, write)
+        borrowed = _described(name, described, value)
         produced = described.get("stream")
         if produced is not None and produced != stream:
             order(produced, stream)
     elif speaks_dlpack and _is_reached(name, value):
-        if write and _is_read_only(_description(name, value)):  # which capsules before version 1 do not say
-            raise TrmInputError(f"{name}: is read-only; give an array that may be written")
         try:
             borrowed = dlpack.take(value.__dlpack__(stream=stream))  # type: ignore[attr-defined]
         except TrmError:  # of a DeviceArray
@@ -113,7 +113,7 @@ def _description(name: str, value: object) -> dict[str, Any] | None:
 
 def _is_read_only(described: dict[str, Any] | None) -> bool:
     data = None if described is None else described.get("data")
-    return isinstance(data, tuple) and len(data) == 2 and bool(data[1])
+    return isinstance(data, (tuple, list)) and len(data) == 2 and bool(data[1])
 
 
 def _is_reached(name: str, value: Any) -> bool:
@@ -123,7 +123,7 @@ def _is_reached(name: str, value: Any) -> bool:
         raise TrmInputError(f"{name}: cannot be taken by DLPack ({error})") from None
 
 
-def _described(name: str, described: dict[str, Any], owner: object, write: bool) -> dlpack.Borrowed:
+def _described(name: str, described: dict[str, Any], owner: object) -> dlpack.Borrowed:
     try:
         dtype, shape = np.dtype(described["typestr"]), tuple(int(size) for size in described["shape"])
         (address, _), given = described["data"], described.get("strides")
@@ -133,8 +133,6 @@ def _described(name: str, described: dict[str, Any], owner: object, write: bool)
         raise TrmInputError(f"{name}: its __cuda_array_interface__ cannot be read ({error!r})") from None
     if described.get("mask") is not None:
         raise TrmInputError(f"{name}: is masked; give an array without a mask")
-    if write and _is_read_only(described):
-        raise TrmInputError(f"{name}: is read-only; give an array that may be written")
     strides = bytes_apart
     if bytes_apart is not None and dtype.itemsize:
         strides = tuple(stride // dtype.itemsize if stride % dtype.itemsize == 0 else -1 for stride in bytes_apart)

@@ -192,7 +192,7 @@ WRONG = [
     *(_case("actions", "steps", steps, "int") for steps in (np.asarray([1, 2]), np.asarray(1.5), [3])),
     _case("tokens", "steps", 0, "1..1024", "0"),
     *(_case("actions", "halt", halt, "0..1", repr(halt)) for halt in (2.0, -0.1, float("nan"), float("inf"), "x", 2)),
-    *(_case("actions", "halt", halt, "0..1") for halt in (np.zeros(2), [0.5], -1.0, -1, 1j)),
+    *(_case("actions", "halt", halt, "0..1") for halt in (np.zeros(2), [0.5], -1.0, -1, 1j, 10**400)),
 ]
 
 
