@@ -123,9 +123,8 @@ def bundle_bytes(bundle: Bundle) -> bytes:
 def read_bundle(source: StrPath | bytes) -> Bundle:
     """Read and check a bundle from a path or from bytes."""
     name = "bundle" if isinstance(source, bytes) else os.fspath(source)
-    data = source if isinstance(source, bytes) else read_file(source)
     try:
-        return _parse_bundle(data)
+        return _parse_bundle(source if isinstance(source, bytes) else read_file(source, _check_start))
     except TrmBundleError as error:
         raise type(error)(f"{name}: {error}") from None
 
@@ -168,21 +167,27 @@ def _parse_bundle(data: bytes) -> Bundle:
 
 
 def _split(data: bytes) -> tuple[bytes, memoryview]:
-    if len(data) < 8:
-        raise TrmBundleError(f"truncated: expected at least 8 bytes, got {len(data)}")
-    if data.startswith(ZIP):
+    length = _check_start(data[:8], len(data))
+    return data[8 : 8 + length], memoryview(data)[8 + length :]
+
+
+def _check_start(start: bytes, size: int) -> int:
+    """Return the length of the header, from the first 8 bytes of a file."""
+    if size < 8:
+        raise TrmBundleError(f"truncated: expected at least 8 bytes, got {size}")
+    if start.startswith(ZIP):
         raise TrmBundleError(
             "not a bundle but a zip file, as a checkpoint (.pt) or recorded data (.npz): "
             "export a checkpoint to .trm first (trm-edge export)"
         )
-    (length,) = struct.unpack_from("<Q", data)
+    length = int.from_bytes(start, "little")
     if length > MAX_HEADER:
         raise TrmBundleError(
             f"not a .trm bundle: its first 8 bytes, the length of a header, say {length}, more than {MAX_HEADER}"
         )
-    if 8 + length > len(data):
-        raise TrmBundleError(f"truncated: the header needs {length} bytes, {len(data) - 8} are there")
-    return data[8 : 8 + length], memoryview(data)[8 + length :]
+    if 8 + length > size:
+        raise TrmBundleError(f"truncated: the header needs {length} bytes, {size - 8} are there")
+    return length
 
 
 def _parse_header(header: bytes) -> dict[str, Any]:

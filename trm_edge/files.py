@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +21,16 @@ StrPath = str | os.PathLike[str]
 _UNFINISHED = ".trm-edge."  # what the name of an atomic write's temporary begins with
 
 
-def read_file(path: StrPath) -> bytes:
-    """Return the content of ``path``, or raise :class:`TrmIOError`; :class:`TrmMemoryError` where it is too large."""
+def read_file(path: StrPath, check_start: Callable[[bytes, int], object] | None = None) -> bytes:
+    """Return the content of ``path``, or raise :class:`TrmIOError`; :class:`TrmMemoryError` where it is too large.
+
+    ``check_start`` is given the first 8 bytes and the file's size before more is read, and raises where they are wrong.
+    """
     file = _opened(path, "cannot be read")
     try:
         with file as stream:
+            if check_start is not None:
+                check_start(stream.peek(8)[:8], os.fstat(stream.fileno()).st_size)
             return stream.read()
     except MemoryError:
         raise TrmMemoryError(f"{os.fspath(path)}: does not fit into memory") from None
@@ -49,7 +56,7 @@ def read_npz(path: StrPath) -> dict[str, Array]:
     return arrays
 
 
-def _opened(path: StrPath, wrong: str) -> BinaryIO:
+def _opened(path: StrPath, wrong: str) -> BufferedReader:
     """Open a regular file, or raise :class:`TrmIOError` that says so; opening a pipe would wait for a writer."""
     try:
         if stat.S_ISREG(os.stat(path).st_mode):

@@ -70,6 +70,10 @@ def as_array(name: str, value: object, dtype: type) -> Array:
     dtype is an error rather than a silent conversion; a list has no dtype and takes the expected one.
     """
     want = np.dtype(dtype)
+    if isinstance(value, np.ndarray) and hasattr(value, "mask"):
+        raise TrmInputError(
+            f"{name}: expected an array without a mask, got a masked array; fill it, e.g. {name}.filled(0)"
+        )
     if isinstance(value, np.ndarray):
         array = value
     elif isinstance(value, (list, tuple)):
@@ -87,7 +91,7 @@ def as_array(name: str, value: object, dtype: type) -> Array:
         )
     if array.dtype is not want:  # equal, but of another identity or with metadata; the bindings go by identity
         array = array.view(want)
-    return np.require(array, requirements=("C", "A"))
+    return np.require(array, requirements=("C", "A", "E"))
 
 
 def _from_list(name: str, value: object, want: np.dtype[Any]) -> Array:

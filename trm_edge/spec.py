@@ -24,7 +24,8 @@ MAX_STEPS = 1024
 
 _MAX_SIZE = 1 << 20  # of any single spec field
 _MAX_ROWS = 1 << 14  # of L
-_MAX_BLOCKS = 4096  # evaluations of a block in one step, so that a hostile file cannot make a call endless
+_MAX_BLOCKS = 4096  # evaluations of a block in one step
+_MAX_WORK = 1 << 38  # of one step, see TrmSpec._step_work; so that a hostile file cannot make a call endless
 _MAX_TENSOR = 1 << 34  # elements of one tensor
 _MAX_CALL = 1 << 29  # floats that a session holds for its calls
 
@@ -85,6 +86,8 @@ class TrmSpec:
             _require(math.prod(shape) <= _MAX_TENSOR, name, f"at most {_MAX_TENSOR} elements", list(shape))
         floats, sizes = self._call_floats(), "max_context, answer_rows, max_candidates"
         _require(floats <= _MAX_CALL, sizes, f"sizes of a call that fit into {_MAX_CALL} floats", floats)
+        work, factors = self._step_work(), "h_cycles * (l_cycles + 1) * num_layers * L * (L + widths) * hidden_size"
+        _require(work <= _MAX_WORK, factors, "at most 2^38 in a step", f"{work / _MAX_WORK:f} times that")
 
     def _check_mixer(self) -> None:
         if self.mixer == "attention":
@@ -135,6 +138,15 @@ class TrmSpec:
             "positive exactly where max_context is",
             self.context_size,
         )
+
+    def _step_work(self) -> int:
+        """About the products of one step's blocks: of every row with every other, and with the matrices.
+
+        A narrow row costs as much as one of 32.
+        """
+        blocks = self.h_cycles * (self.l_cycles + 1) * self.num_layers
+        row = self.max_rows + self.hidden_size + self.inner_size + self.token_inner_size
+        return blocks * self.max_rows * row * max(self.hidden_size, 32)
 
     def _call_floats(self) -> int:
         """Floats of a call at the maxima: the rows inside ``net``, and the arrays that come in and go out."""

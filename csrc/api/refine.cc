@@ -131,6 +131,11 @@ trm_status trm_begin(trm_session* session, const trm_inputs* inputs) {
     });
 }
 
+trm_status trm_end(trm_session* session) {
+    if (session == nullptr) return fail(TRM_INVALID_ARGUMENT, "session: expected a session, got null");
+    return FreshHold(session).taken() ? TRM_OK : busy();
+}
+
 trm_status trm_step(trm_session* session, const trm_tensor* x, const trm_tensor* features,
                     const trm_tensor* last_action, trm_outputs* outputs) {
     const double start = now_us();

@@ -48,7 +48,8 @@ struct Parts {
     uint64_t content_size;
 };
 
-Parts split(const uint8_t* data, size_t size) {
+// The length of the header, from the first 8 bytes of a file of `size` bytes.
+uint64_t check_start(const uint8_t* data, size_t size) {
     if (size < 8) fail("truncated: expected at least 8 bytes, got " + str(size));
     if (std::memcmp(data, "PK\3\4", 4) == 0) {
         fail(
@@ -64,6 +65,11 @@ Parts split(const uint8_t* data, size_t size) {
     if (length > size - 8) {
         fail("truncated: the header needs " + str(length) + " bytes, " + str(size - 8) + " are there");
     }
+    return length;
+}
+
+Parts split(const uint8_t* data, size_t size) {
+    const uint64_t length = check_start(data, size);
     return {{reinterpret_cast<const char*>(data) + 8, length}, data + 8 + length, size - 8 - length};
 }
 
@@ -326,10 +332,16 @@ class File {
 std::vector<uint8_t> read_whole(const char* path) {
     const File file(path);
     const size_t size = file.size();
+    const auto require_read = [](bool ok) {
+        if (!ok) throw Error(Status::kIoError, "its size changed while it was read; try again when its writer is done");
+    };
+    uint8_t start[8];
+    const size_t begun = file.read(start, sizeof start);
+    require_read(begun == std::min(size, sizeof start));
+    check_start(start, size);             // another kind of file is not read, however large
     std::vector<uint8_t> data(size + 1);  // one byte more than expected tells a file that grows
-    if (file.read(data.data(), data.size()) != size) {
-        throw Error(Status::kIoError, "its size changed while it was read; try again when its writer is done");
-    }
+    std::copy_n(start, begun, data.begin());
+    require_read(begun + file.read(data.data() + begun, data.size() - begun) == size);
     data.pop_back();
     return data;
 }

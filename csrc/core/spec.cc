@@ -19,6 +19,7 @@ constexpr int kMaxSize = 1 << 20;                 // of any single spec field
 constexpr int kMaxRows = 1 << 14;                 // of L
 constexpr int kMaxLayers = 64;                    // of num_layers
 constexpr int kMaxBlocks = 4096;                  // evaluations of a block in one step
+constexpr double kMaxWork = int64_t{1} << 38;     // of one step, see step_work
 constexpr int kMaxCycles = 256;                   // of l_cycles and of h_cycles
 constexpr int64_t kMaxTensor = int64_t{1} << 34;  // elements of one tensor
 constexpr int64_t kMaxCall = int64_t{1} << 29;    // floats that a session holds for its calls
@@ -205,6 +206,15 @@ int64_t call_floats(const Spec& spec) {
            spec.max_candidates * (2 * D + spec.candidate_size);
 }
 
+// About the products of one step's blocks: of every row with every other, and with the matrices. A narrow row costs as
+// much as one of 32. A double, as the sizes of a hostile spec do not fit an integer; exact wherever it is allowed.
+double step_work(const Spec& spec) {
+    const double rows = spec.max_rows();
+    const double blocks = spec.h_cycles * (spec.l_cycles + 1) * spec.num_layers;
+    const double row = rows + spec.hidden_size + spec.inner_size + spec.token_inner_size;
+    return blocks * rows * row * std::max(spec.hidden_size, 32);
+}
+
 void check_spec(const Spec& spec) {
     require_positive("hidden_size", spec.hidden_size);
     require_positive("inner_size", spec.inner_size);
@@ -232,6 +242,9 @@ void check_spec(const Spec& spec) {
     }
     require(call_floats(spec) <= kMaxCall, "max_context, answer_rows, max_candidates",
             "sizes of a call that fit into " + std::to_string(kMaxCall) + " floats", call_floats(spec));
+    const double work = step_work(spec);
+    require(work <= kMaxWork, "h_cycles * (l_cycles + 1) * num_layers * L * (L + widths) * hidden_size",
+            "at most 2^38 in a step", std::to_string(work / kMaxWork) + " times that");
 }
 
 class ShapeList {

@@ -72,7 +72,7 @@ void renew_after_fork() {
 }  // namespace
 
 void wait_at(Barrier& barrier, int threads) {
-    const int phase = barrier.phase.load(std::memory_order_acquire);
+    const uint32_t phase = barrier.phase.load(std::memory_order_acquire);
     if (barrier.waiting.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
         barrier.waiting.store(0, std::memory_order_relaxed);
         barrier.phase.store(phase + 1, std::memory_order_release);

@@ -18,7 +18,7 @@ namespace trm {
 // wait_at(): all threads of a team wait until the last of them has come.
 struct Barrier {
     alignas(64) std::atomic<int> waiting{0};
-    alignas(64) std::atomic<int> phase{0};
+    alignas(64) std::atomic<uint32_t> phase{0};  // wraps around
 };
 
 // The caller of run() and `threads - 1` workers. One caller at a time.

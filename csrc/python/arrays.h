@@ -45,7 +45,7 @@ class Arrays {
   private:
     using Elsewhere = std::tuple<uintptr_t, int32_t, int32_t, int64_t, int64_t>;
     static py::array dense(const char* name, const py::object& value, trm_dtype expected) {
-        if (py::isinstance<py::array>(value)) {
+        if (Py_TYPE(value.ptr()) == py::detail::npy_api::get().PyArray_Type_) {  // none of a subclass, as a mask has
             py::array array = py::reinterpret_borrow<py::array>(value);
             constexpr int kReady = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
             if ((array.flags() & kReady) == kReady && dtype_of(array) != TRM_ABSENT) return array;

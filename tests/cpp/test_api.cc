@@ -152,6 +152,12 @@ TEST_CASE("a step needs a begin, and refine ends a recursion") {
     CHECK(trm_step(f.session.get(), nullptr, nullptr, nullptr, &f.out) == TRM_OK);
     CHECK(f.refine(1) == TRM_OK);
     CHECK(trm_step(f.session.get(), nullptr, nullptr, nullptr, &f.out) == TRM_NOT_BEGUN);
+    REQUIRE(trm_begin(f.session.get(), &f.in) == TRM_OK);
+    for (int twice = 0; twice < 2; ++twice) {
+        CHECK(trm_end(f.session.get()) == TRM_OK);
+        CHECK(trm_step(f.session.get(), nullptr, nullptr, nullptr, &f.out) == TRM_NOT_BEGUN);
+    }
+    CHECK(trm_end(nullptr) == TRM_INVALID_ARGUMENT);
 }
 
 TEST_CASE("a call that is refused ends the recursion before it") {

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cfenv>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -315,7 +316,9 @@ void check_net(const Kernels& kernels, const NetShape& shape, int rows, std::mt1
     const std::vector<int32_t> position = gapped_positions(rows);
     Floats h = normal(rng, static_cast<size_t>(rows) * shape.hidden_size, 1);
     const Doubles want = net_reference(net.shape, net.blocks, h, rows, position);
+    std::feclearexcept(FE_ALL_EXCEPT);
     net.run(kernels, h, rows, rows + static_cast<int>(rng() % 4), position, threads);
+    CHECK(std::fetestexcept(FE_INVALID | FE_OVERFLOW | FE_DIVBYZERO) == 0);
     CHECK(relative_error(h.data(), want) <= tolerance_of(precision));
 }
 

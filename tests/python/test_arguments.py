@@ -442,6 +442,18 @@ def test_dense_arrays_and_buffers_are_not_copied() -> None:
     assert copied.flags.c_contiguous and np.array_equal(copied, dense)
 
 
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_what_a_subclass_means_beside_its_values_is_not_passed_on(runner: str, open_refiner: Open) -> None:
+    dense = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert type(as_array("x", dense.view(Subclass), np.float32)) is np.ndarray
+    bundle = plain_bundle("actions")
+    refiner = open_refiner(runner, bundle)
+    call = random_inputs(bundle.spec, np.random.default_rng(8))
+    masked = np.ma.array(call["x"], mask=call["x"] > 0)
+    with pytest.raises(TrmInputError, match="x: expected an array without a mask"):
+        refiner.refine(**call | {"x": masked})
+
+
 def test_torch_tensors_are_not_copied() -> None:
     torch = pytest.importorskip("torch")
     for tensor in (torch.zeros(2, 3), torch.zeros(2, 3, requires_grad=True), torch.nn.Parameter(torch.zeros(2, 3))):

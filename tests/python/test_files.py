@@ -9,16 +9,17 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import trm_edge
-from trm_edge import cli, files
+from trm_edge import cli, files, load
 from trm_edge.bundle import read_bundle
 from trm_edge.cli import EXAMPLE, main
-from trm_edge.errors import TrmInputError, TrmIOError, TrmMemoryError
+from trm_edge.errors import TrmBundleError, TrmInputError, TrmIOError, TrmMemoryError
 from trm_edge.files import read_file, read_npz, write_atomically
 
 
@@ -74,6 +75,8 @@ def test_a_file_is_named_once_and_one_beyond_memory_is_an_error(monkeypatch: pyt
         def read(self, size: int | None = -1) -> bytes:
             raise MemoryError
 
+        peek = read
+
     with pytest.raises(TrmIOError, match=r"^none\.trm: cannot be read: No such file"):
         read_bundle("none.trm")
     monkeypatch.setattr(files, "_opened", lambda *_: Endless())
@@ -86,6 +89,16 @@ def test_a_file_that_cannot_be_opened_is_named_once(tmp_path: Path, name: str, r
     with pytest.raises(TrmIOError) as raised:
         read_file(tmp_path / name)
     assert str(raised.value) == f"{tmp_path / name}: cannot be read: {reason}"
+
+
+@pytest.mark.parametrize("read", [read_bundle, load], ids=["read_bundle", "load"])
+@pytest.mark.parametrize("start", [b"plain text", b"PK\x03\x04 and more"], ids=["text", "zip"])
+def test_a_large_file_of_another_kind_is_not_read(start: bytes, read: Callable[[Path], object], tmp_path: Path) -> None:
+    with open(tmp_path / "large", "wb") as file:
+        file.write(start)
+        file.truncate(1 << 38)  # of no blocks; no machine would read it
+    with pytest.raises(TrmBundleError, match="large: not a"):
+        read(tmp_path / "large")
 
 
 def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ WRONG: list[tuple[str, str, dict[str, Any], str]] = [
     ("actions", "rope", {"l_cycles": 257}, "l_cycles"),
     ("actions", "rope", {"h_cycles": 257}, "h_cycles"),
     ("actions", "rope", {"h_cycles": 32, "l_cycles": 64}, "h_cycles * (l_cycles + 1) * num_layers"),
+    ("actions", "rope", {"h_cycles": 8, "l_cycles": 255, "max_context": 1 << 13}, "* L * (L + widths) * hidden_size"),
+    ("tokens", "mlp_t", {"l_cycles": 255, "token_inner_size": 1 << 20}, "* L * (L + widths) * hidden_size"),
     ("actions", "rope", {"norm_eps": 0.0}, "norm_eps"),
     ("actions", "rope", {"norm_eps": 1.5}, "norm_eps"),
     ("actions", "rope", {"context_size": 0}, "context_size"),

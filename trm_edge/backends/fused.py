@@ -86,8 +86,8 @@ class FusedBackend:
 
     def end(self) -> None:
         """Forget the recursion, so that a further step needs :meth:`begin`; nothing where another call is under way."""
-        with contextlib.suppress(TrmInputError, TrmBusyError):
-            self._session.begin((None,) * len(ARRAYS), -1)  # no head takes that puzzle: begin ends what was, and fails
+        with contextlib.suppress(TrmBusyError):
+            self._session.end()
 
     def provenance(self, name: str) -> str | None:
         """Return what the bundle says under ``provenance.<name>``; None where it says nothing."""

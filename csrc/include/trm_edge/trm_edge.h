@@ -289,6 +289,9 @@ TRM_API trm_status trm_refine(trm_session* session, const trm_inputs* inputs, in
  * after one that failed, for whatever reason but TRM_BUSY, trm_step returns TRM_NOT_BEGUN. */
 TRM_API trm_status trm_begin(trm_session* session, const trm_inputs* inputs);
 
+/* Forget the recursion that was begun, if one was; trm_step then returns TRM_NOT_BEGUN. */
+TRM_API trm_status trm_end(trm_session* session);
+
 /* Run one more step, keeping the recursion's state.
  * Nullable: x, features, last_action; where given they replace those of the step before. x keeps its number of rows. */
 TRM_API trm_status trm_step(trm_session* session, const trm_tensor* x, const trm_tensor* features,
