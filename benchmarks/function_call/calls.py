@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from function_call.bfcl import Example, labels
 from function_call.drafts import drafts
 from function_call.folds import function_key, split
-from function_call.llm import call_of
-from function_call.substitution import redrafted, texts_of, variants
+from function_call.llm import call_of, thought_of
+from function_call.substitution import redrafted, resaid, texts_of, variants
 from function_call.synthetic import generated
 from trm_edge.json_slots import Featurizer, JsonSlots, SchemaError, Tool
 from trm_edge.json_slots.features import featurizer_for
@@ -78,16 +78,24 @@ class Maker:
         Of the drafts.
     strangers
         Tools, for heads that may decline.
+    thoughts
+        Whether a query comes with the language model's thought about it, where there is one.
     """
 
     def __init__(
-        self, featurizer: Featurizer, spec: TrmSpec, seed: int, strangers: Sequence[dict[str, Any]] = ()
+        self,
+        featurizer: Featurizer,
+        spec: TrmSpec,
+        seed: int,
+        strangers: Sequence[dict[str, Any]] = (),
+        thoughts: bool = False,
     ) -> None:
         self.featurizer, self.spec = featurizer, spec
         self.rng = np.random.default_rng(seed)
         self.strangers, self.offers = strangers, random.Random(seed)
         self.counts = {"tools": 0, "tools or none": 0, "slots": 0, "missing": 0, "too large": 0}
         self._rows = drafts("grammar")
+        self._thoughts = drafts("cot") if thoughts else {}
         self._slots: dict[str, JsonSlots | None] = {}
 
     def calls(self, example: Example) -> Iterator[dict[str, Any]]:
@@ -96,9 +104,10 @@ class Maker:
         names = [tool.name for tool in compiled]
         if example.name not in names:
             return
+        thought = self._thought(example)
         if len(names) > 1 and len(set(names)) == len(names):
             self.counts["tools"] += 1
-            choice = bind_tools(compiled, example.query, self.featurizer)
+            choice = bind_tools(compiled, example.query, self.featurizer, thought)
             target = np.array([names.index(example.name)])
             yield call_arrays(choice, target, np.arange(len(names)) == target)
         if self.strangers and len(set(names)) == len(names):
@@ -113,7 +122,7 @@ class Maker:
             self.counts["missing"] += 1
             return
         draft = self._draft(example, slots, json.loads(answer))
-        inputs = slots.bind(example.query, draft, self.featurizer)
+        inputs = slots.bind(example.query, draft, self.featurizer, thought=thought)
         found = labels(inputs, example.answer, only_said=True)
         if found is None:
             self.counts["missing"] += 1
@@ -133,7 +142,7 @@ class Maker:
         for offered in (tools, others):
             if offered and self.offers.random() < MAY_DECLINE_SHARE:
                 self.counts["tools or none"] += 1
-                inputs = bind_tools(offered, example.query, self.featurizer, may_decline=True)
+                inputs = bind_tools(offered, example.query, self.featurizer, self._thought(example), may_decline=True)
                 right = np.array([one.value == example.name for one in inputs.candidates])
                 right[0] = not right.any()
                 yield call_arrays(inputs, np.flatnonzero(right), right)
@@ -147,6 +156,10 @@ class Maker:
             except SchemaError:
                 self._slots[key] = None
         return self._slots[key]
+
+    def _thought(self, example: Example) -> str:
+        row = self._thoughts.get(example.identity.partition("~")[0])
+        return "" if row is None else resaid(thought_of(row["text"]), example.changes)
 
     def _draft(self, example: Example, slots: JsonSlots, right: dict[str, Any]) -> str:
         if self.rng.random() < UNDRAFTED:

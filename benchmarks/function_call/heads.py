@@ -65,6 +65,7 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "few values": {"examples": FEW},
     "few values, with texts": {"spec": TEXTS, "examples": FEW},
     "few values, with states": {"spec": STATES, "examples": FEW},
+    "few values, with thoughts": {"spec": STATES | {"max_context": 128}, "examples": FEW | {"thoughts": True}},
     "0.1 M": {"spec": {"hidden_size": 48, "inner_size": 144}},
     "0.5 M": {"spec": HALF},
     "0.5 M, seed 2": {"spec": HALF, "train": {"seed": 2}},
@@ -75,7 +76,7 @@ VARIANTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "seed 3": {"train": {"seed": 3}},
 }
 """What differs from head.toml, by table and field; ``examples`` are made with other arguments of ``sources``, or, where
-they are ``declining``, with strangers."""
+they are ``declining``, with strangers, or with ``thoughts``, as they then are asked."""
 
 
 def head(fold: int, variant: str, cache: Path = CACHE, updates: int | None = None) -> Path:
@@ -119,7 +120,9 @@ def _examples(fold: int, spec: TrmSpec, variant: str, cache: Path) -> Path:
     if not path.exists():
         begun = time.monotonic()
         strangers = split(fold).tools if drawn.pop("declining", False) else ()
-        maker = Maker(featurizer_for(spec, provider_for(spec, cache)), spec, fold, strangers)
+        maker = Maker(
+            featurizer_for(spec, provider_for(spec, cache)), spec, fold, strangers, drawn.pop("thoughts", False)
+        )
         counts = write(path, sources(fold, **drawn), maker)
         print(f"fold {fold}: {counts} in {time.monotonic() - begun:.0f} s", file=sys.stderr)
     return path

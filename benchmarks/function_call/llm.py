@@ -316,6 +316,11 @@ def call_line(text: str) -> str:
     return text.partition("\n")[2] if text.startswith(THOUGHT) else text
 
 
+def thought_of(text: str) -> str:
+    """Return the thought that stands before a draft; nothing where there is none."""
+    return text.partition("\n")[0] if text.startswith(THOUGHT) else ""
+
+
 def call_of(text: str) -> tuple[str | None, str | None]:
     """Return name and arguments of a draft, read leniently and written as JSON, each None where it cannot be told."""
     name, arguments = read_call(call_line(text))

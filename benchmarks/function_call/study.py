@@ -34,10 +34,10 @@ from function_call.bfcl import SETS, Example, compiled, labels, passes
 from function_call.drafts import MARKS, drafts, judged, wilson
 from function_call.folds import FOLDS, split
 from function_call.heads import CACHE, VARIANTS, code, hash_of, head, provider_for
-from function_call.llm import call_of
+from function_call.llm import call_of, thought_of
 from function_call.rules import grammar_and_rules, rules_only
 from trm_edge.files import write_atomically
-from trm_edge.json_slots import ContextProvider, JsonSlots, Resolver
+from trm_edge.json_slots import ContextProvider, JsonSlots, ResolvedCall, Resolver
 from trm_edge.json_slots.validation import violation
 from trm_edge.refiner import Refiner, load
 
@@ -78,14 +78,21 @@ class Asked:
         Ask only what depends on the head, without keeping a draft's function.
     provider
         What reads texts for the head, where hashed n-grams do not.
+    thoughts
+        Whether it is given the language model's thought about a query, where there is one.
     """
 
-    def __init__(self, head: Refiner, alone: bool = False, provider: ContextProvider | None = None) -> None:
+    def __init__(
+        self, head: Refiner, alone: bool = False, provider: ContextProvider | None = None, thoughts: bool = False
+    ) -> None:
         self.alone = alone
         self.by_bonus = [Resolver(head, provider, steps=SERVED, draft_bonus=bonus) for bonus in BONUSES]
         self.served = self.by_bonus[BONUSES.index(BONUS)]
         self.looked_at = Resolver(head, provider, steps=STEPS, draft_bonus=BONUS, by_step=True)
         self.drafts = {arm: drafts(arm) for arm in MODEL_ARMS}
+        self.thoughts = (
+            {name: thought_of(made["text"]) for name, made in self.drafts["cot"].items()} if thoughts else {}
+        )
 
     def row(self, example: Example) -> Row:
         """Return what every arm makes of an example: right or wrong, for the head by step too."""
@@ -127,8 +134,14 @@ class Asked:
     def _right(
         self, resolver: Resolver, tools: Mapping[str, JsonSlots], example: Example, draft: Any, rename: bool
     ) -> bool:
-        call = resolver.resolve_tool_call(list(tools.values()), example.query, draft, rename=rename)
+        call = self._asked(resolver, tools, example, draft, rename)
         return call.name == example.name and _passes(example, call.json)
+
+    def _asked(
+        self, resolver: Resolver, tools: Mapping[str, JsonSlots], example: Example, draft: Any, rename: bool
+    ) -> ResolvedCall:
+        thought = self.thoughts.get(example.identity, "")
+        return resolver.resolve_tool_call(list(tools.values()), example.query, draft, rename=rename, thought=thought)
 
     def _head(
         self,
@@ -139,12 +152,11 @@ class Asked:
         draft: Any,
         rename: bool = False,
     ) -> None:
-        asked = list(tools.values()), example.query, draft
         begun = time.process_time()
-        call = self.served.resolve_tool_call(*asked, rename=rename)
+        call = self._asked(self.served, tools, example, draft, rename)
         row[f"{arm} seconds"] = time.process_time() - begun
         self._mark(row, arm, example, call_text(call.name, call.json))
-        by_step = self.looked_at.resolve_tool_call(*asked, rename=rename).by_step
+        by_step = self._asked(self.looked_at, tools, example, draft, rename).by_step
         row[f"{arm} by step"] = [name == example.name and _passes(example, text) for name, text in by_step]
         answers = [(call.name, call.json), *by_step]
         made = [(name, json.loads(text)) for name, text in answers if name is not None and text is not None]
@@ -164,14 +176,14 @@ class Asked:
         return text is not None and passes(example, json.loads(text))
 
 
-def answers(fold: int, bundle: Path, alone: bool, cache: Path) -> list[Row]:
+def answers(fold: int, bundle: Path, alone: bool, cache: Path, thoughts: bool = False) -> list[Row]:
     """Return the rows of a fold by one head; kept by the hash of the head, the drafts and the code."""
-    kept = cache / f"answers-{hash_of([bundle, *code()], json.dumps([fold, alone]))}.json"
+    kept = cache / f"answers-{hash_of([bundle, *code()], json.dumps([fold, alone, thoughts]))}.json"
     if kept.exists():
         rows: list[Row] = json.loads(kept.read_text())
         return rows
     refiner = load(bundle)
-    asked = Asked(refiner, alone, provider_for(refiner.spec, cache))
+    asked = Asked(refiner, alone, provider_for(refiner.spec, cache), thoughts)
     rows = [asked.row(example) for example in tqdm(split(fold).test, desc=f"fold {fold}", disable=None)]
     write_atomically(kept, (json.dumps(rows) + "\n").encode())
     return rows
@@ -377,7 +389,8 @@ def main() -> None:
     for fold in folds:
         for variant, several in rows.items():
             bundle = arguments.heads[fold] if arguments.heads else head(fold, variant, arguments.cache)
-            several += answers(fold, bundle, variant != arguments.variants[0], arguments.cache)
+            thoughts = VARIANTS[variant].get("examples", {}).get("thoughts", False)
+            several += answers(fold, bundle, variant != arguments.variants[0], arguments.cache, thoughts)
     first = rows[arguments.variants[0]]
     found = report(first)
     print(table(found))

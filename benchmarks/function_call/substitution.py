@@ -95,8 +95,6 @@ def texts_of(examples: Iterable[Example]) -> dict[str, list[str]]:
 def redrafted(arguments: str, changes: Sequence[tuple[Any, Any]]) -> str:
     """Return drafted arguments as they would be for a variant, so that it is right and wrong where the draft was."""
     value, _ = read_json(arguments) if changes else (MISSING, False)
-    texts = {old.lower(): new for old, new in changes if isinstance(old, str) and old and isinstance(new, str)}
-    said = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))), re.I) if texts else None
 
     def changed(part: Any) -> Any:
         if isinstance(part, dict):
@@ -106,11 +104,18 @@ def redrafted(arguments: str, changes: Sequence[tuple[Any, Any]]) -> str:
             return whole
         if isinstance(part, list):
             return [changed(inner) for inner in part]
-        if isinstance(part, str) and said is not None:
-            return said.sub(lambda match: texts[match.group().lower()], part)
-        return part
+        return resaid(part, changes) if isinstance(part, str) else part
 
     return arguments if value is MISSING else dumps(changed(value))
+
+
+def resaid(text: str, changes: Sequence[tuple[Any, Any]]) -> str:
+    """Return a text with the texts of a variant in place of the example's."""
+    texts = {old.lower(): new for old, new in changes if isinstance(old, str) and old and isinstance(new, str)}
+    if not texts:
+        return text
+    said = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))), re.I)
+    return said.sub(lambda match: texts[match.group().lower()], text)
 
 
 _tools: dict[int, tuple[Any, Tool]] = {}

@@ -171,9 +171,9 @@ def test_none_is_right_for_a_head_that_may_decline_where_its_tool_is_not_offered
 
     offered = []
 
-    def recorded(tools, query, featurizer, may_decline):
+    def recorded(tools, query, featurizer, thought, may_decline):
         offered.append([tool.name for tool in tools])
-        return bind_tools(tools, query, featurizer, may_decline=may_decline)
+        return bind_tools(tools, query, featurizer, thought, may_decline)
 
     monkeypatch.setattr(calls, "bind_tools", recorded)
     part = folds.split(0)
@@ -187,6 +187,32 @@ def test_none_is_right_for_a_head_that_may_decline_where_its_tool_is_not_offered
             assert made["target"].tolist() == right == np.flatnonzero(made["right"]).tolist()
             assert made["omit"].tolist() == [True, *[False] * len(names)]
     assert 20 < maker.counts["tools or none"] < 60
+
+
+def test_heads_with_thoughts_are_trained_and_asked_with_those_that_were_written(monkeypatch):
+    load_config = pytest.importorskip("trm_edge.train", exc_type=ImportError).load_config
+    pytest.importorskip("bfcl_eval")
+    module = study()
+    from function_call import calls, drafts, folds
+
+    written = drafts.drafts("cot")
+    example = next(one for one in folds.split(0).test if one.identity in written and len(one.query.split()) < 20)
+    spec = load_config(Path(calls.__file__).with_name("head.toml")).spec
+    without, thinking = (calls.Maker(featurizer_for(spec), spec, 0, thoughts=thoughts) for thoughts in (False, True))
+    for short, long in zip(without.calls(example), thinking.calls(example), strict=True):
+        assert len(long["x"]) > len(short["x"])
+        np.testing.assert_array_equal(long["x"][: len(short["x"])], short["x"])
+    heard = []
+
+    def recorded(self, tools, query, draft, *, rename, thought):
+        heard.append(thought)
+        return asked_of(self, tools, query, draft, rename=rename, thought=thought)
+
+    asked_of = module.Resolver.resolve_tool_call
+    monkeypatch.setattr(module.Resolver, "resolve_tool_call", recorded)
+    rows = [module.Asked(load(HEAD), True, thoughts=thoughts).row(example) for thoughts in (False, True)]
+    assert [row["invalid"] for row in rows] == [0, 0]
+    assert heard == [""] * 4 + [written[example.identity]["text"].partition("\n")[0]] * 4
 
 
 def test_irrelevant_queries_are_asked_of_heads_that_saw_neither_query_nor_tool():
