@@ -114,6 +114,7 @@ class _Slots:
         self.marks, self.costs = [mark for mark, _ in marks], [cost for _, cost in marks]
         self._taken: dict[int, Taken] = {-1: NOTHING}
         self._takers: dict[int, list[tuple[int, Indices]]] = {}
+        self._unused: dict[int, float] = {}
 
     @cached_property
     def spans(self) -> tuple[Indices, Indices]:
@@ -176,7 +177,11 @@ class _Slots:
 
     def unused(self, used: int) -> float:
         """Return what the marks cost that are not used."""
-        return sum(cost for number, cost in enumerate(self.costs) if not used >> number & 1)
+        cost = self._unused.get(used)
+        if cost is None:
+            cost = sum(cost for number, cost in enumerate(self.costs) if not used >> number & 1)
+            self._unused[used] = cost
+        return cost
 
     def takers(self, mark: int) -> list[tuple[int, Indices]]:
         """Return the candidates that were read from words of a mark, by slot."""
@@ -184,8 +189,9 @@ class _Slots:
             start, end = self.marks[mark]
             starts, ends = self.spans
             found = np.flatnonzero((starts >= 0) & (starts < end) & (ends > start))
-            owners = self.slot_of[found]
-            self._takers[mark] = [(slot, found[owners == slot]) for slot in np.unique(owners).tolist()]
+            at = found.searchsorted([end for _, end in self.ranges]).tolist()
+            parts = enumerate(zip([0, *at], at, strict=False))
+            self._takers[mark] = [(slot, found[first:last]) for slot, (first, last) in parts if first < last]
         return self._takers[mark]
 
     def taken(self, candidate: int) -> Taken:
