@@ -139,7 +139,7 @@ def code() -> list[Path]:
     """Return the files that examples and answers depend on: the package's part, this folder, folds and drafts."""
     folders = Path(json_slots.__file__).parent, HERE
     files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.suffix in (".py", ".txt")]
-    return [*files, HERE / "folds.json", HERE / "drafts" / "grammar.jsonl"]
+    return [*files, HERE / "folds.json", *(HERE / "drafts" / f"{arm}.jsonl" for arm in ("grammar", "cot"))]
 
 
 def hash_of(files: Iterable[Path], more: str = "") -> str:
