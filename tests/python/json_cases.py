@@ -44,6 +44,8 @@ scalar_schemas = st.one_of(
     typed("boolean", const=scalars),
     typed("null"),
     st.sampled_from([{}, {"description": "anything"}, True]),
+    st.builds(lambda options: {"enum": options}, st.lists(scalars, min_size=1, max_size=4)),
+    st.builds(lambda value: {"const": value}, scalars),
     st.builds(
         lambda kinds, rest: {"type": kinds, **rest},
         st.lists(

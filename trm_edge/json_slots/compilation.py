@@ -168,10 +168,10 @@ class _Compiler:
         for key in ("anyOf", "oneOf", "allOf"):
             if key in schema:
                 return self.combined(schema, key, at, behind)
-        given = schema.get("type")
+        given = schema["type"] if "type" in schema else self.implied_types(schema, at)
         if isinstance(given, list) and len([one for one in given if one != "null"]) > 1:
             return self.one_of_types(schema, given, at, behind)
-        name, nullable = self.type_of(schema, at)
+        name, nullable = self.type_of(schema, given, at)
         self.check_keys(schema, _COMMON | _OF_TYPES, at)  # those of another type constrain nothing
         common = {
             "pointer": at or "/",
@@ -195,9 +195,8 @@ class _Compiler:
             if key not in known and not key.startswith("x-"):
                 raise SchemaError(f"{at}/{escaped(key)}: not supported here")
 
-    def type_of(self, schema: Mapping[str, Json], at: str) -> tuple[str, bool]:
+    def type_of(self, schema: Mapping[str, Json], given: Json, at: str) -> tuple[str, bool]:
         """Return the type's name in JSON Schema, and whether null is allowed beside it."""
-        given = schema.get("type", MISSING)
         nullable = schema.get("nullable", False)
         if not isinstance(nullable, bool):
             raise SchemaError(f"{at}/nullable: expected true or false, got {shown(nullable)}")
@@ -207,9 +206,7 @@ class _Compiler:
                 raise SchemaError(f"{at}/type: expected a type, got an empty list")
             nullable = nullable or "null" in given
             given = others[0] if others else "null"
-        if given is MISSING:
-            given = self.implied_type(schema, at)
-            if given == "any":
+            if given == "any" and "type" not in schema:
                 return given, False
         if not isinstance(given, str) or given.lower() not in _TYPE_NAMES:
             raise SchemaError(f"{at}/type: expected a type of JSON Schema, got {shown(given)}")
@@ -239,25 +236,23 @@ class _Compiler:
         scalars = tuple(one for one in alternatives if isinstance(one, Scalar))
         return _beside(Choice(at, scalars, False, nullable=nullable), schema, at)
 
-    def implied_type(self, schema: Mapping[str, Json], at: str) -> str:
-        """Return the type of a schema that names none: what its other parts say."""
+    def implied_types(self, schema: Mapping[str, Json], at: str) -> list[Json]:
+        """Return the types of a schema that names none: what its other parts say."""
         if "properties" in schema:
-            return "object"
+            return ["object"]
         if "items" in schema:
-            return "array"
+            return ["array"]
         options = schema.get("enum", [schema["const"]] if "const" in schema else None)
         if isinstance(options, list):
-            names = {_scalar_name(option) for option in options if option is not None}
-            if names == {"integer", "number"}:
-                names = {"number"}
-            if len(names) == 1 and None not in names:
-                return str(names.pop())
-            if not names and options:
-                return "null"
-            raise SchemaError(f"{at}/{'enum' if 'enum' in schema else 'const'}: expected values of one type")
+            names = dict.fromkeys(map(_scalar_name, options))
+            if None in names or not names:
+                raise SchemaError(
+                    f"{at}/{'enum' if 'enum' in schema else 'const'}: expected scalars, got {shown(options)}"
+                )
+            return [name for name in names if name != "integer" or "number" not in names]
         if not at or schema.keys() & _OF_TYPES:
             raise SchemaError(f"{at or '/'}: expected a type")
-        return "any"
+        return ["any"]
 
     def reference(self, schema: Mapping[str, Json], at: str, behind: tuple[str, ...]) -> Schema:
         """Compile what a ``$ref`` points to, with the description and default beside it."""
@@ -422,7 +417,7 @@ def _beside(compiled: Schema, schema: Mapping[str, Json], at: str) -> Schema:
 
 
 def _scalar_name(value: Json) -> str | None:
-    for name in ("boolean", "integer", "number", "string"):
+    for name in ("boolean", "integer", "number", "string", "null"):
         if has_type(value, name):
             return name
     return None
