@@ -102,45 +102,45 @@ def _read(body: bytes) -> Part:
     return part
 
 
-def whole_calls(body: bytes) -> list[Call]:
-    """Return the function calls in an answer."""
-    return [(name, part.value) for name, part in _drafted(_read(body))]
+def whole_calls(body: bytes) -> list[list[Call]]:
+    """Return the function calls in an answer, of each of its choices."""
+    return [[(name, part.value) for name, part in drafted] for drafted in _drafted(_read(body))]
 
 
 def with_arguments(body: bytes, resolved: Callable[[list[Call]], list[str]]) -> bytes:
-    """Return an answer with the arguments that ``resolved`` gives for its calls; the body itself if none is new."""
+    """Return an answer with the arguments that ``resolved`` gives for a choice's calls; the body if none is new."""
     answer = _read(body)
-    drafted = _drafted(answer)
     pieces, at = [], 0
-    for (_, part), text in zip(drafted, resolved([(name, part.value) for name, part in drafted]), strict=True):
-        if text != part.value:
-            pieces += [answer.whole[at : part.begin], json.dumps(text)]
-            at = part.end
+    for drafted in _drafted(answer):
+        for (_, part), text in zip(drafted, resolved([(name, part.value) for name, part in drafted]), strict=True):
+            if text != part.value:
+                pieces += [answer.whole[at : part.begin], json.dumps(text)]
+                at = part.end
     return "".join([*pieces, answer.whole[at:]]).encode(*_ENCODING) if pieces else body
 
 
-def _drafted(answer: Part) -> list[tuple[str, Part]]:
-    """Return names and arguments of the function calls in an answer, as they stand there."""
+def _drafted(answer: Part) -> list[list[tuple[str, Part]]]:
+    """Return names and arguments of the function calls in each choice of an answer, as they stand there."""
     found = []
     for choice in answer["choices"].elements():
-        for call in choice["message"]["tool_calls"].elements():
-            name, arguments = call["function"]["name"].value, call["function"]["arguments"]
-            if isinstance(name, str) and isinstance(arguments.value, str):
-                found.append((name, arguments))
+        calls = [call["function"] for call in choice["message"]["tool_calls"].elements()]
+        named = [(call["name"].value, call["arguments"]) for call in calls]
+        found.append([(n, part) for n, part in named if isinstance(n, str) and isinstance(part.value, str)])
     return found
 
 
-def streamed_calls(stream: bytes) -> list[Call]:
-    """Return the function calls in a stream of events, put together."""
-    calls: dict[tuple[Any, Any], list[str]] = {}
+def streamed_calls(stream: bytes) -> list[list[Call]]:
+    """Return the function calls in a stream of events, put together, of each choice."""
+    choices: dict[Any, dict[Any, list[str]]] = {}
     for line in _LINE_END.split(stream.decode(*_ENCODING)):
         event = read_object(line.removeprefix("data:").encode(*_ENCODING)) if line.startswith("data:") else None
         for choice in event["choices"].elements() if event else ():
             for call in choice["delta"]["tool_calls"].elements():
-                made = calls.setdefault((choice["index"].text, call["index"].text), ["", ""])
+                calls = choices.setdefault(choice["index"].text, {})
+                made = calls.setdefault(call["index"].text, ["", ""])
                 for i, name in enumerate(("name", "arguments")):
                     made[i] += call["function"][name].value or ""
-    return [(name, arguments) for name, arguments in calls.values()]
+    return [[(name, arguments) for name, arguments in calls.values()] for calls in choices.values()]
 
 
 def unstreamed(request: Part) -> bytes:

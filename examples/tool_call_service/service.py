@@ -8,15 +8,17 @@ keeps more of what the upstream wrote, and so does ``--abstain-below 0.5`` where
 ``--mode shadow`` logs before the answers are used.
 
 Point a client at port 8001 instead of the upstream. Every request goes upstream as it came; of the answer, only the
-``arguments`` of tool calls are changed, and only where the head is sure enough. Then they are valid for the schema
-that the request gave; all else keeps its bytes, and the upstream's headers come with it. Whatever goes wrong in
-resolving leaves the upstream's answer as it was. ``--mode off`` passes everything through untouched; ``--mode shadow``
-does too, and then resolves and logs. An upstream that cannot be reached is status 502.
+``arguments`` of tool calls are changed, where the head prefers other values by more than the draft's bonus. Then they
+are valid for the schema that the request gave; all else keeps its bytes, and the upstream's headers come with it.
+Whatever goes wrong in resolving leaves the upstream's answer as it was. ``--mode off`` passes everything through
+untouched; ``--mode shadow`` does too, and then resolves and logs the arguments (which ``on`` logs with
+``--log-arguments`` only). An upstream that cannot be reached is status 502.
 
 A head reads what the user says, and in a conversation values may come from anywhere: a tool's result, or what the
-assistant proposed. So a call that is valid is only touched where the user's message is all that was said. In longer
-conversations only one that is not valid is mended: by its own values where they are all valid (a brace is missing), or
-by what the user said in all of it. ``--conversations resolve`` resolves there too.
+assistant proposed. So a call that is valid is only touched where the user's message, of text alone, is all that was
+said. In longer conversations only one that is not valid is mended: by its own values where they are all valid (a brace
+is missing), or by what the user said in all of it. ``--conversations resolve`` resolves there too. Of several calls of
+one function each keeps its own values, or stays as it is: what the user said does not tell which are whose.
 
 Of a request with tools a streamed answer is asked for whole, resolved, and sent as one event: a call cannot be resolved
 before its last token. Any other answer is passed on as it comes. The legacy ``functions`` are passed on unresolved.
@@ -29,7 +31,9 @@ import asyncio
 import datetime as dt
 import json
 import logging
+import math
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
@@ -72,47 +76,55 @@ log = logging.getLogger("tool_call_service")
 
 
 class Worker:
-    """What resolves the calls of one thread, with the last tools compiled."""
+    """What resolves the calls of one thread, with the last tools compiled; ``tells`` whether it logs arguments."""
 
-    def __init__(self, resolver: Resolver) -> None:
-        self.resolver = resolver
+    def __init__(self, resolver: Resolver, tells: bool) -> None:
+        self.resolver, self.tells = resolver, tells
         self._compiled = lru_cache(maxsize=KEPT_TOOLS)(lambda text: resolver.compile(json.loads(text)))
 
     def arguments(self, request: Mapping[str, Any], calls: Sequence[Call], now: dt.datetime, stays: bool) -> list[str]:
-        """Return the arguments of a request's calls as they should be.
+        """Return the arguments of the calls of one answer to a request as they should be.
 
         Calls of functions that the request did not offer, and of functions whose schema is not supported, stay; in a
-        longer conversation values that are valid stay, too, if ``stays``.
+        longer conversation values that are valid stay, too, if ``stays``. Of several calls of a function, each has its
+        own values or stays.
         """
-        tools = {tool["function"]["name"]: tool for tool in request["tools"] if tool.get("type") == "function"}
+        tools = {name: tool for tool in request["tools"] if (name := function_name(tool)) is not None}
         messages = request.get("messages") or ()
         query, stays = user_texts(messages), stays and not is_all_that_was_said(messages)
+        counts = Counter(name for name, _ in calls)
         return [
-            self._arguments(tools[name], query, drafted, now, stays) if name in tools else drafted
+            self._arguments(tools[name], query, drafted, now, stays, counts[name] > 1) if name in tools else drafted
             for name, drafted in calls
         ]
 
-    def _arguments(self, tool: Mapping[str, Any], query: str, drafted: str, now: dt.datetime, stays: bool) -> str:
+    def _arguments(
+        self, tool: Mapping[str, Any], query: str, drafted: str, now: dt.datetime, stays: bool, one_of_several: bool
+    ) -> str:
         name = tool["function"]["name"]
         try:
             slots = self._compiled(json.dumps(tool))
-            own = own_arguments(slots, drafted) if stays else None
-            if own is not None:
-                log.info("%s keeps its values: they are valid, and more was said than one message: %s", name, own)
-                return own
+            own = own_arguments(slots, drafted) if stays or one_of_several else None
+            if own is not None or one_of_several:
+                why = "it is one of several calls" if one_of_several else "more was said than one message"
+                log.info("%s keeps its own values, as %s%s", name, why, self._told(own))
+                return own or drafted
             made = self.resolver.resolve(slots, query, drafted, now=now)
         except Exception as error:  # one call's, whatever it is: others may still be resolved
             log.warning("%s left as it is: %r", name, error)
             return drafted
-        log.info("%s %s, confidence %.3f: %s", name, made.status, made.confidence, made.json)
+        log.info("%s %s, confidence %.3f%s", name, made.status, made.confidence, self._told(made.json))
         return drafted if made.json is None else made.json
+
+    def _told(self, arguments: str | None) -> str:
+        return f": {arguments}" if self.tells else ""
 
 
 class Workers:
     """One worker per thread, on the same weights."""
 
-    def __init__(self, resolver: Resolver) -> None:
-        self._first = resolver
+    def __init__(self, resolver: Resolver, tells: bool) -> None:
+        self._first, self._tells = resolver, tells
         self._lock = threading.Lock()
         self._own = threading.local()
 
@@ -120,7 +132,7 @@ class Workers:
         """Return this thread's worker."""
         if not hasattr(self._own, "worker"):
             with self._lock:
-                self._own.worker = Worker(self._first.clone())
+                self._own.worker = Worker(self._first.clone(), self._tells)
         worker: Worker = self._own.worker
         return worker
 
@@ -134,8 +146,16 @@ def own_arguments(slots: JsonSlots, drafted: str) -> str | None:
 
 
 def is_all_that_was_said(messages: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether there is one message beside instructions, and it is the user's."""
-    return [one.get("role") for one in messages if one.get("role") not in ("system", "developer")] == ["user"]
+    """Return whether there is one message beside instructions, and it is the user's, of text only."""
+    said = [one for one in messages if one.get("role") not in ("system", "developer")]
+    return [one.get("role") for one in said] == ["user"] and _is_text(said[0].get("content"))
+
+
+def function_name(tool: Any) -> str | None:
+    """Return the name of a function that a request offers; None for tools of another kind, or none."""
+    inner = tool.get("function") if isinstance(tool, Mapping) and tool.get("type") == "function" else None
+    name = inner.get("name") if isinstance(inner, Mapping) else None
+    return name if isinstance(name, str) else None
 
 
 def user_texts(messages: Sequence[Mapping[str, Any]], most: int = MAX_TEXT) -> str:
@@ -154,6 +174,10 @@ def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
     return " ".join(part.get("text", "") for part in content or () if part.get("type") == "text")
+
+
+def _is_text(content: Any) -> bool:
+    return isinstance(content, str) or all(part.get("type") == "text" for part in content or ())
 
 
 class Passed(StreamingResponse):
@@ -193,14 +217,16 @@ def make_app(
     client: httpx.AsyncClient | None = None,
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now().astimezone(),
     conversations: str = CONVERSATIONS[0],
+    timeout: float = TIMEOUT_S,
+    log_arguments: bool = False,
 ) -> FastAPI:
     """Return the service; ``client`` and ``now`` are for tests."""
     for name, value, known in (("mode", mode, MODES), ("conversations", conversations, CONVERSATIONS)):
         if value not in known:
             raise ValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
-    http = client or httpx.AsyncClient(timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=None))
+    http = client or httpx.AsyncClient(timeout=timeout, limits=httpx.Limits(max_connections=None))
     http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # which are a caller's own
-    workers = Workers(resolver)
+    workers = Workers(resolver, tells=mode == "shadow" or log_arguments)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -241,7 +267,7 @@ def make_app(
 
         if mode == "shadow":
             read = streamed_calls if streamed else whole_calls
-            look = partial(safely, lambda content: calls_resolved(read(content)))
+            look = partial(safely, lambda content: list(map(calls_resolved, read(content))))
             return Passed(await forward(request, raw, stream=True), look)
         came = await forward(request, unstreamed(asked) if streamed else raw)
         if came.status_code != 200:
@@ -324,6 +350,16 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected more than 0, got {text!r}")
+    return seconds
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -347,9 +383,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--draft-bonus",
         type=float,
-        default=3.0,
+        default=4.0,
         help="how much better (in logits) another value than the upstream's has to be (default: %(default)s)",
     )
+    parser.add_argument(
+        "--timeout", type=_seconds, default=TIMEOUT_S, help="seconds that the upstream has (default: %(default)g)"
+    )
+    parser.add_argument("--log-arguments", action="store_true", help="log what the user's calls hold in mode on, too")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=_port, default=8001)
     return parser
@@ -366,7 +406,14 @@ def main() -> None:
         )
     except (TrmError, OSError) as error:
         parser.error(str(error))
-    app = make_app(given.upstream, resolver, given.mode, conversations=given.conversations)
+    app = make_app(
+        given.upstream,
+        resolver,
+        given.mode,
+        conversations=given.conversations,
+        timeout=given.timeout,
+        log_arguments=given.log_arguments,
+    )
     uvicorn.run(
         app,
         host=given.host,

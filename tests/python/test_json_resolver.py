@@ -17,7 +17,7 @@ from trm_edge.json_slots import Featurizer, HashedNgrams, JsonSlots
 from trm_edge.json_slots.drafts import read_call
 from trm_edge.json_slots.features import FEATURES
 from trm_edge.json_slots.joint import joint_choices
-from trm_edge.json_slots.resolver import UNRESOLVED, Decision, Resolver, bind_tools, resolve_tool_call
+from trm_edge.json_slots.resolver import UNRESOLVED, Decision, Resolver, bind_tools, is_readable, resolve_tool_call
 from trm_edge.json_slots.schema import MISSING, SchemaError
 from trm_edge.refiner import load
 
@@ -85,6 +85,48 @@ class Told(Resolver):
         logits = logits.astype(np.float32)[None]
         none = np.full(len(inputs.slots), -1, np.int32)
         return Decision(joint_choices(inputs, logits, none), logits, 1.0, none)
+
+
+class TestWhatIsNoReasonToChangeADraft:
+    DRAFT = '{"room": "attic", "color": "red"}'
+
+    @pytest.mark.parametrize(
+        "query", ["", "  \n", "?!", "\N{THUMBS UP SIGN}", "把窝调到百分之四十", "اضبط الغرفة على 40"]
+    )
+    def test_a_query_that_no_head_reads(self, query):
+        resolver = make_resolver(draft_bonus=0)
+        call = resolver.resolve(LIGHT, query, self.DRAFT)
+        assert (call.status, call.json) == ("abstained", self.DRAFT)
+        assert resolver.resolve(LIGHT, query, '{"room": "attic"').json is not None  # what is not valid is mended
+
+    @pytest.mark.parametrize(
+        ("query", "read"), [("3", True), ("café", True), ("Привет", False), ("東京 weather", True), ("a ж", True)]
+    )
+    def test_which_queries_are_read(self, query, read):
+        assert is_readable(query) == read
+
+    def test_what_a_description_says_and_the_query_does_not(self):
+        weather = {"city": {"type": "string", "description": "The city, e.g. 'San Francisco, CA' or 'Oslo'"}}
+        tool = {"name": "weather", "parameters": {"type": "object", "properties": weather, "required": ["city"]}}
+        inputs = JsonSlots(tool).bind("how is it in Oslo", '{"city": "Paris"}', SIZES)
+        assert [inputs.candidates[j].value for j in inputs.unsaid] == ["San Francisco, CA"]
+        chosen = make_resolver(draft_bonus=0).choose(inputs)
+        assert (chosen.logits[:, :, inputs.unsaid] == -np.inf).all() and not np.isin(chosen.y, inputs.unsaid).any()
+        broken = JsonSlots(tool).bind("how is it in Oslo", '{"city": 3', SIZES)
+        assert (make_resolver(draft_bonus=0).choose(broken).logits[:, :, broken.unsaid] > -np.inf).all()
+
+
+def test_more_tools_than_a_head_takes_are_an_error():
+    tools = [{**TIMER, "name": f"timer_{i}"} for i in range(65)]
+    with pytest.raises(TrmInputError, match="tools: expected at most 64, as this head takes no more, got 65"):
+        make_resolver().resolve_tool_call(tools, "three minutes")
+    assert make_resolver().resolve_tool_call(tools, "three minutes", {"name": "timer_64", "arguments": "{}"}).json
+
+
+def test_options_that_cannot_be_kept_are_told_as_wrong_ones_are(tmp_path):
+    (tmp_path / "head.trm").write_bytes(make_head())
+    with pytest.raises(TrmInputError, match=r"draft_bonus: expected 0\.\.1e\+06, got \[1\]"):
+        resolve_tool_call([LIGHT], "set the den", model=tmp_path / "head.trm", draft_bonus=[1])
 
 
 @pytest.fixture(scope="module")
@@ -399,6 +441,14 @@ class TestResolveToolCall:
         ({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, ("f", "{}")),
         (Dumped({"id": "1", "function": {"name": "f", "arguments": "{}"}}), ("f", "{}")),
         ([Dumped({"function": {"name": "f", "arguments": "{}"}})], ("f", "{}")),
+        ('{"name": "g", "arguments": {}} or not\n</think>\n{"name": "f", "arguments": {}}', ("f", "{}")),
+        ({"function_call": {"name": "f", "arguments": "{}"}}, ("f", "{}")),
+        ({"choices": [{"message": {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}}]}, ("f", "{}")),
+        ('{"choices": [{"message": {"function_call": {"name": "f", "arguments": {"a" : 1}}}}]}', ("f", '{"a" : 1}')),
+        ({"choices": [{"message": {"role": "assistant", "content": "hi"}}]}, (None, None)),
+        ({"role": "assistant", "content": "hi", "tool_calls": None}, (None, None)),
+        ('{"role": "assistant", "content": "hi", "tool_calls": null}', (None, None)),
+        ({"tool_calls": []}, (None, None)),
     ],
 )
 def test_calls_are_read_in_the_forms_that_models_write(draft, expected):

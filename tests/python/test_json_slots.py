@@ -70,6 +70,9 @@ class TestCandidates:
             "", '{"n": "5", "x": "2.5", "b": "yes", "s": 7}'
         )
         assert [offered(bound, f"/{name}")[1] for name in "nxbs"] == [5, 2.5, True, "7"]
+        for drafted, meant in ((0, False), (1, True), ("0", False), ("N", False), ("enabled", True)):
+            assert offered(tool(b=BOOLEAN).bind("", json.dumps({"b": drafted})), "/b")[1] is meant
+        assert offered(tool(s=STRING).bind("", '{"s": 1.26}'), "/s")[1] == "1.26"
 
     def test_what_a_draft_means_is_its_choice_as_what_it_says_is(self):
         when = tool(level=INTEGER, at={**STRING, "format": "date-time"}, unit=UNIT, note=STRING)
@@ -318,6 +321,67 @@ class TestDecode:
             assert bound.decode(choose(bound, amount=MISSING)).json == '{"id": "p"}'
         valid = refund.bind("refund it", '{"id": "p", "amount": 7}')
         assert valid.decode(choose(valid, amount=MISSING)).json == '{"id": "p"}'  # what a head may well choose
+
+    def test_nor_because_it_stands_where_an_object_belongs(self):
+        price = {"type": "object", "properties": {"value": {"type": "number"}, "unit": STRING}}
+        refund = tool(("id",), id=STRING, amount=price)
+        for left_out in ('"10.50 USD"', "10.5", '["10.50 USD"]', "true"):
+            bound = refund.bind("refund B7, all 3 of it", f'{{"id": "B7", "amount": {left_out}}}')
+            assert bound.decode(bound.y0).status == "unresolved", left_out
+            assert parse(bound.decode(choose(bound, value=3)).json) == {"id": "B7", "amount": {"value": 3}}
+        for nothing in ('""', "[]", "[null]", "{}"):
+            bound = refund.bind("refund it", f'{{"id": "B7", "amount": {nothing}}}')
+            assert parse(bound.decode(bound.y0).json)["id"] == "B7", nothing
+
+    @pytest.mark.parametrize(
+        ("drafted", "made"),
+        [
+            ('{"id": "B7", "amount": "{\\"value\\": 10.5}"}', {"id": "B7", "amount": {"value": 10.5}}),
+            ('{"id": "B7", "amount": [{"value": 10.5}]}', {"id": "B7", "amount": {"value": 10.5}}),
+            ('{"ID": "B7", "Amount": {"Value": 10.5}}', {"id": "B7", "amount": {"value": 10.5}}),
+            ('{"id": "B7", "amout": {"value": 10.5}}', {"id": "B7", "amount": {"value": 10.5}}),
+            ('{"id": "B7", "parts": {"name": "a"}, "none": 1}', {"id": "B7", "parts": [{"name": "a"}]}),
+            ('{"id": "B7", "parts": "[{\\"name\\": \\"a\\"}]", "none": 1}', {"id": "B7", "parts": [{"name": "a"}]}),
+            ('{"id": "B7", "tags": "[\\"a\\", \\"b\\"]", "none": 1}', {"id": "B7", "tags": ["a", "b"]}),
+            ('{"id": "B7", "comment": "as said"}', {"id": "B7"}),  # a name like no other's
+        ],
+    )
+    def test_the_parts_of_a_draft_are_put_where_they_belong(self, drafted, made):
+        price = {"type": "object", "properties": {"value": {"type": "number"}}, "additionalProperties": False}
+        parts = {"type": "array", "items": {"type": "object", "properties": {"name": STRING}}}
+        tags = {"type": "array", "items": STRING}
+        bound = tool(("id",), id=STRING, amount=price, parts=parts, tags=tags).bind("", drafted)
+        assert parse(bound.decode(bound.y0).json) == made
+
+    def test_names_that_are_spelt_like_two_or_alike_each_other_are_nobodys(self):
+        bound = tool(part_a=INTEGER, part_b=INTEGER, size=INTEGER).bind("", '{"part": 1, "Size": 2, "SIZE": 3}')
+        assert bound.decode(bound.y0).json == "{}"
+        wide = tool(**{f"property_{i}": INTEGER for i in range(200)})
+        many = json.dumps({f"propert_{i}": 1 for i in range(20_000)})
+        assert wide.bind("", many).decode(np.full(200, -1)).json == "{}"  # not every name with every other
+
+    def test_options_that_the_query_says_come_first_where_there_are_many(self):
+        many = tool(sku={**STRING, "enum": [f"item-{i:04}" for i in range(2500)]})
+        shown = offered(many.bind("three of item-2400, please"), "/sku")
+        assert shown[:2] == [MISSING, "item-2400"] and len(shown) == 2501
+        drafted = many.bind("three of item-2400", '{"sku": "item-0007"}')
+        assert drafted.candidates[drafted.y0[0]].value == "item-0007"
+
+    def test_null_among_the_values_of_an_enum_without_a_type_is_one_of_them(self):
+        level = tool(("level",), level={"enum": ["low", "high", None]})
+        bound = level.bind("clear the level", '{"level": null}')
+        assert bound.draft.valid and bound.decode(bound.y0).status == "unchanged"
+        mixed = tool(("level",), level={"enum": ["auto", 3, None]})
+        assert offered(mixed.bind("3", None), "/level") == ["auto", 3, None]
+
+    def test_an_answer_that_is_the_draft_after_all_is_the_draft_byte_for_byte(self):
+        schema = {"type": "object", "properties": {"a": STRING}, "minProperties": 1}
+        draft = '{ "a":\t"x" }'
+        bound = JsonSlots({"name": "f", "parameters": schema}).bind("x", draft)
+        logits = np.where(bound.mask, 0.0, -np.inf)
+        logits[0, :2] = 2.0, 1.0
+        assert [one.source for one in bound.candidates[:2]] == ["omit", "draft"]
+        assert bound.decode([0], logits) == Resolved("unchanged", draft, draft, (1,))
 
     def test_halves_of_surrogate_pairs_are_joined_as_json_joins_them(self):
         bound = tool(a={**STRING, "minLength": 2}).bind("\ud83d\ude00", None)

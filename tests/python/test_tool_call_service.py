@@ -312,11 +312,32 @@ class TestTheUpstreamsAnswer:
         body["choices"] += json.loads(answer_of())["choices"]
         app = upstream(body=json.dumps(body).encode())
         came = client_of(app, resolver=FailingOnce()).post("/v1/chat/completions", json=REQUEST)
-        made = [json.loads(text) for _, text in whole_calls(came.content)]
+        made = [json.loads(text) for ((_, text),) in whole_calls(came.content)]
         assert made == [{"room": "attic"}, {"room": "den", "brightness": 40}]
 
+    def test_of_several_calls_of_a_function_has_their_own_values(self):
+        body = json.loads(answer_of(VALID))
+        calls = body["choices"][0]["message"]["tool_calls"]
+        calls += [{"function": {"name": "set_light", "arguments": text}} for text in (VALID[:-1], '{"brightness": 4')]
+        app = upstream(body=json.dumps(body).encode())
+        came = client_of(app, resolver=Telling()).post("/v1/chat/completions", json=REQUEST)
+        assert [text for _, text in whole_calls(came.content)[0]] == [VALID, VALID, '{"brightness": 4']
+
+    @pytest.mark.parametrize("odd", [3, {"type": "function"}, {"type": "web_search"}, {"function": LIGHT}])
+    def test_is_resolved_beside_tools_of_other_kinds(self, odd):
+        asked = REQUEST | {"tools": [odd, *REQUEST["tools"]]}
+        answer = client_of(upstream(), resolver=Telling()).post("/v1/chat/completions", json=asked).json()
+        assert json.loads(arguments_of(answer)) == {"room": "den", "brightness": 40}
+
+    @pytest.mark.parametrize("shown", [False, True])
+    def test_is_logged_with_its_arguments_only_where_that_is_asked_for(self, shown, caplog):
+        caplog.set_level(logging.INFO)
+        client_of(upstream(), resolver=Telling(), log_arguments=shown).post("/v1/chat/completions", json=REQUEST)
+        assert "set_light resolved" in caplog.text
+        assert ('{"room": "den"' in caplog.text) == shown
+
     def test_stays_where_the_request_has_another_shape(self):
-        for odd in ({"tools": [3]}, {"messages": 3}, {"messages": ["hello"]}, {"tools": {"a": 1}}):
+        for odd in ({"tools": 3}, {"tools": [3]}, {"messages": 3}, {"messages": ["hello"]}, {"tools": {"a": 1}}):
             came = client_of(upstream()).post("/v1/chat/completions", json=REQUEST | odd)
             assert arguments_of(came.json()) == BROKEN
             came = client_of(upstream()).post("/v1/chat/completions", json=REQUEST | odd | {"stream": True})
@@ -342,7 +363,7 @@ class TestShadow:
         parts += [{"index": 0, "function": {"arguments": text}} for text in (BROKEN[:9], BROKEN[9:])]
         events = [{"choices": [{"index": 0, "delta": {"tool_calls": [part]}}]} for part in parts]
         body = "".join(f"data: {json.dumps(one)}\r\n\r\n" for one in events) + ": ping\n\ndata: [DONE]\n\n"
-        assert streamed_calls(body.encode()) == [("set_light", BROKEN)]
+        assert streamed_calls(body.encode()) == [[("set_light", BROKEN)]]
         app = upstream(body=body)
         came = client_of(app, "shadow", Telling()).post("/v1/chat/completions", json=REQUEST | {"stream": True})
         assert came.text == body
@@ -352,6 +373,7 @@ class TestShadow:
 
 PAST = [{"role": "user", "content": "dim the den"}, {"role": "assistant", "content": "To 40 percent?"}]
 YES = {"role": "user", "content": "Yes please go ahead"}
+SHOWN = {"role": "user", "content": [{"type": "text", "text": "set the den"}, {"type": "image_url", "image_url": {}}]}
 CALLED = [{"role": "assistant", "content": None, "tool_calls": []}, {"role": "tool", "content": "is at 40"}]
 
 
@@ -368,7 +390,9 @@ class TestConversations:
         ]["arguments"]
 
     @pytest.mark.parametrize("stream", [False, True])
-    @pytest.mark.parametrize("messages", [[*PAST, YES], [*REQUEST["messages"], *CALLED], [{"role": "system"}], []])
+    @pytest.mark.parametrize(
+        "messages", [[*PAST, YES], [*REQUEST["messages"], *CALLED], [{"role": "system"}], [], [SHOWN]]
+    )
     def test_a_valid_call_stays(self, messages, stream):
         assert self.made(messages, VALID, stream) == VALID
 
@@ -529,6 +553,6 @@ class TestPayloads:
         calls = [{"function": {"name": name, "arguments": "{}"}} for name in "abc"]
         body = json.dumps({"choices": [{"message": {"tool_calls": calls[:2]}}, {"message": {"tool_calls": calls[2:]}}]})
         made = with_arguments(body.encode(), lambda found: ["1" if name != "b" else text for name, text in found])
-        assert whole_calls(made) == [("a", "1"), ("b", "{}"), ("c", "1")]
+        assert whole_calls(made) == [[("a", "1"), ("b", "{}")], [("c", "1")]]
         assert json.loads(made)["choices"][0]["message"]["tool_calls"][1] == calls[1]
         assert with_arguments(body.encode(), lambda found: [text for _, text in found]) == body.encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -96,6 +96,25 @@ def concerned(arguments: Object, path: Path, slots: Sequence[Slot]) -> list[int]
         if isinstance(schema, Object) and (may_go or schema.nullable):
             break
     return [i for i, slot in enumerate(slots) if slot.path[: len(part)] == part]
+
+
+def misplaced(schema: Schema, was: Json | Missing, path: Path = ()) -> Iterator[Path]:
+    """Yield where a draft has something else than the object or the array of objects that belongs there."""
+    if isinstance(schema, Object) and isinstance(was, Mapping):
+        for name, inner in schema.properties.items():
+            yield from misplaced(inner, at(was, (name,)), (*path, name))
+    elif has_elements(schema) and isinstance(was, list):
+        for i, element in enumerate(was):
+            yield from misplaced(schema.items, element, (*path, i))
+    elif (isinstance(schema, Object) or has_elements(schema)) and says_anything(was):
+        yield path
+
+
+def says_anything(value: Json | Missing) -> bool:
+    """Whether a value is, or has within, a number, a truth value or a text that is not empty."""
+    if isinstance(value, (Mapping, list)):
+        return any(map(says_anything, value.values() if isinstance(value, Mapping) else value))
+    return value is not MISSING and value not in (None, "")
 
 
 def assembled(

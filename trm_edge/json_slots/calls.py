@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import TrmInputError
-from .answer import assembled, best_valid, concerned
-from .candidates import Candidate, candidates_of, key_of, operators_for
+from .answer import assembled, best_valid, concerned, misplaced, says_anything
+from .candidates import MANY, Candidate, candidates_of, key_of, most_said_first, operators_for
 from .compilation import compile_tool
 from .drafts import Draft, read_draft
 from .features import Features, Featurizer
@@ -109,6 +109,8 @@ class JsonSlots:
         for i, slot in enumerate(slots):
             drafted = at(read.value, slot.path)
             own = candidates_of(slot, drafted, spans)
+            if len(own) > MANY:
+                own = most_said_first(own, query)
             if drafted is not MISSING or slot.optional:
                 y0[i] = _place_of(drafted, own, len(candidates))
             candidates += own
@@ -209,6 +211,13 @@ class SlotInputs:
                 meant.setdefault(int(self.slot_of[j]), []).append(j)
         return meant
 
+    @cached_property
+    def unsaid(self) -> list[int]:
+        """Return the candidates that a description names and neither the query nor the draft has."""
+        lowered = self.query.lower()
+        texts = {j: one for j, one in enumerate(self.candidates) if one.source == "literal"}
+        return [j for j, one in texts.items() if j not in self.y0 and str(one.value).lower() not in lowered]
+
     @property
     def arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         """Return what ``Refiner.refine`` takes, by name."""
@@ -248,9 +257,11 @@ class SlotInputs:
         if scores is not None and [*scores.shape] != shape:
             raise TrmInputError(f"logits: expected {shape}, got {list(scores.shape)}")
         found = None if self.draft.too_large else best_valid(first, self.mask, scores, self._attempt)
-        if found is None or self._loses(found[1]):
+        if found is None or self._loses(*found):
             return self.abstain()
         value, chosen = found
+        if self.draft.valid and key_of(value) == key_of(self.draft.value):
+            return Resolved("unchanged", self.draft.text, self.draft.text, tuple(chosen))
         return Resolved("resolved", dumps(value), self.draft.text, tuple(chosen))
 
     def _attempt(self, choice: Sequence[int]) -> tuple[Json, list[int] | None]:
@@ -259,13 +270,15 @@ class SlotInputs:
         wrong = violation(self.tool.arguments, value)
         return value, None if wrong is None else concerned(self.tool.arguments, wrong.path, self.slots)
 
-    def _loses(self, choice: Sequence[int]) -> bool:
-        """Whether a choice leaves out what the draft has but may not have there, and nothing like it could be kept.
+    def _loses(self, value: Json, choice: Sequence[int]) -> bool:
+        """Whether an answer leaves out what the draft has but may not have there, and nothing like it could be kept.
 
         A call without it means something else: of a refund whose amount is not valid, all would be refunded.
         """
-        if self.draft.valid or self.draft.value is MISSING:  # then there is no such value
+        if self.draft.valid or self.draft.value is MISSING or not self.slots:  # then there is no such value
             return False
+        if not all(says_anything(at(value, path)) for path in misplaced(self.tool.arguments, self.draft.value)):
+            return True
         for i, (slot, j) in enumerate(zip(self.slots, choice, strict=True)):
             drafted = at(self.draft.value, slot.path)
             left_out = j < 0 or self.candidates[j].value is MISSING

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from .coercion import JOINTS, NUMERAL, coerced, fold_of, number_in, number_of, with_offset
 from .described import literals_in, notes_in
@@ -29,6 +30,8 @@ from .text import Json, identity_of
 from .validation import FORMATS, violation
 
 SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span", "tool")
+MANY = 1000  # candidates of a slot, of which a head may not see all
+WORDS = re.compile(r"[^\W_]+")
 MAX_ITEM_WORDS = 4  # of the one item of an array that is read from the query
 MAX_MENTIONED = 4  # items of an array that the query may mention, of which every subset is a candidate
 _STYLES = {  # operators that spell words otherwise, only for a slot whose description has a value of that style
@@ -78,6 +81,18 @@ def candidates_of(slot: Slot, draft: Json | Missing, spans: Spans) -> list[Candi
     return [*own.values(), *(one for key, one in group.items() if key not in own)]
 
 
+def most_said_first(candidates: list[Candidate], query: str) -> list[Candidate]:
+    """Return candidates with the options in the order of how many of their words the query has.
+
+    A head sees no more than ``max_candidates`` of a slot, the first ones.
+    """
+    said = set(WORDS.findall(query.lower()))
+    options = [one for one in candidates if one.source == "option"]
+    options.sort(key=lambda one: -sum(word in said for word in WORDS.findall(str(one.value).lower())))
+    ordered = iter(options)
+    return [next(ordered) if one.source == "option" else one for one in candidates]
+
+
 def key_of(value: Json | Missing) -> Key:
     """Return what tells values apart as JSON text does: 1, 1.0, true and "1" are four; a text is its own."""
     if isinstance(value, str):
@@ -114,9 +129,18 @@ def _proposals(slot: Slot, draft: Json | Missing, read: TypedSpans) -> Iterator[
         yield from (Candidate(several, "mentioned") for several in _mentioned(schema, read) if _fits(several, schema))
 
 
-@lru_cache(maxsize=1 << 12)
+_named: WeakKeyDictionary[Slot, tuple[list[Candidate], list[Candidate]]] = WeakKeyDictionary()
+
+
 def _named_by(slot: Slot) -> tuple[list[Candidate], list[Candidate]]:
     """Return what a slot's schema names whatever the query says: its options and its default, then literals."""
+    found = _named.get(slot)
+    if found is None:
+        found = _named[slot] = _options_and_literals(slot)
+    return found
+
+
+def _options_and_literals(slot: Slot) -> tuple[list[Candidate], list[Candidate]]:
     schema, notes = slot.schema, notes_in(slot.schema.description)
     options = [Candidate(value, "option", note=notes.get(str(value), "")) for value in _options(schema)]
     if isinstance(schema, Array) and schema.min_items == 0:

@@ -1,4 +1,4 @@
-"""Values brought to a slot's type: "5" is 5, "Yes" is true, "a" is ["a"]."""
+"""Values brought to a slot's type: "5" is 5, "Yes" and 1 are true, "a" is ["a"]."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .validation import violation
 
 MAX_NUMBER = 64  # characters of a number that is written as text
 NUMERAL = re.compile(r"\s*[-+]?\d{1,15}(\.\d{1,15})?\s*", re.A)
+TRUE, FALSE = ("true", "yes", "y", "on", "1", "enabled"), ("false", "no", "n", "off", "0", "disabled")
 JOINTS = re.compile(r"[\s_-]+")  # what joins the words of a name
 
 
@@ -48,17 +49,15 @@ def _as_scalar(schema: Scalar, value: Json) -> Iterator[Json]:
         if number is not None:
             yield number
     elif schema.type == "boolean":
-        word = value.lower() if isinstance(value, str) else value
-        if isinstance(word, bool):
-            yield word
-        elif word in ("true", "yes", "on"):
+        word = str(value).strip().lower()
+        if word in TRUE:
             yield True
-        elif word in ("false", "no", "off"):
+        elif word in FALSE:
             yield False
     elif schema.type == "string":
         if isinstance(value, str):
             yield value
-        elif isinstance(value, int) and not isinstance(value, bool):
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
             yield str(value)
 
 

@@ -14,6 +14,7 @@ import json
 import math
 import threading
 import time
+import unicodedata
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -121,8 +122,9 @@ class Resolver:
     steps
         Refinement steps, 1 to 64. Heads lose with more than they were trained with, which here is two or three.
     abstain_below
-        Confidence below which the draft is left as it is. So is a valid draft where the query has more tokens than the
-        head's ``max_context``, as it does not see those between.
+        Confidence below which the draft is left as it is. So is a valid draft where the query is nothing that the head
+        can read: it has more tokens than the head's ``max_context``, or no words, or most of them in another script
+        than the Latin one that heads have learned.
     draft_bonus
         What is added to the logits of the draft's choices, 0 to 1e6: how much better (by its logarithm) another one
         must be to be taken.
@@ -152,7 +154,7 @@ class Resolver:
         *,
         steps: int = STEPS,
         abstain_below: float = 0.0,
-        draft_bonus: float = 1.0,
+        draft_bonus: float = 4.0,
         joint: bool = True,
         by_step: bool = False,
         decline_bonus: float | None = None,
@@ -232,7 +234,7 @@ class Resolver:
         else:
             by_step = [inputs.decode(y, logits) for y, logits in zip(decision.y, decision.logits, strict=True)]
         unsure = decision.confidence < self.abstain_below or (
-            inputs.draft.valid and not self.featurizer.sees_all(inputs.query)
+            inputs.draft.valid and not (is_readable(inputs.query) and self.featurizer.sees_all(inputs.query))
         )
         last = inputs.abstain() if unsure else by_step[-1]
         steps = tuple((inputs.tool.name, one.json) for one in by_step)
@@ -307,6 +309,9 @@ class Resolver:
     def _rank(self, tools: Sequence[JsonSlots], query: str, thought: str, drafted: int, may_decline: bool) -> _Ranked:
         """Return how likely each tool is; ``drafted`` is the draft's, -1 for none."""
         may_decline = may_decline and self.decline_bonus is not None
+        most = self.refiner.spec.max_candidates - may_decline
+        if len(tools) > most:
+            raise TrmInputError(f"tools: expected at most {most}, as this head takes no more, got {len(tools)}")
         inputs = bind_tools([one.tool for one in tools], query, self.featurizer, thought, may_decline)
         chosen = self.choose(inputs, [drafted])
         likely = chosen.logits[:, 0, int(may_decline) :]
@@ -386,8 +391,11 @@ class Resolver:
             logits[:, some, columns] = out.logits
             confidence = min(confidence, float(out.confidence))
         y, logits = y[told], logits[told]
-        if self.draft_bonus and (favoured >= 0).any():
-            rows = np.flatnonzero(favoured >= 0)
+        rows = np.flatnonzero(favoured >= 0)
+        if len(rows) and (self.draft_bonus or inputs.draft.valid):
+            if inputs.draft.valid:  # what only a description says is no reason to change it
+                unsaid = inputs.unsaid
+                logits[:, inputs.slot_of[unsaid], unsaid] = -np.inf
             logits[:, rows, favoured[rows]] += self.draft_bonus
             y[:, rows] = logits[:, rows].argmax(axis=2)
         if self.joint and count > 0:
@@ -415,6 +423,12 @@ def resolve_tool_call(
     """
     key = thread_refiner(model), *sorted(options.items())
     kept: OrderedDict[Any, Resolver] = _own.__dict__.setdefault("resolvers", OrderedDict())
+    try:
+        hash(key)
+    except TypeError:
+        return Resolver(key[0], **options).resolve_tool_call(
+            tools, query, draft, now=now, rename=rename, thought=thought
+        )
     if key not in kept:
         kept[key] = Resolver(key[0], **options)
     kept.move_to_end(key)
@@ -459,6 +473,13 @@ def _check_training(head: Refiner, decline_bonus: float | None) -> None:
         raise TrmInputError(
             f"decline_bonus: expected None, as this head has not learned to decline, got {decline_bonus!r}"
         )
+
+
+def is_readable(query: str) -> bool:
+    """Return whether a query has words or numbers, and at least half of its letters are Latin ones."""
+    letters = [character for character in query if character.isalpha()]
+    latin = sum(unicodedata.name(character, "").startswith("LATIN") for character in letters)
+    return 2 * latin >= len(letters) if letters else any(map(str.isdigit, query))
 
 
 def _name_of(tool: Any) -> str | None:
