@@ -356,6 +356,8 @@ class TestDecode:
     def test_names_that_are_spelt_like_two_or_alike_each_other_are_nobodys(self):
         bound = tool(part_a=INTEGER, part_b=INTEGER, size=INTEGER).bind("", '{"part": 1, "Size": 2, "SIZE": 3}')
         assert bound.decode(bound.y0).json == "{}"
+        near = tool(amount=INTEGER, amounts=INTEGER).bind("", '{"Amount": 1, "none": 2}')
+        assert near.decode(near.y0).json == '{"amount": 1}'
         wide = tool(**{f"property_{i}": INTEGER for i in range(200)})
         many = json.dumps({f"propert_{i}": 1 for i in range(20_000)})
         assert wide.bind("", many).decode(np.full(200, -1)).json == "{}"  # not every name with every other

@@ -126,16 +126,22 @@ def _spelt(schema: Object, value: Mapping[str, Json]) -> dict[str, str]:
     """Return what the names of a value mean: themselves, or the properties that they are spelt like."""
     absent = {name: fold_of(name) for name in schema.properties if name not in value}
     strange = {name: fold_of(name) for name in value if name not in schema.properties}
+    by_fold: dict[str, list[str]] = {}
+    for own, fold in absent.items():
+        by_fold.setdefault(fold, []).append(own)
+    meant = _only_pairs([(name, own) for name, fold in strange.items() for own in by_fold.get(fold, ())])
     if schema.closed and len(absent) * len(strange) <= MAX_COMPARED:
-        pairs = [(name, own) for name, fold in strange.items() for own in absent if _is_alike(fold, absent[own])]
-    else:
-        spelt: dict[str, list[str]] = {}
-        for own, fold in absent.items():
-            spelt.setdefault(fold, []).append(own)
-        pairs = [(name, own) for name, fold in strange.items() for own in spelt.get(fold, ())]
-    counts = Counter(name for pair in pairs for name in pair)
-    meant = {name: own for name, own in pairs if counts[name] == counts[own] == 1}
+        rest = [own for own in absent if own not in meant.values()]
+        others = [name for name in strange if name not in meant]
+        alike = [(name, own) for name in others for own in rest if _is_alike(strange[name], absent[own])]
+        meant |= _only_pairs(alike)
     return {name: name for name in value} | meant
+
+
+def _only_pairs(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Return those of pairs whose two names are in no other."""
+    counts = Counter(name for pair in pairs for name in pair)
+    return {name: own for name, own in pairs if counts[name] == counts[own] == 1}
 
 
 def _is_alike(one: str, other: str) -> bool:
