@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,3 +136,34 @@ def test_the_page_on_the_model_names_every_tensor(kind: str, mixer: str) -> None
     features = {"feature_size": 3} if kind == "actions" else {}
     names = {re.sub(r"\.\d+\.", ".<i>.", name) for name in make_spec(kind, mixer, **features).tensor_shapes()}
     assert [name for name in names if f"`{name}`" not in table and not name.startswith("normalization.")] == []
+
+
+def test_the_page_on_onnx_runs_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from trm_edge.export import export_onnx
+
+    export_onnx(trm_edge.example(), tmp_path / "head.onnx")
+    export_onnx(trm_edge.example(), tmp_path / "step.onnx", "step")
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    whole, by_step = re.findall(r"```python\n(.*?)```", (TOP / "docs" / "onnx.md").read_text(), re.S)
+    exec(compile(whole, "page", "exec"), found)
+    expected = trm_edge.load(trm_edge.example()).refine(found["x"], found["y0"], steps=4, trajectory=True)
+    assert expected.trajectory is not None
+    np.testing.assert_allclose(found["y"], expected.y, atol=1e-5)
+    exec(compile(by_step, "page", "exec"), found)
+    np.testing.assert_allclose(found["y"], expected.trajectory[-1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mixer"), [("actions", "rope"), ("actions", "mlp_t"), ("slots", "rope"), ("tokens", "rope")]
+)
+def test_the_page_on_onnx_names_every_input_and_output(kind: str, mixer: str) -> None:
+    from trm_edge.graph import LOOPS, input_signature, output_signature
+
+    page = (TOP / "docs" / "onnx.md").read_text()
+    spec = make_spec(kind, mixer, **({"feature_size": 3} if kind == "actions" else {}))
+    for loop in LOOPS:
+        for name in (*input_signature(spec, loop), *output_signature(spec, loop, 4), loop):
+            assert f"`{name}`" in page, (loop, name)
