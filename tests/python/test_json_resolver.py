@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from json_cases import roots
+from json_cases import broken, plausible, roots
 from jsonschema import Draft202012Validator
 from models import make_bundle
 
@@ -264,10 +264,15 @@ class TestResolve:
             tool = JsonSlots({"name": "f", "parameters": schema})
         except SchemaError:
             return
-        call = resolver.resolve(tool, data.draw(st.text(max_size=40)), data.draw(st.text(max_size=40)))
+        draft = json.dumps(plausible(schema, data.draw))
+        if data.draw(st.booleans()):
+            draft = broken(draft, data.draw(st.randoms(use_true_random=False)), 3)
+        call = resolver.resolve(tool, data.draw(st.text(max_size=40)), draft)
         if call.json is not None:
-            Draft202012Validator(schema).validate(json.loads(call.json))
+            oracle = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+            oracle.validate(json.loads(call.json))
         assert (call.json is None) == (call.status == "unresolved")
+        assert call.status not in ("unchanged", "abstained") or call.json == draft
 
 
 def test_a_head_without_vectors_takes_flags_of_any_provider():
