@@ -76,9 +76,14 @@ class Parts:
             for _ in range(spec.l_cycles):
                 z = self._net(scope, scope.add("Add", z, scope.add("Add", y, start.e)), start.rope, k)
             y = self._net(scope, scope.add("Add", y, z), start.rope, k)
-        rows = scope.rows(y, scope.ints(spec.registers), start.answer_end)
+        decoded = y
+        if self._products is not None and self._products(k).hides_nan:
+            # A row that overflowed is NaN itself, and no other row sees it: y - y is NaN there, else 0.
+            lost = scope.add("ReduceSum", scope.add("Sub", y, y), scope.ints(0, 1), keepdims=1)
+            decoded = scope.add("Add", y, lost)
+        rows = scope.rows(decoded, scope.ints(spec.registers), start.answer_end)
         answer, logits = self._decode(scope, rows, start.keys)
-        first = scope.rows(y, scope.ints(0), scope.ints(1))
+        first = scope.rows(decoded, scope.ints(0), scope.ints(1))
         halt = scope.add("MatMul", first, w.transposed("halt_head.weight"))
         halt = scope.add("Squeeze", scope.add("Add", halt, w.plain("halt_head.bias")), scope.ints(0, 1))
         return StepNames(y, z, answer, logits, halt)

@@ -21,6 +21,10 @@ from .onnx_scope import Scope, Weights, onnx
 class Products(Protocol):
     """Writes the products of block matrices, named as in :func:`trm_edge.quantization.matrix_names`."""
 
+    @property
+    def hides_nan(self) -> bool:
+        """Whether an operand that is not finite may make a finite product."""
+
     def rows(self, scope: Scope, h: str, name: str) -> str:
         """``h @ w.T``; h is ``[L, in]``."""
 
@@ -30,6 +34,8 @@ class Products(Protocol):
 
 class PlainProducts:
     """float32. Weights that multiply rows stand as ``[in, out]`` under ``<name>.weight.t``, others as they are."""
+
+    hides_nan = False
 
     def rows(self, scope: Scope, h: str, name: str) -> str:
         """``h @ w.T``."""
@@ -45,6 +51,11 @@ class RoundedProducts:
 
     def __init__(self, weights: Weights, quantization: Quantization, k: int = 1) -> None:
         self._weights, self._quantization, self._k = weights, quantization, k
+
+    @property
+    def hides_nan(self) -> bool:
+        """``QuantizeLinear`` to int8 makes any byte of NaN."""
+        return bool(self._quantization.matrices("int8"))
 
     def rows(self, scope: Scope, h: str, name: str) -> str:
         """``h @ w.T``, rounded."""

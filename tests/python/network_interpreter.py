@@ -36,7 +36,11 @@ _BINARY: dict[Any, Callable[[Array, Array], Array]] = {
     _OP.GREATER: np.greater,
     _OP.EQUAL: np.equal,
 }
-_REDUCE: dict[Any, Callable[..., Array]] = {trt.ReduceOperation.AVG: np.mean, trt.ReduceOperation.MAX: np.max}
+_REDUCE: dict[Any, Callable[..., Array]] = {
+    trt.ReduceOperation.AVG: np.mean,
+    trt.ReduceOperation.MAX: np.max,
+    trt.ReduceOperation.SUM: np.sum,
+}
 
 
 class NetworkRunner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from models import CASES, calibrated, make_bundle
 from runners import plain_bundle
 
 import trm_edge
-from trm_edge.bundle import Bundle, read_bundle, write_bundle
+from trm_edge.backends.graph import graph_feeds
+from trm_edge.backends.onnx_runtime import create_session
+from trm_edge.bundle import Bundle, bundle_bytes, read_bundle, write_bundle
 from trm_edge.cli import main
-from trm_edge.errors import TrmBundleError, TrmInputError, TrmUnsupportedError
+from trm_edge.errors import Status, TrmBundleError, TrmInputError, TrmUnsupportedError
 from trm_edge.golden import random_inputs, relative_error, run_reference, verify
 from trm_edge.graph import parse_metadata
 from trm_edge.inputs import check_inputs
@@ -24,6 +27,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from trm_edge.export import build_onnx  # noqa: E402
+from trm_edge.export.onnx_products import RoundedProducts  # noqa: E402
 
 DATA = Path(trm_edge.__file__).parent / "data"
 FORMS = [("static", loop) for loop in ("unrolled", "onnx-loop", "step")] + [("static-per-step", "unrolled")]
@@ -94,6 +98,46 @@ def test_clipping_is_symmetric() -> None:
     small = {name: scale / np.float32(4) for name, scale in bundle.quantization.input_scale.items()}
     quantization = type(bundle.quantization)("static", bundle.quantization.precision, small)
     assert_follows(Bundle(bundle.spec, bundle.tensors, quantization=quantization), "step")
+
+
+@pytest.mark.parametrize("loop", ["unrolled", "onnx-loop", "step"])
+@pytest.mark.parametrize("kind", ["actions", "slots", "tokens"])
+def test_a_row_that_overflows_is_nonfinite_as_in_the_fused_engine(kind: str, loop: str) -> None:
+    bundle = calibrated(plain_bundle(kind, l_cycles=1), "static", steps=3)
+    call = random_inputs(bundle.spec, np.random.default_rng(0))
+    if kind == "tokens":
+        embedding = bundle.tensors["token_embedding"].copy()
+        embedding[call["x"][1]] = 1e20
+        bundle = replace(bundle, tensors={**bundle.tensors, "token_embedding": embedding})
+    else:
+        call["x"][1] = 1e20
+    got = refiner_of(bundle, loop).refine(**call, steps=3)
+    fused = trm_edge.load(bundle_bytes(bundle)).refine(**call, steps=3)
+    assert got.status == fused.status == Status.NONFINITE and got.steps_run == fused.steps_run == 0
+    np.testing.assert_array_equal(got.y, fused.y)
+
+
+@pytest.mark.parametrize("kind", ["actions", "slots"])
+def test_nan_in_the_context_reaches_every_output(kind: str) -> None:
+    """For hosts that run the graph without this package, which ends such a call before the graph runs."""
+    bundle = calibrated(plain_bundle(kind), "static")
+    inputs = check_inputs(bundle.spec, **random_inputs(bundle.spec, np.random.default_rng(0)))
+    inputs.x[1, 0] = np.nan
+    session = create_session(build_onnx(bundle, "unrolled", 2).SerializeToString(), 1)
+    name = "y_steps" if kind == "actions" else "logits_steps"
+    values, halt = session.run([name, "halt_logits"], graph_feeds(bundle.spec, inputs, inputs.y0))
+    assert np.isnan(halt).all() and not np.isfinite(values).any()  # logits outside the mask are -inf
+
+
+@pytest.mark.parametrize("loop", ["unrolled", "onnx-loop", "step"])
+def test_looking_for_nan_changes_no_answer(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = calibrated(plain_bundle("slots"), "static")
+    call = random_inputs(bundle.spec, np.random.default_rng(0))
+    out = refiner_of(bundle, loop).refine(**call, steps=3, trajectory=True)
+    monkeypatch.setattr(RoundedProducts, "hides_nan", False)
+    plain = refiner_of(bundle, loop).refine(**call, steps=3, trajectory=True)
+    for name in ("y", "logits", "halt_logits"):
+        np.testing.assert_array_equal(getattr(out, name), getattr(plain, name))
 
 
 def test_everything_is_inlined_and_weights_are_shared() -> None:
