@@ -83,7 +83,8 @@ class RoundedProducts:
         if precision == "int8":
             q, scale = self._weights.derived(f"{name}.int8", tensor, quantize_weight)
             values = self._weights.table(f"{name}.int8{suffix}", q.T if transposed else q)
-            scales = self._weights.table(f"{name}.scale", scale)
+            # TensorRT takes no scale of 0; q is 0 there, with any scale
+            scales = self._weights.table(f"{name}.scale", np.where(scale > 0, scale, np.float32(1)))
             return scope.add("DequantizeLinear", values, scales, axis=1 if transposed else 0)
         if precision == "bf16":
             rounded = self._weights.derived(f"{name}.bf16", tensor, round_bf16)

@@ -140,6 +140,19 @@ def test_looking_for_nan_changes_no_answer(loop: str, monkeypatch: pytest.Monkey
         np.testing.assert_array_equal(getattr(out, name), getattr(plain, name))
 
 
+@pytest.mark.parametrize("mixer", ["rope", "mlp_t"])
+def test_an_output_channel_of_zeros_has_a_scale_that_engines_take(mixer: str) -> None:
+    bundle = plain_bundle("actions", mixer)
+    name = next(name for name in bundle.tensors if name.endswith("gate_up.weight"))
+    weight = bundle.tensors[name].copy()
+    weight[3] = 0
+    bundle = calibrated(replace(bundle, tensors={**bundle.tensors, name: weight}), "static")
+    graph = build_onnx(bundle, "unrolled", 1).graph
+    scales = [onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name.endswith(".scale")]
+    assert scales and all((scale > 0).all() for scale in scales)
+    assert_follows(bundle, "unrolled")
+
+
 def test_everything_is_inlined_and_weights_are_shared() -> None:
     bundle = calibrated(plain_bundle("actions"), "static-per-step", steps=3)
     one, three = (build_onnx(bundle, "unrolled", steps) for steps in (1, 3))
