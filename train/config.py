@@ -18,6 +18,8 @@ from trm_edge.extras import import_extra
 from trm_edge.files import StrPath, read_file
 from trm_edge.spec import MAX_STEPS, TrmSpec
 
+_BEYOND = float.fromhex("0x1.ffffffp127")  # the least that float32 rounds to infinity
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -152,6 +154,9 @@ class LimitsConfig:
         for name, values in asdict(self).items():
             if values and len(values) != spec.dof:
                 raise TrmInputError(f"limits.{name}: expected spec.dof = {spec.dof} numbers, got {len(values)}")
+            for value in values:
+                if _BEYOND <= abs(value) < math.inf:
+                    raise TrmInputError(f"limits.{name}: expected numbers that float32 holds, or inf, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)

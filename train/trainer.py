@@ -20,7 +20,7 @@ from trm_edge.export.checkpoint import load_checkpoint, save_checkpoint
 from trm_edge.files import StrPath, remove_unfinished
 from trm_edge.inputs import Array
 from trm_edge.quantization import Quantization, uniform
-from trm_edge.spec import TrmSpec, check_statistics
+from trm_edge.spec import TrmSpec, check_statistics, identity_statistics
 
 from .config import RunConfig
 from .data import Arrays, Examples, batch_index, check_arrays, split, statistics, to_tensors
@@ -345,7 +345,7 @@ def new_head(config: RunConfig, examples: Examples) -> TrmHead:
     for name, values in asdict(config.limits).items():
         if values:
             found[f"limits.{name}"] = np.asarray(values, np.float32)
-    check_statistics(found)
+    check_statistics({**identity_statistics(config.spec), **found})
     head.load_state_dict({name: torch.from_numpy(value) for name, value in found.items()}, strict=False)
     return head
 

@@ -32,7 +32,7 @@ from trm_edge.train.log import JsonLines, Progress, read_log  # noqa: E402
 from trm_edge.train.model import TrmHead, load_weights  # noqa: E402
 from trm_edge.train.optimizer import learning_rate, make_optimizer, update_average  # noqa: E402
 from trm_edge.train.state import read_state  # noqa: E402
-from trm_edge.train.trainer import load_data  # noqa: E402
+from trm_edge.train.trainer import load_data, new_head  # noqa: E402
 
 # Runs that are killed: short intervals, so that a death loses something and hits a write now and then.
 LIVELY = {"max_updates": 120, "checkpoint_every": 4, "log_every": 4, "eval_every": 20, "eval_steps": 2}
@@ -263,6 +263,13 @@ def test_training_says_which_limits_there_are_and_what_breaks_them(tmp_path, cap
     assert 20 < shares[0] < 30 and 40 < shares[1] < 60 and shares[2:] == [50, 100]
 
 
+@pytest.mark.parametrize("name", ["lower", "upper", "velocity"])
+def test_each_limit_may_stand_alone(tmp_path, name):
+    config = parse_config(make_config("actions", tmp_path, limits={name: [-2.0 if name == "lower" else 2.0] * 2}))
+    head = new_head(config, load_data(config)[0])
+    assert [n for n in ("lower", "upper", "velocity") if np.isfinite(head.w(f"limits.{n}")).all()] == [name]
+
+
 def test_shares_beyond_the_limits_by_hand():
     target = np.array([[[0.0], [0.5], [2.0]], [[0.1], [0.2], [0.3]]], np.float32)
     one = np.ones(1, np.float32)
@@ -365,6 +372,7 @@ BAD_CONFIGS = [
     ("ACTIONS[data]\ntrain = 'x'\n[loss]\ncross_entropy = 'stablemax'\n", r"loss\.cross_entropy: only for slots, tok"),
     ("ACTIONS[data]\ntrain = 'x'\n[loss]\nlimits = 1\n", r"loss\.limits: there are none.*give \[limits\]"),
     ("SPEC[data]\ntrain = 'x'\n[limits]\nlower = [1]\n", r"limits\.lower: expected spec\.dof = 0"),
+    ("ACTIONS[data]\ntrain = 'x'\n[limits]\nupper = [inf, 1e40]\n", r"limits\.upper: expected .*float32 .*got 1e\+40"),
     ("SPEC[data]\ntrain = 'x'\nfeatures_fn = 'a:b'\n", r"data\.features_fn: this head has no features"),
     ("SPEC[data]\ntrain = 'x'\nvalidation = 'y'\nvalidation_share = 0.1\n", r"data\.validation_share"),
     ("SPEC[data]\ntrain = 'x.npz'\n", r"x\.npz: not a readable"),
