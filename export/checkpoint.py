@@ -87,21 +87,26 @@ def read_torch(path: StrPath) -> tuple[Any, str]:
         raise TrmBundleError(
             f"{os.fspath(path)}: not a readable checkpoint (a torch.save of tensors): {type(error).__name__}: {reason}"
         ) from None
-    ours = isinstance(content, dict) and str(content.get("format")).startswith("trm_edge.")
-    if ours and zipfile.is_zipfile(io.BytesIO(data)):  # else torch's older format, which has no checksums
+    if zipfile.is_zipfile(io.BytesIO(data)):  # else torch's older format, which has no checksums
         _check_sums(os.fspath(path), data)
     return content, hashlib.sha256(data).hexdigest()
 
 
 def _check_sums(path: str, data: bytes) -> None:
-    """Compare the checksums of a file that this package wrote, which torch stores and does not look at."""
+    """Compare the checksums, which torch stores and does not look at."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             damaged = archive.testzip()
+            unsummed = not any(member.CRC for member in archive.infolist())
     except Exception as error:  # zipfile raises whatever it meets in damaged headers
-        damaged = str(error)
+        raise TrmBundleError(f"{path}: damaged: {error}; take another copy") from None
+    if damaged is not None and unsummed:
+        raise TrmBundleError(
+            f"{path}: holds no checksums, so that damage would not be seen; "
+            "save it again without torch.serialization.set_crc32_options(False)"
+        )
     if damaged is not None:
-        raise TrmBundleError(f"{path}: damaged: a checksum does not fit its content ({damaged}); take another copy")
+        raise TrmBundleError(f"{path}: damaged: the checksum of {damaged} does not fit its content; take another copy")
 
 
 def is_checkpoint(content: Any) -> bool:

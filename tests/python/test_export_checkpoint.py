@@ -71,11 +71,21 @@ def test_a_flipped_bit_of_a_weight_is_refused(tmp_path: Path) -> None:
     data[data.index(saved["state_dict"]["registers"].numpy().tobytes()) + 5] ^= 1
     (tmp_path / "a.pt").write_bytes(data)
     for read in (load_checkpoint, lambda path: export_bundle(path, tmp_path / "a.trm")):
-        with pytest.raises(TrmBundleError, match=r"a\.pt: damaged: a checksum does not fit"):
+        with pytest.raises(TrmBundleError, match=r"a\.pt: damaged: the checksum of a/data/\d+ does not fit"):
             read(tmp_path / "a.pt")
     assert not (tmp_path / "a.trm").exists()
     torch.save(saved, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     load_checkpoint(tmp_path / "old.pt")
+
+
+def test_a_file_without_checksums_is_refused(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(content(), tmp_path / "a.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    with pytest.raises(TrmBundleError, match=r"a\.pt: holds no checksums.*save it again without .*set_crc32_options"):
+        load_checkpoint(tmp_path / "a.pt")
 
 
 def test_views_and_parameters(tmp_path: Path) -> None:

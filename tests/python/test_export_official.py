@@ -125,6 +125,16 @@ def test_the_fused_engine_equals_the_official_code(name: str, isa: str, monkeypa
     assert_equal(name, np.stack([o.logits for o in outs], axis=1), np.stack([o.halt_logits for o in outs], axis=1))
 
 
+def test_a_flipped_bit_of_a_weight_is_refused(folder: Any) -> None:
+    files = folder()
+    data = bytearray(files.checkpoint.read_bytes())
+    weight = next(iter(torch.load(files.checkpoint, weights_only=True).values()))
+    data[data.index(weight.numpy().tobytes()) + 5] ^= 1
+    files.checkpoint.write_bytes(data)
+    with pytest.raises(TrmBundleError, match=r"step_0: damaged: the checksum of .*data/\d+ does not fit"):
+        files.load()
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_names_without_the_compiled_prefix(folder: Any, name: str) -> None:
     files = folder(name)

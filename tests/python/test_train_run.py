@@ -267,7 +267,7 @@ def test_training_says_which_limits_there_are_and_what_breaks_them(tmp_path, cap
 def test_each_limit_may_stand_alone(tmp_path, name):
     config = parse_config(make_config("actions", tmp_path, limits={name: [-2.0 if name == "lower" else 2.0] * 2}))
     head = new_head(config, load_data(config)[0])
-    assert [n for n in ("lower", "upper", "velocity") if np.isfinite(head.w(f"limits.{n}")).all()] == [name]
+    assert [n for n in ("lower", "upper", "velocity") if head.w(f"limits.{n}").isfinite().all()] == [name]
 
 
 def test_shares_beyond_the_limits_by_hand():
