@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from trm_edge.golden import random_inputs, record_golden
 from trm_edge.inputs import Array, check_int
 from trm_edge.spec import MAX_STEPS, TrmSpec
 
-from .checkpoint import parse_checkpoint, read_torch
+from .checkpoint import parse_checkpoint, read_torch, source_name
 from .official import load_official
 
 
@@ -103,7 +102,7 @@ def _read(
         return load_official(src, official, dataset)
     content, digest = read_torch(src)
     spec, tensors = parse_checkpoint(content, os.fspath(src))
-    return spec, tensors, {"source": PurePath(src).name, "checkpoint_sha256": digest}
+    return spec, tensors, {"source": source_name(src), "checkpoint_sha256": digest}
 
 
 def _smaller_sizes(spec: TrmSpec) -> dict[str, int]:

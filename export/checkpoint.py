@@ -109,6 +109,11 @@ def _check_sums(path: str, data: bytes) -> None:
         raise TrmBundleError(f"{path}: damaged: the checksum of {damaged} does not fit its content; take another copy")
 
 
+def source_name(path: StrPath) -> str:
+    """Return the name of the file ``path`` as text for provenance; bytes that are not UTF-8 are escaped."""
+    return os.fsencode(os.path.basename(path)).decode("utf-8", "backslashreplace")
+
+
 def is_checkpoint(content: Any) -> bool:
     """Whether ``content`` claims to be a checkpoint of this package."""
     return isinstance(content, dict) and content.get("format") == FORMAT

@@ -27,7 +27,7 @@ from trm_edge.files import StrPath, read_file
 from trm_edge.inputs import Array
 from trm_edge.spec import TrmSpec, check_statistics
 
-from .checkpoint import read_torch, to_float32
+from .checkpoint import read_torch, source_name, to_float32
 
 ARCH = "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1"
 PREFIXES = ("_orig_mod.model.inner.", "model.inner.")  # with and without torch.compile's wrapper
@@ -68,7 +68,7 @@ def load_official(
     content, digest = read_torch(checkpoint)
     tensors = _within(checkpoint, lambda: _fold(official, _raw_tensors(official, content)))
     provenance = {
-        "source": os.path.basename(os.fspath(checkpoint)),
+        "source": source_name(checkpoint),
         "checkpoint_sha256": digest,
         "trainer": "SamsungSAILMontreal/TinyRecursiveModels",
         "arch": ARCH,

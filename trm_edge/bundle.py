@@ -97,9 +97,11 @@ def write_bundle(path: StrPath, bundle: Bundle) -> None:
 def bundle_bytes(bundle: Bundle) -> bytes:
     """Return the bytes of the file that holds ``bundle``."""
     tensors = _checked_weights(bundle.spec, bundle.tensors)
-    for name in bundle.provenance:
+    for name, text in bundle.provenance.items():
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
             raise TrmBundleError(f"provenance: expected names of letters, digits, '_', '.' and '-', got {name!r}")
+        if re.search("[\ud800-\udfff]", text):
+            raise TrmBundleError(f"provenance.{name}: expected text that UTF-8 can hold, got {text!r}")
     quantization: dict[str, str] = {}
     if bundle.quantization is not None:
         bundle.quantization.check(bundle.spec)

@@ -276,6 +276,12 @@ def test_a_provenance_name_that_would_break_the_header_is_refused(name: str) -> 
         bundle_bytes(Bundle(bundle.spec, bundle.tensors, (), {name: "text"}))
 
 
+def test_half_a_character_in_provenance_is_refused() -> None:
+    bundle = make_bundle("tokens")
+    with pytest.raises(TrmBundleError, match=r"provenance\.source: expected text that UTF-8 can hold, got 'a\\udcff'"):
+        bundle_bytes(Bundle(bundle.spec, bundle.tensors, (), {"source": "a\udcff"}))
+
+
 def test_spec_survives_its_metadata() -> None:
     for kind, mixer in CASES:
         spec = make_spec(kind, mixer)

@@ -88,6 +88,18 @@ def test_a_file_without_checksums_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "a.pt")
 
 
+def test_a_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    source = tmp_path / os.fsdecode(b"h\xc3\xa9ad\xff.pt")
+    save_checkpoint(tmp_path / "head.pt", spec := make_spec("tokens"), random_weights(spec))
+    try:
+        (tmp_path / "head.pt").rename(source)
+    except OSError:
+        pytest.skip("a file system that takes UTF-8 alone")
+    export_bundle(source, tmp_path / "a.trm")
+    assert read_bundle(tmp_path / "a.trm").provenance["source"] == "h\u00e9ad\\xff.pt"
+    assert trm_edge.load(tmp_path / "a.trm", backend="fused").provenance("source") == "h\u00e9ad\\xff.pt"
+
+
 def test_views_and_parameters(tmp_path: Path) -> None:
     saved = content()
     weight = saved["state_dict"]["registers"]
