@@ -99,13 +99,17 @@ class TrainConfig:
             raise TrmInputError("train.zero_init_residual: only for a head that starts anew, and train.start names one")
         for name in ("steps", "eval_steps"):
             _between(f"train.{name}", getattr(self, name), 1, MAX_STEPS)
-        for name in ("batch_size", "max_updates", "threads", "log_every", "eval_every", "checkpoint_every"):
+        _between("train.threads", self.threads, 1, 1024)
+        for name in ("batch_size", "max_updates", "log_every", "eval_every", "checkpoint_every"):
             _between(f"train.{name}", getattr(self, name), 1, 1 << 40)
         for name in ("warmup_updates", "seed", "weight_decay"):
             _between(f"train.{name}", getattr(self, name), 0, 1 << 40)
         for name in ("learning_rate", "encoder_rate", "max_grad_norm", "max_seconds"):
             if not getattr(self, name) > 0:
                 raise TrmInputError(f"train.{name}: expected > 0, got {getattr(self, name)}")
+        for name in ("learning_rate", "encoder_rate"):
+            if not math.isfinite(getattr(self, name)):
+                raise TrmInputError(f"train.{name}: expected a finite number, got {getattr(self, name)}")
         for name in ("beta1", "beta2", "ema"):
             _between(f"train.{name}", getattr(self, name), 0, 0.999999)
 
@@ -131,8 +135,9 @@ class LossConfig:
             _between(f"loss.{name}", getattr(self, name), 0, 1e9)
         if self.step_weights and (len(self.step_weights) != steps or not sum(self.step_weights) > 0):
             raise TrmInputError(f"loss.step_weights: expected train.steps = {steps} weights, not all 0")
-        if min(self.step_weights, default=0) < 0:
-            raise TrmInputError("loss.step_weights: expected no negative weight")
+        for weight in self.step_weights:
+            if not 0 <= weight < math.inf:
+                raise TrmInputError(f"loss.step_weights: expected finite weights, none below 0, got {weight}")
         own = {"left_out": ["slots"], "cross_entropy": ["slots", "tokens"]}
         own |= {name: ["actions"] for name in ("smoothness", "limits", "halt_tolerance")}
         defaults = {f.name: f.default for f in fields(self)}

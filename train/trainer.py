@@ -310,10 +310,15 @@ class Trainer:
 def usable_device(name: str) -> torch.device:
     """Return the device of ``train.device``, or raise :class:`TrmInputError` where torch has none of that name here."""
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # AssertionError: a torch that was built without CUDA
         reason = str(error).partition("\n")[0]
         raise TrmInputError(f"train.device: expected 'cpu' or a GPU of this machine, got {name!r}: {reason}") from None
+    if device.type == "meta":
+        raise TrmInputError(
+            f"train.device: expected 'cpu' or a GPU of this machine, got {name!r}, which holds no values"
+        )
+    return device
 
 
 def load_data(config: RunConfig) -> tuple[Examples, Examples | None]:
