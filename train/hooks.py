@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,23 @@ def find_hook(field: str, name: str, folder: Path) -> Callable[..., Any] | None:
     return function  # type: ignore[no-any-return]
 
 
+def call_hook(field: str, function: Callable[..., Any], **arguments: Any) -> Any:
+    """Return what ``function`` makes of the arguments, in their order; a TypeError says how it was called, and where.
+
+    That is what a function of another signature raises.
+    """
+    try:
+        return function(*arguments.values())
+    except TypeError as error:
+        inside = traceback.format_tb(error.__traceback__)[1:]
+        where = "\n" + "".join(inside).rstrip() if inside else ""
+        given = ", ".join(arguments)
+        raise TrmInputError(f"{field}: expected a function of ({given}), got TypeError: {error}{where}") from error
+
+
 def fresh_features(features_fn: FeaturesFn, y_hat: Tensor, batch: Batch) -> Tensor:
     """Return what ``features_fn`` makes of the answer ``y_hat [B, T, dof]``, after checking its shape."""
-    features = features_fn(y_hat, batch)
+    features = call_hook("data.features_fn", features_fn, y_hat=y_hat, batch=batch)
     expected = batch["features"].shape
     if not isinstance(features, Tensor):
         raise TrmInputError(f"data.features_fn: expected a tensor {list(expected)}, got {type(features).__name__}")

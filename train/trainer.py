@@ -25,7 +25,7 @@ from trm_edge.spec import TrmSpec, check_statistics, identity_statistics
 from .config import RunConfig
 from .data import Arrays, Examples, batch_index, check_arrays, split, statistics, to_tensors
 from .evaluation import Evaluation, evaluate, summary
-from .hooks import find_hook, fresh_features
+from .hooks import call_hook, find_hook, fresh_features
 from .limits import describe_limits
 from .load import load_examples
 from .log import JsonLines, LogSums, Progress, describe, plot_curve
@@ -248,7 +248,7 @@ class Trainer:
 
     def _augmented(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
         assert self.augment is not None
-        augmented = self.augment(arrays, rng)
+        augmented = call_hook("data.augment", self.augment, batch=arrays, rng=rng)
         try:
             if not isinstance(augmented, Mapping):
                 raise TrmInputError(f"expected a dictionary of arrays, got {type(augmented).__name__}")

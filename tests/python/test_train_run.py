@@ -302,6 +302,13 @@ def test_a_full_disk_is_named_by_the_log():
         ("augment", "bad_augment", r"data\.augment.*x: expected float32, got float64"),
         ("augment", "nothing", r"data\.augment.*expected a dictionary of arrays, got NoneType"),
         ("augment", "lists", r"data\.augment.*x: expected a NumPy array of float32, got list"),
+        (
+            "augment",
+            "one_argument",
+            r"data\.augment: expected a function of \(batch, rng\), got TypeError: one_argument\(\)",
+        ),
+        ("augment", "wrong_inside", r"data\.augment: .*has no len\(\)\n  File .*line \d+, in wrong_inside\n.*len\(3\)"),
+        ("features_fn", "one_argument", r"data\.features_fn: expected a function of \(y_hat, batch\), got TypeError: "),
         ("features_fn", "nothing", r"data\.features_fn: expected a tensor \[32, 4, 2\], got NoneType"),
         ("features_fn", "bad_features", r"data\.features_fn: expected features \[32, 4, 2\], got \[32, 1, 2\]"),
     ],

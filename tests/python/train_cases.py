@@ -118,6 +118,16 @@ def bad_augment(batch: dict[str, np.ndarray], rng: np.random.Generator) -> dict[
     return batch | {"x": batch["x"].astype(np.float64)}
 
 
+def one_argument(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Take less than a hook is given."""
+    return batch
+
+
+def wrong_inside(*_: Any) -> Any:
+    """Raise a TypeError in a line of its own."""
+    return len(3)  # type: ignore[arg-type]
+
+
 def nothing(*_: Any) -> None:
     """Return None, as a hook does that changes its arguments and forgets to return them."""
 
