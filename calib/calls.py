@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,37 @@ from trm_edge.inputs import Array, Inputs, check_inputs, stored_integer
 from trm_edge.spec import TrmSpec
 
 _LENGTHS = {"x_len": (("x", 0),), "s_len": (("slots", 0), ("mask", 0), ("y0", 0), ("target", 0))}
-_LENGTHS |= {"m_len": (("candidates", 0), ("mask", 1))}
+_LENGTHS |= {"m_len": (("candidates", 0), ("mask", 1), ("right", 0))}
+_PACKED = {"x": "x_len", "slots": "s_len", "y0": "s_len", "target": "s_len"}
+_PACKED |= {"candidates": "m_len", "slot_of": "m_len", "right": "m_len"}
 _NAMES = {
     "actions": ("x", "y0", "features"),
     "slots": ("x", "y0", "slots", "candidates", "mask"),
     "tokens": ("x", "puzzle_id"),
 }
 _OPTIONAL = ("y0", "puzzle_id", "features")  # check_inputs asks for those that a head needs
+_IGNORED = {"slots": -1, "tokens": -100}
+"""Target where nothing is asked."""
+
+
+_Example = Callable[[int], dict[str, Array]]
 
 
 @dataclass(frozen=True)
 class Call:
-    """Checked inputs of one call, and the right answer where it is known (-100 or -1: nothing is asked there)."""
+    """Checked inputs of one call, and the right answer where it is known (-100 or -1: nothing is asked there).
+
+    ``right [M]`` marks candidates that are as right for their slot as the target.
+    """
 
     inputs: Inputs
     target: Array | None
+    right: Array | None = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether an answer can be wrong."""
+        return self.target is not None and (self.target.dtype.kind == "f" or bool((self.target >= 0).any()))
 
 
 def load_calls(path: StrPath, spec: TrmSpec, most: int) -> list[Call]:
@@ -40,8 +56,8 @@ def load_calls(path: StrPath, spec: TrmSpec, most: int) -> list[Call]:
     Parameters
     ----------
     path
-        An ``.npz`` file with arrays as :mod:`trm_edge.train.data` describes them; ``target`` may be missing, and arrays
-        that calibration does not need may be there.
+        An ``.npz`` file with arrays as :mod:`trm_edge.train.data` or :mod:`trm_edge.train.packed` describe them;
+        ``target`` may be missing, and arrays that calibration does not need may be there.
     spec
         The model.
     most
@@ -55,21 +71,15 @@ def load_calls(path: StrPath, spec: TrmSpec, most: int) -> list[Call]:
         It does not fit the spec; the message names array and example.
     """
     arrays = read_npz(Path(path))
-    names = [name for name in _NAMES[spec.answer] if name in arrays]
-    missing = [name for name in _NAMES[spec.answer] if name not in arrays and name not in _OPTIONAL]
-    if missing:
-        raise TrmInputError(f"{path}: {missing[0]}: missing; a head of {spec.answer} needs it")
-    targets = ["target"] if "target" in arrays else []
-    lengths = [name for name in _LENGTHS if name in arrays]
-    sizes = {name: len(arrays[name]) if arrays[name].ndim else 0 for name in (*names, *targets, *lengths)}
-    if min(sizes.values()) < 1 or len(set(sizes.values())) != 1:
-        raise TrmInputError(f"{path}: expected arrays of one length, at least 1, got {sizes}")
-    count = sizes["x"]
+    try:
+        count, example = _packed(arrays) if spec.answer == "slots" and "slot_of" in arrays else _padded(spec, arrays)
+    except TrmInputError as error:
+        raise TrmInputError(f"{path}: {error}") from None
     chosen = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
     calls = []
     for i in chosen.tolist():
         try:
-            calls.append(_call(spec, {name: arrays[name][i] for name in sizes}))
+            calls.append(_call(spec, example(i)))
         except TrmInputError as error:
             raise TrmInputError(f"{path}: example {i}: {error}") from None
     return calls
@@ -87,6 +97,55 @@ def split_calls(calls: Sequence[Call]) -> tuple[list[Call], list[Call]]:
     return (list(calls), list(calls)) if len(calls) < 4 else (list(calls[::2]), list(calls[1::2]))
 
 
+def _padded(spec: TrmSpec, arrays: dict[str, Array]) -> tuple[int, _Example]:
+    """Return the number of examples, and a function that gives the arrays of one."""
+    names = [name for name in _NAMES[spec.answer] if name in arrays]
+    missing = [name for name in _NAMES[spec.answer] if name not in arrays and name not in _OPTIONAL]
+    if missing:
+        raise TrmInputError(f"{missing[0]}: missing; a head of {spec.answer} needs it")
+    names += [name for name in ("target", "right", *_LENGTHS) if name in arrays]
+    sizes = {name: len(arrays[name]) if arrays[name].ndim else 0 for name in names}
+    if min(sizes.values()) < 1 or len(set(sizes.values())) != 1:
+        raise TrmInputError(f"expected arrays of one length, at least 1, got {sizes}")
+    return sizes["x"], lambda i: {name: arrays[name][i] for name in names}
+
+
+def _packed(arrays: dict[str, Array]) -> tuple[int, _Example]:
+    """Return the same of packed arrays, whose rows stand one after another."""
+    missing = [name for name in ("x", "slots", "candidates", *_LENGTHS) if name not in arrays]
+    if missing:
+        raise TrmInputError(f"{missing[0]}: missing; packed slots need it")
+    lengths = {name: arrays[name] for name in _LENGTHS}
+    count = len(next(iter(lengths.values())).reshape(-1))
+    for name, length in lengths.items():
+        if length.shape != (count,) or length.dtype.kind not in "iu" or not count or (length < 0).any():
+            raise TrmInputError(
+                f"{name}: expected integers from 0 on, [{count or 1}], got {length.dtype} {list(length.shape)}"
+            )
+    names = [name for name in _PACKED if name in arrays]
+    for name in names:
+        rows = int(lengths[_PACKED[name]].sum())
+        if not arrays[name].ndim or len(arrays[name]) != rows:
+            raise TrmInputError(
+                f"{name}: expected {rows} rows, as {_PACKED[name]} says, got {list(arrays[name].shape)}"
+            )
+    ends = {name: np.cumsum(length) for name, length in lengths.items()}
+
+    def example(i: int) -> dict[str, Array]:
+        cut = {}
+        for name in names:
+            end, rows = ends[_PACKED[name]][i], arrays[name]
+            cut[name] = rows[end - lengths[_PACKED[name]][i] : end]
+            if rows.dtype.kind != "b":
+                cut[name] = cut[name].astype(np.float32 if rows.dtype.kind == "f" else np.int64)
+        slot_of, slots = cut.pop("slot_of"), np.arange(len(cut["slots"]))
+        if not np.isin(slot_of, slots).all():
+            raise TrmInputError(f"slot_of: expected slots of the example, 0..{len(slots) - 1}, got others")
+        return cut | {"mask": slot_of == slots[:, None]}
+
+    return count, example
+
+
 def _call(spec: TrmSpec, arrays: dict[str, Any]) -> Call:
     for name, parts in _LENGTHS.items():
         length = arrays.pop(name, None)
@@ -97,7 +156,7 @@ def _call(spec: TrmSpec, arrays: dict[str, Any]) -> Call:
             if part in arrays:
                 _check_length(name, count, part, arrays[part], axis)
                 arrays[part] = arrays[part].take(range(count), axis=axis)
-    target = arrays.pop("target", None)
+    target, right = arrays.pop("target", None), arrays.pop("right", None)
     for name in ("x", "y0"):  # trainers may hold indices as int64
         if name in arrays and arrays[name].dtype == np.int64:
             arrays[name] = _narrowed(name, arrays[name])
@@ -108,7 +167,12 @@ def _call(spec: TrmSpec, arrays: dict[str, Any]) -> Call:
         raise TrmInputError("expected finite inputs, found NaN or Inf")
     if target is not None:
         _check_target(spec, target, inputs)
-    return Call(inputs, target)
+        target = target.astype(np.float64) if spec.answer_is_float else target
+    if right is not None and (right.dtype != np.bool_ or inputs.mask is None or right.shape != inputs.mask.shape[1:]):
+        raise TrmInputError(
+            f"right: expected a bool for each candidate of slots, got {right.dtype} {list(right.shape)}"
+        )
+    return Call(inputs, target, right)
 
 
 def _narrowed(name: str, indices: Array) -> Array:
@@ -135,5 +199,14 @@ def _check_target(spec: TrmSpec, target: Array, inputs: Inputs) -> None:
         raise TrmInputError(f"target: expected {expected}, got {target.dtype}")
     if not np.isfinite(target).all():
         raise TrmInputError("target: expected finite values, found NaN or Inf")
-    if not spec.answer_is_float and target.size and target.max() >= choices:
-        raise TrmInputError(f"target: expected indices below {choices}, got {target.max()}")
+    if spec.answer_is_float:
+        return
+    ignored = _IGNORED[spec.answer]
+    asked = target != ignored
+    wrong = asked & ((target < 0) | (target >= choices))
+    if wrong.any():
+        raise TrmInputError(f"target: expected 0..{choices - 1}, or {ignored}, got {target[wrong][0]}")
+    if inputs.mask is not None:
+        outside = [i for i in np.flatnonzero(asked) if not inputs.mask[i, target[i]]]
+        if outside:
+            raise TrmInputError(f"target: slot {outside[0]}: candidate {target[outside[0]]} is outside its mask")

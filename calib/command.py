@@ -17,7 +17,7 @@ from trm_edge.plain import plain
 from trm_edge.quantization import SCHEMES
 
 from .calibrate import MAX_ERROR, MAX_LOSS, Calibration, calibrate
-from .calls import golden_calls, load_calls
+from .calls import golden_calls, load_calls, split_calls
 from .observers import OBSERVERS
 
 MAX_CALLS = 256  # of --data, unless --calls says otherwise
@@ -31,8 +31,8 @@ Choose scales for int8 matrices from recorded calls, and report what rounding do
 
 --scheme    dynamic: a scale per row, worked out by the engine; static: one a matrix input; static-per-step: one a
             matrix input and step.
---data      .npz of training data; with targets the task's own metric is measured too. Without it the bundle's golden
-            vectors stand in, which are random.
+--data      .npz of training data, packed or not; with targets the task's own metric is measured too. Without it the
+            bundle's golden vectors stand in, which are random.
 
 Every second call gives the ranges, the others are measured. Where the error of the median call exceeds --max-error in
 any step, or the task's metric loses more than --max-loss in the last one, nothing is written and the exit code is 1.
@@ -82,8 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_overwriting(arguments.plot, arguments.src, arguments.data)
     bundle = read_bundle(arguments.src)
     calls = load_calls(arguments.data, bundle.spec, most) if arguments.data else golden_calls(bundle)
-    if arguments.max_loss is not None and all(call.target is None for call in calls):
-        raise TrmInputError("--max-loss: of the task's metric, which needs calls with a target; these have none")
+    if arguments.max_loss is not None and not any(call.asks for call in split_calls(calls)[1]):
+        raise TrmInputError(
+            "--max-loss: of the task's metric, which needs calls with a target; those that are measured ask nothing"
+        )
     result = calibrate(
         bundle,
         calls,

@@ -54,8 +54,8 @@ class Measurement:
 
     @property
     def metric_name(self) -> str | None:
-        """What the task's metric is, or None where no targets are known."""
-        if any(call.target is None for call in self.calls):
+        """What the task's metric is, or None where no targets are known, or nothing is asked by any."""
+        if any(call.target is None for call in self.calls) or not any(call.asks for call in self.calls):
             return None
         return "rms error" if self._is_float() else "exact rate"
 
@@ -109,5 +109,7 @@ def _score(step: StepOutput, call: Call) -> float:
     assert call.target is not None
     if step.logits is None:
         return float(((step.y - call.target) ** 2).mean())
-    asked = call.target >= 0
-    return float((step.y == call.target)[asked].all())
+    right = (step.y == call.target) | (call.target < 0)
+    if call.right is not None and call.right.size:
+        right |= call.right[step.y] & (step.y >= 0)
+    return float(right.all())

@@ -218,7 +218,13 @@ def test_padding_is_cut_off(tmp_path: Path) -> None:
         ({"x": np.full((5, 5, 6), np.nan, np.float32)}, "example 0: expected finite inputs"),
         ({"target": np.zeros((5, 4, 2))}, r"example 0: target: expected shape \[3\], got \[3, 2\]"),
         ({"target": np.zeros((5, 4))}, "example 0: target: expected integers, got float64"),
-        ({"target": np.full((5, 4), 5)}, "example 0: target: expected indices below 5, got 5"),
+        ({"target": np.full((5, 4), 5)}, r"example 0: target: expected 0\.\.4, or -1, got 5"),
+        ({"target": np.full((5, 4), -2)}, r"example 0: target: expected 0\.\.4, or -1, got -2"),
+        (
+            {"target": np.full((5, 4), 1), "mask": np.zeros((5, 4, 6), bool)},
+            "example 0: target: slot 0: candidate 1 is outside its mask",
+        ),
+        ({"right": np.zeros((5, 6))}, r"example 0: right: expected a bool for each candidate .*, got float64 \[5\]"),
         ({"y0": np.full((5, 4), 2**32)}, "example 0: y0: expected indices that an int32 holds, got 4294967296"),
         ({"s_len": np.full(5, 9)}, r"example 0: s_len: expected 0\.\.4, the rows of slots, got 9"),
         ({"x_len": np.full(5, -1)}, r"example 0: x_len: expected 0\.\.5, the rows of x, got -1"),
@@ -230,6 +236,57 @@ def test_data_that_does_not_fit_is_refused(changes: dict[str, Any], message: str
     path = write_training_data(tmp_path / "d.npz", bundle, 5, **changes)
     with pytest.raises(TrmInputError, match=message):
         load_calls(path, bundle.spec, 3)
+
+
+def packed_data(path: Path, bundle: Bundle, **changes: Any) -> list[dict[str, Any]]:
+    """Write slots calls of several sizes, packed, and return them."""
+    rng, calls = np.random.default_rng(3), []
+    for slots, candidates in ((2, 5), (4, 6), (1, 1)):
+        call = random_inputs(bundle.spec, rng, answer_rows=slots, candidates=candidates)
+        slot_of = np.arange(candidates) % slots
+        chosen = np.arange(slots)  # the first of its own
+        calls.append(call | {"mask": slot_of == chosen[:, None], "y0": np.full(slots, -1, np.int32), "target": chosen})
+    arrays = {name: np.concatenate([c[name] for c in calls]) for name in ("x", "slots", "candidates", "target")}
+    arrays |= {"slot_of": np.concatenate([c["mask"].argmax(0) for c in calls])}
+    lengths = {"x_len": "x", "s_len": "slots", "m_len": "candidates"}
+    arrays |= {length: np.array([len(c[name]) for c in calls]) for length, name in lengths.items()}
+    np.savez(path, **(arrays | changes))
+    return calls
+
+
+def test_packed_slots_are_read_as_they_were(tmp_path: Path) -> None:
+    bundle = plain_bundle("slots")
+    wanted = packed_data(tmp_path / "d.npz", bundle)
+    for call, want in zip(load_calls(tmp_path / "d.npz", bundle.spec, 9), wanted, strict=True):
+        assert call.target is not None
+        for name in ("x", "y0", "slots", "candidates", "mask"):
+            np.testing.assert_array_equal(getattr(call.inputs, name), want[name])
+        np.testing.assert_array_equal(call.target, want["target"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"s_len": np.array([2, 4, 2])}, "slots: expected 8 rows, as s_len says, got"),
+        ({"m_len": np.array([5, 8, -1])}, r"m_len: expected integers from 0 on, \[3\]"),
+        ({"slot_of": np.full(12, 9)}, r"example 0: slot_of: expected slots of the example, 0\.\.1, got others"),
+    ],
+)
+def test_packed_slots_that_do_not_fit_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    bundle = plain_bundle("slots")
+    packed_data(tmp_path / "d.npz", bundle, **changes)
+    with pytest.raises(TrmInputError, match=message):
+        load_calls(tmp_path / "d.npz", bundle.spec, 9)
+
+
+def test_candidates_that_are_as_right_count_as_right(tmp_path: Path) -> None:
+    bundle = plain_bundle("slots")
+    packed_data(tmp_path / "d.npz", bundle, right=np.ones(12, bool))
+    result = calibrate(bundle, load_calls(tmp_path / "d.npz", bundle.spec, 9), steps=1)
+    assert result.exact.metric is not None and result.exact.metric[-1] == 1
+    packed_data(tmp_path / "d.npz", bundle)
+    result = calibrate(bundle, load_calls(tmp_path / "d.npz", bundle.spec, 9), steps=1)
+    assert result.exact.metric is not None and result.exact.metric[-1] < 1
 
 
 @pytest.mark.parametrize(
@@ -347,6 +404,16 @@ def test_the_command_refuses_wrong_numbers(options: Any, message: str, source: P
     code, out, err = run(capsys, source, source.with_name("out.trm"), *options)
     assert (code, out) == (2, "") and message in err
     assert not source.with_name("out.trm").exists()
+
+
+def test_a_loss_of_nothing_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    bundle = make_bundle("slots")
+    write_bundle(tmp_path / "head.trm", bundle)
+    data = write_training_data(tmp_path / "d.npz", bundle, 5, target=np.full((5, 4), -1))
+    options = (tmp_path / "head.trm", tmp_path / "out.trm", "--data", data)
+    code, _, err = run(capsys, *options, "--max-loss", 0.1)
+    assert code == 2 and "--max-loss: of the task's metric" in err and "ask nothing" in err
+    assert "exact rate" not in run(capsys, *options, "--force")[1]
 
 
 def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
