@@ -34,8 +34,9 @@ class Calibration:
     """A calibrated bundle and the report on it.
 
     ``exact`` and ``quantized`` are the trajectories of the float64 oracle and of the fake-quantised one over
-    ``measured`` calls. ``sensitivity`` is the trajectory's error where one matrix alone is int8, largest first.
-    ``metric_loss`` is how much worse the task's metric is in the last step. ``observer`` is None for ``dynamic``.
+    ``measured`` calls; ``held_out`` says that none of these gave a range. ``sensitivity`` is the trajectory's error
+    where one matrix alone is int8, largest first. ``metric_loss`` is how much worse the task's metric is in the last
+    step. ``observer`` is None for ``dynamic``.
     """
 
     bundle: Bundle
@@ -43,6 +44,7 @@ class Calibration:
     steps: int
     calibrated: int
     measured: int
+    held_out: bool
     exact: Trajectory
     quantized: Trajectory
     sensitivity: dict[str, float]
@@ -137,6 +139,7 @@ def calibrate(
         steps=steps,
         calibrated=len(ranging),
         measured=len(measured),
+        held_out=not ranging or ranging[0] is not measured[0],
         exact=measurement.exact(),
         quantized=trajectory,
         sensitivity=sensitivity,

@@ -34,8 +34,9 @@ Choose scales for int8 matrices from recorded calls, and report what rounding do
 --data      .npz of training data, packed or not; with targets the task's own metric is measured too. Without it the
             bundle's golden vectors stand in, which are random.
 
-Every second call gives the ranges, the others are measured. Where the error of the median call exceeds --max-error in
-any step, or the task's metric loses more than --max-loss in the last one, nothing is written and the exit code is 1.
+Every second call gives the ranges, the others are measured; below four calls, all of them do both. Where the error of
+the median call exceeds --max-error in any step, or the task's metric loses more than --max-loss in the last one,
+nothing is written and the exit code is 1.
 Needs pip install 'trm-edge[calib]' for the progress bar and the picture."""
 
 
@@ -124,6 +125,7 @@ def report(result: Calibration) -> dict[str, Any]:
         "observer": result.observer,
         "steps": result.steps,
         "calls": {"calibrated": result.calibrated, "measured": result.measured},
+        "held_out": result.held_out,
         "precision": dict(quantization.precision),
         "input_scale": {name: scale.tolist() for name, scale in quantization.input_scale.items()},
         "error": result.quantized.error,
@@ -145,7 +147,9 @@ def report(result: Calibration) -> dict[str, Any]:
 def print_report(result: Calibration, name: Path, *, random: bool) -> None:
     """Print the trajectory report."""
     quantization, rounded, metric = result.quantization, result.quantized, result.metric_name or ""
-    source = "random calls, those of the golden vectors" if random else "held-out calls"
+    source = "held-out calls" if result.held_out else "calls, those that gave the ranges"
+    if random:
+        source = "random calls, those of the golden vectors"
     print(f"{name}: {result.method}, measured on {result.measured} {source}\n")
     if metric == "rms error":
         print("rms error: over all values of all chunks, in the units of the actions\n")

@@ -381,6 +381,19 @@ def test_the_command_reports_as_json_and_as_a_picture(tmp_path: Path, capsys: Ca
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("scheme", "calls", "said"),
+    [
+        ("static", 3, "minmax, measured on 3 calls, those that gave the ranges\n"),
+        ("static", 4, "minmax, measured on 2 held-out calls\n"),
+        ("dynamic", 3, "dynamic, measured on 3 held-out calls\n"),
+    ],
+)
+def test_the_report_says_what_was_measured(scheme: str, calls: int, said: str, tmp_path: Path, capsys: Capture) -> None:
+    options = ("--data", RECORDED, "--calls", calls, "--scheme", scheme)
+    assert said in run(capsys, BUNDLE, tmp_path / "int8.trm", *options)[1]
+
+
 def test_the_report_says_where_nothing_is_left_in_int8(source: Path, capsys: Capture) -> None:
     said = "no matrix is left in int8"
     _, text, _ = run(capsys, source, source.with_name("out.trm"), "--mixed", "--max-error", 0)
