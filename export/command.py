@@ -80,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
         _export_engine(arguments)
     else:
         raise TrmInputError(f"{arguments.dst}: expected a name that ends in .trm, .onnx or .engine, got {suffix!r}")
-    print(f"{arguments.dst}: {arguments.dst.stat().st_size:,} bytes; check it with: {_verify_command(arguments)}")
+    print(f"{arguments.dst}: {arguments.dst.stat().st_size:,} bytes; {_how_to_check(arguments)}")
     return 0
 
 
@@ -148,7 +148,9 @@ def _lengths(text: str) -> list[int]:
         raise TrmInputError(f"--context: expected whole numbers as 4,16,64, got {text!r}") from None
 
 
-def _verify_command(arguments: argparse.Namespace) -> str:
-    golden = "" if arguments.dst.suffix == ".trm" else f" --golden {arguments.src}"
+def _how_to_check(arguments: argparse.Namespace) -> str:
     where = " (on its GPU)" if arguments.dst.suffix == ".engine" else ""
-    return f"trm-edge verify {arguments.dst}{golden}{where}"
+    if arguments.precision == "fp8":
+        return f"verify has no oracle of fp8; compare its answers with the bundle's by trm-edge refine{where}"
+    golden = "" if arguments.dst.suffix == ".trm" else f" --golden {arguments.src}"
+    return f"check it with: trm-edge verify {arguments.dst}{golden}{where}"

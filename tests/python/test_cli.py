@@ -25,6 +25,7 @@ from trm_edge.backends.graph import GraphBackend
 from trm_edge.backends.reference import ReferenceBackend
 from trm_edge.bundle import Bundle, GoldenCase, bundle_bytes, read_bundle, write_bundle
 from trm_edge.cli import EXAMPLE, main
+from trm_edge.export import command as export_command
 from trm_edge.golden import golden_arguments, random_inputs, verify
 from trm_edge.quantization import QuantizedModel, uniform
 
@@ -524,6 +525,16 @@ def test_a_graph_that_is_not_of_the_bundle_fails_the_check(tmp_path: Path, capsy
     assert run(capsys, "export", tmp_path / "other.trm", tmp_path / "other.onnx", "--loop", "step")[0] == 0
     code, out, _ = run(capsys, "verify", tmp_path / "other.onnx", "--golden", tmp_path / "head.trm")
     assert code == 1 and "FAILED" in out and "are those of" in out and "head.trm of other weights?" in out
+
+
+def test_export_names_no_verify_that_always_fails(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_command, "_export_engine", lambda arguments: arguments.dst.write_bytes(b"engine"))
+    command = ("export", EXAMPLE, tmp_path / "head.engine")
+    assert "check it with: trm-edge verify" in run(capsys, *command, "--precision", "int8")[1]
+    _, out, _ = run(capsys, *command, "--precision", "fp8")
+    assert "verify has no oracle of fp8" in out and "trm-edge verify" not in out
 
 
 def test_golden_vectors_of_another_head_are_refused(tmp_path: Path, capsys: Capture) -> None:
