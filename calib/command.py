@@ -11,7 +11,7 @@ from typing import Any
 from trm_edge.bundle import read_bundle, write_bundle
 from trm_edge.cli import add_command
 from trm_edge.errors import TrmInputError
-from trm_edge.files import refuse_overwriting
+from trm_edge.files import check_folder, refuse_overwriting
 from trm_edge.picture import check_picture
 from trm_edge.plain import plain
 from trm_edge.quantization import SCHEMES
@@ -78,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dst.suffix != ".trm":
         raise TrmInputError(f"{arguments.dst}: expected a name that ends in .trm")
     refuse_overwriting(arguments.dst, arguments.src, arguments.data)
+    check_folder(arguments.dst)
     if arguments.plot:
         check_picture(arguments.plot, "the picture of a calibration", "calib")
         refuse_overwriting(arguments.plot, arguments.src, arguments.data)

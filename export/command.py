@@ -10,7 +10,7 @@ from typing import Any
 from trm_edge.bundle import Bundle
 from trm_edge.cli import add_command
 from trm_edge.errors import TrmInputError
-from trm_edge.files import refuse_overwriting
+from trm_edge.files import check_folder, refuse_overwriting
 from trm_edge.graph import GRAPH_PRECISIONS, LOOPS
 from trm_edge.limits import missing_limits, missing_text
 
@@ -72,6 +72,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if suffix != ".engine":
         _refuse(arguments, "only for .engine", "gpu", "context", "strip_weights")
     refuse_overwriting(arguments.dst, arguments.src)
+    check_folder(arguments.dst)
     if suffix == ".trm":
         _say_limits(_export_bundle(arguments))
     elif suffix == ".onnx":

@@ -22,7 +22,7 @@ from .backends import NAMES
 from .bundle import Bundle, read_bundle
 from .engine import read_engine
 from .errors import TrmError, TrmInputError
-from .files import read_call, refuse_overwriting, write_atomically
+from .files import check_folder, read_call, refuse_overwriting, write_atomically
 from .golden import golden_arguments, verify
 from .inputs import Array
 from .plain import plain
@@ -290,6 +290,7 @@ def _refine(arguments: argparse.Namespace) -> int:
         raise TrmInputError(f"--repeat: expected at least 1, got {arguments.repeat}")
     if arguments.output:
         refuse_overwriting(arguments.output, arguments.input, arguments.bundle)
+        check_folder(arguments.output)
     refiner = _load(arguments)
     call = read_call(arguments.input) if arguments.input else _first_golden(arguments.bundle)
     out = refiner.refine(**call, steps=arguments.steps, halt=arguments.halt, trajectory=True)

@@ -24,6 +24,7 @@ from trm_edge import Status, TrmSpec, cli
 from trm_edge.backends.graph import GraphBackend
 from trm_edge.backends.reference import ReferenceBackend
 from trm_edge.bundle import Bundle, GoldenCase, bundle_bytes, read_bundle, write_bundle
+from trm_edge.calib import command as calib_command
 from trm_edge.cli import EXAMPLE, main
 from trm_edge.export import command as export_command
 from trm_edge.golden import golden_arguments, random_inputs, verify
@@ -455,6 +456,23 @@ def test_an_output_that_cannot_be_written_leaves_nothing(tmp_path: Path, capsys:
     code, _, err = run(capsys, "refine", "--repeat", 1, "--output", missing)
     assert code == 2 and "answer.npz" in err and "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [
+        (("refine", EXAMPLE, "--output"), "answer.npz"),
+        (("calibrate", EXAMPLE), "int8.trm"),
+        (("export", "no.pt"), "head.trm"),
+        (("export", "no.trm"), "head.onnx"),
+    ],
+)
+def test_a_folder_that_is_missing_is_known_before_the_work(
+    command: tuple[object, ...], out: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((cli, "load"), (calib_command, "read_bundle")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("it began"))
+    assert f"{out}: cannot be written: there is no folder" in failed(capsys, *command, tmp_path / "none" / out)
 
 
 def test_an_output_is_whole_or_absent(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
