@@ -20,6 +20,7 @@ from trm_edge.bundle import Bundle, read_bundle
 from trm_edge.errors import TrmInputError, TrmUnsupportedError
 from trm_edge.files import StrPath, write_atomically
 from trm_edge.graph import GraphInfo, Signature
+from trm_edge.inputs import check_int
 from trm_edge.spec import MAX_STEPS
 
 from .onnx_net import net_function
@@ -84,7 +85,7 @@ def build_onnx(bundle: Bundle, loop: str = "unrolled", steps: int = 4, precision
     """
     if loop not in contract.LOOPS:
         raise TrmInputError(f"loop: expected one of {', '.join(contract.LOOPS)}, got {loop!r}")
-    if loop == "unrolled" and not 1 <= steps <= MAX_STEPS:
+    if loop == "unrolled" and not 1 <= (steps := check_int("steps", steps)) <= MAX_STEPS:
         raise TrmInputError(f"steps: expected 1..{MAX_STEPS} for an unrolled graph, got {steps}")
     if precision not in (None, "fp32"):
         raise TrmInputError(

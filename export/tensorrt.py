@@ -27,6 +27,7 @@ from trm_edge.engine import EngineManifest, manifest_bytes, manifest_path
 from trm_edge.errors import TrmError, TrmInputError, TrmUnsupportedError
 from trm_edge.files import StrPath, write_atomically
 from trm_edge.graph import parse_metadata
+from trm_edge.inputs import check_int
 from trm_edge.spec import MAX_STEPS
 
 from .onnx_scope import onnx
@@ -114,7 +115,7 @@ def build_engine(
     """
     if loop not in FORMS:
         raise TrmInputError(f"loop: expected one of {', '.join(FORMS)} for an engine, got {loop!r}")
-    if loop == "unrolled" and not 1 <= steps <= MAX_STEPS:
+    if loop == "unrolled" and not 1 <= (steps := check_int("steps", steps)) <= MAX_STEPS:
         raise TrmInputError(f"steps: expected 1..{MAX_STEPS} for an unrolled engine, got {steps}")
     if precision is None:
         precision = "fp32" if bundle.quantization is None else bundle.quantization.summary

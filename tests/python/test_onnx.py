@@ -33,7 +33,7 @@ from trm_edge.spec import TrmSpec, identity_statistics
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from trm_edge.export import build_onnx, export_onnx  # noqa: E402
+from trm_edge.export import build_engine, build_onnx, export_onnx  # noqa: E402
 
 TOLERANCE = 1e-5
 MOST = 8  # steps
@@ -298,6 +298,14 @@ def test_export_from_a_bundle_file(tmp_path: Any) -> None:
 def test_wrong_arguments(loop: str, steps: int) -> None:
     with pytest.raises(TrmInputError, match="expected"):
         build_onnx(bundle_of("actions"), loop, steps)
+
+
+@pytest.mark.parametrize("steps", ["4", 2.5, True])
+def test_steps_that_are_no_integer(steps: Any) -> None:
+    for build in (build_onnx, build_engine):  # which looks at them before it asks for TensorRT
+        with pytest.raises(TrmInputError, match=f"steps: expected an int, got {steps!r}"):
+            build(bundle_of("actions"), "unrolled", steps)
+    assert build_onnx(bundle_of("actions"), "unrolled", np.int64(2)).metadata_props
 
 
 def test_too_large_for_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
