@@ -34,6 +34,7 @@ def register(commands: Any) -> None:
         "  trm-edge export head.trm head.engine --loop loop --precision fp16 --gpu sm86,sm89,sm120\n\n"
         "A graph of a calibrated bundle holds its scales as Q/DQ: scheme static in every form, static-per-step in the\n"
         "unrolled one, dynamic in none. bf16 matrices round their operands and multiply as floats.\n\n"
+        "Unrolled for few steps, onnx-loop for many: ONNX Runtime takes long to load many unrolled steps.\n\n"
         "An engine has a manifest beside it, head.engine.json, without which it is not loaded. Its form is unrolled,\n"
         "loop (TensorRT's own, the number of steps is an input) or onnx-loop (the same from the ONNX graph). TensorRT\n"
         "for RTX builds for several GPUs, and without one; the TensorRT of a Jetson builds for its own GPU.\n\n"

@@ -137,6 +137,11 @@ def _add_inspect(commands: Any) -> None:
 def _inspect(arguments: argparse.Namespace) -> int:
     if arguments.bundle.suffix == ".engine":
         return _inspect_engine(arguments)
+    if arguments.bundle.suffix == ".onnx":
+        raise TrmInputError(
+            f"{arguments.bundle}: an ONNX graph, and inspect reads bundles and engines; "
+            f"check it with: trm-edge verify {arguments.bundle} --golden BUNDLE.trm"
+        )
     bundle = read_bundle(arguments.bundle)
     facts = {
         "file": str(arguments.bundle),

@@ -185,6 +185,11 @@ def test_inspect_says_what_a_bundle_holds(path: Path, capsys: Capture) -> None:
         assert word in out
 
 
+def test_inspect_says_what_checks_a_graph(capsys: Capture) -> None:
+    assert "head.onnx: an ONNX graph, and inspect" in (said := failed(capsys, "inspect", "head.onnx"))
+    assert "trm-edge verify head.onnx --golden BUNDLE.trm" in said
+
+
 def test_inspect_leaves_out_what_a_head_does_not_use(capsys: Capture) -> None:
     assert "draft " in run(capsys, "inspect", EXAMPLE)[1]
     _, out, _ = run(capsys, "inspect", EXAMPLE.with_name("sudoku.trm"))

@@ -13,6 +13,7 @@ import pytest
 from models import make_spec
 
 import trm_edge
+from trm_edge.graph import input_signature, output_signature
 
 TOP = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/tool_calls.md")
@@ -118,6 +119,36 @@ def _read(text: str) -> object:
     return float("inf") if text == "inf" else json.loads(text.strip("`"))
 
 
+def test_the_page_on_onnx_runs_graphs_as_the_sdk_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    from trm_edge.cli import main
+
+    page = (TOP / "docs" / "onnx.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    Path("head.trm").write_bytes(trm_edge.example().read_bytes())
+    commands = [*re.findall(r"```sh\n(.*)\n```", page), *re.findall(r"`(trm-edge export .* step\.onnx .*)`:", page)]
+    assert len(commands) == 2
+    found: dict[str, Any] = {}
+    for line, block in zip(commands, re.findall(r"```python\n(.*?)```", page, re.S), strict=True):
+        assert main(line.split()[1:]) == 0
+        exec(compile(block, "page", "exec"), found)
+    out = trm_edge.load("head.trm", backend="fused").refine(found["x"], found["draft"], steps=4, trajectory=True)
+    np.testing.assert_allclose(found["y"], out.y, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["answer"], out.trajectory[-1], rtol=1e-4, atol=1e-5)
+    assert found["confidence"] == pytest.approx(out.confidence, rel=1e-4)
+
+
+@pytest.mark.parametrize("loop", ["unrolled", "onnx-loop", "step"])
+@pytest.mark.parametrize("kind", ["actions", "slots", "tokens"])
+def test_the_page_on_onnx_names_every_input_and_output(kind: str, loop: str) -> None:
+    page = (TOP / "docs" / "onnx.md").read_text()
+    inputs, outputs = page.split("## Inputs")[1].split("## What the host")[0].split("## Outputs")
+    spec = make_spec(kind, **({"feature_size": 3} if kind == "actions" else {}))
+    assert [name for name in input_signature(spec, loop) if f"`{name}`" not in inputs] == []
+    assert [name for name in output_signature(spec, loop) if f"`{name}`" not in outputs] == []
+
+
 def test_the_page_on_the_model_gives_the_recorded_answers(capsys: pytest.CaptureFixture[str]) -> None:
     page = (TOP / "docs" / "model.md").read_text()
     found: dict[str, object] = {}
@@ -136,34 +167,3 @@ def test_the_page_on_the_model_names_every_tensor(kind: str, mixer: str) -> None
     features = {"feature_size": 3} if kind == "actions" else {}
     names = {re.sub(r"\.\d+\.", ".<i>.", name) for name in make_spec(kind, mixer, **features).tensor_shapes()}
     assert [name for name in names if f"`{name}`" not in table and not name.startswith("normalization.")] == []
-
-
-def test_the_page_on_onnx_runs_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    from trm_edge.export import export_onnx
-
-    export_onnx(trm_edge.example(), tmp_path / "head.onnx")
-    export_onnx(trm_edge.example(), tmp_path / "step.onnx", "step")
-    monkeypatch.chdir(tmp_path)
-    found: dict[str, Any] = {}
-    whole, by_step = re.findall(r"```python\n(.*?)```", (TOP / "docs" / "onnx.md").read_text(), re.S)
-    exec(compile(whole, "page", "exec"), found)
-    expected = trm_edge.load(trm_edge.example()).refine(found["x"], found["y0"], steps=4, trajectory=True)
-    assert expected.trajectory is not None
-    np.testing.assert_allclose(found["y"], expected.y, atol=1e-5)
-    exec(compile(by_step, "page", "exec"), found)
-    np.testing.assert_allclose(found["y"], expected.trajectory[-1], atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("kind", "mixer"), [("actions", "rope"), ("actions", "mlp_t"), ("slots", "rope"), ("tokens", "rope")]
-)
-def test_the_page_on_onnx_names_every_input_and_output(kind: str, mixer: str) -> None:
-    from trm_edge.graph import LOOPS, input_signature, output_signature
-
-    page = (TOP / "docs" / "onnx.md").read_text()
-    spec = make_spec(kind, mixer, **({"feature_size": 3} if kind == "actions" else {}))
-    for loop in LOOPS:
-        for name in (*input_signature(spec, loop), *output_signature(spec, loop, 4), loop):
-            assert f"`{name}`" in page, (loop, name)
