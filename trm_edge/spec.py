@@ -86,7 +86,8 @@ class TrmSpec:
             _require(math.prod(shape) <= _MAX_TENSOR, name, f"at most {_MAX_TENSOR} elements", list(shape))
         floats, sizes = self._call_floats(), "max_context, answer_rows, max_candidates"
         _require(floats <= _MAX_CALL, sizes, f"sizes of a call that fit into {_MAX_CALL} floats", floats)
-        work, factors = self._step_work(), "h_cycles * (l_cycles + 1) * num_layers * L * (L + widths) * hidden_size"
+        work = self._step_work(blocks)
+        factors = "h_cycles * (l_cycles + 1) * num_layers * L * (L + widths) * hidden_size"
         _require(work <= _MAX_WORK, factors, "at most 2^38 in a step", f"{work / _MAX_WORK:f} times that")
 
     def _check_mixer(self) -> None:
@@ -139,12 +140,11 @@ class TrmSpec:
             self.context_size,
         )
 
-    def _step_work(self) -> int:
+    def _step_work(self, blocks: int) -> int:
         """About the products of one step's blocks: of every row with every other, and with the matrices.
 
         A narrow row costs as much as one of 32.
         """
-        blocks = self.h_cycles * (self.l_cycles + 1) * self.num_layers
         row = self.max_rows + self.hidden_size + self.inner_size + self.token_inner_size
         return blocks * self.max_rows * row * max(self.hidden_size, 32)
 

@@ -26,7 +26,7 @@ from function_call.bfcl import Example, labels
 from function_call.drafts import drafts
 from function_call.folds import function_key, split
 from function_call.llm import call_of, thought_of
-from function_call.substitution import redrafted, resaid, texts_of, variants
+from function_call.substitution import redrafted, resaying, texts_of, variants
 from function_call.synthetic import generated
 from trm_edge.json_slots import Featurizer, JsonSlots, SchemaError, Tool
 from trm_edge.json_slots.features import featurizer_for
@@ -159,7 +159,7 @@ class Maker:
 
     def _thought(self, example: Example) -> str:
         row = self._thoughts.get(example.identity.partition("~")[0])
-        return "" if row is None else resaid(thought_of(row["text"]), example.changes)
+        return "" if row is None else resaying(example.changes)(thought_of(row["text"]))
 
     def _draft(self, example: Example, slots: JsonSlots, right: dict[str, Any]) -> str:
         if self.rng.random() < UNDRAFTED:

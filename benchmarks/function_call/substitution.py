@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -95,6 +95,7 @@ def texts_of(examples: Iterable[Example]) -> dict[str, list[str]]:
 def redrafted(arguments: str, changes: Sequence[tuple[Any, Any]]) -> str:
     """Return drafted arguments as they would be for a variant, so that it is right and wrong where the draft was."""
     value, _ = read_json(arguments) if changes else (MISSING, False)
+    resay = resaying(changes)
 
     def changed(part: Any) -> Any:
         if isinstance(part, dict):
@@ -104,18 +105,18 @@ def redrafted(arguments: str, changes: Sequence[tuple[Any, Any]]) -> str:
             return whole
         if isinstance(part, list):
             return [changed(inner) for inner in part]
-        return resaid(part, changes) if isinstance(part, str) else part
+        return resay(part) if isinstance(part, str) else part
 
     return arguments if value is MISSING else dumps(changed(value))
 
 
-def resaid(text: str, changes: Sequence[tuple[Any, Any]]) -> str:
-    """Return a text with the texts of a variant in place of the example's."""
+def resaying(changes: Sequence[tuple[Any, Any]]) -> Callable[[str], str]:
+    """Return what puts the texts of a variant in place of the example's."""
     texts = {old.lower(): new for old, new in changes if isinstance(old, str) and old and isinstance(new, str)}
     if not texts:
-        return text
+        return lambda text: text
     said = re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))), re.I)
-    return said.sub(lambda match: texts[match.group().lower()], text)
+    return lambda text: said.sub(lambda match: texts[match.group().lower()], text)
 
 
 _tools: dict[int, tuple[Any, Tool]] = {}

@@ -208,9 +208,8 @@ int64_t call_floats(const Spec& spec) {
 
 // About the products of one step's blocks: of every row with every other, and with the matrices. A narrow row costs as
 // much as one of 32. A double, as the sizes of a hostile spec do not fit an integer; exact wherever it is allowed.
-double step_work(const Spec& spec) {
+double step_work(const Spec& spec, double blocks) {
     const double rows = spec.max_rows();
-    const double blocks = spec.h_cycles * (spec.l_cycles + 1) * spec.num_layers;
     const double row = rows + spec.hidden_size + spec.inner_size + spec.token_inner_size;
     return blocks * rows * row * std::max(spec.hidden_size, 32);
 }
@@ -242,7 +241,7 @@ void check_spec(const Spec& spec) {
     }
     require(call_floats(spec) <= kMaxCall, "max_context, answer_rows, max_candidates",
             "sizes of a call that fit into " + std::to_string(kMaxCall) + " floats", call_floats(spec));
-    const double work = step_work(spec);
+    const double work = step_work(spec, blocks);
     require(work <= kMaxWork, "h_cycles * (l_cycles + 1) * num_layers * L * (L + widths) * hidden_size",
             "at most 2^38 in a step", std::to_string(work / kMaxWork) + " times that");
 }

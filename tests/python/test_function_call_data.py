@@ -214,7 +214,7 @@ def test_values_are_replaced_in_query_and_answer_alike() -> None:
 
 
 def test_a_variant_has_the_draft_of_its_query_with_the_values_that_it_says() -> None:
-    from function_call.substitution import redrafted, resaid
+    from function_call.substitution import redrafted, resaying
 
     drafted = {"from_city": "Oakland, CA", "to_city": "Oakland", "number_of_tickets": 2, "airlines": ["Delta", "Delta"]}
     drafted |= {"departure_date": "May", "seating_class": "economy class", "include_bags": False}
@@ -226,7 +226,7 @@ def test_a_variant_has_the_draft_of_its_query_with_the_values_that_it_says() -> 
         assert draft["airlines"] == [answer["airlines"][0]] * 2
         assert draft["seating_class"].lower() == f"{answer['seating_class']} class".lower()
         assert draft["departure_date"] == "May" and draft["include_bags"] is False
-        assert resaid("from oakland, CA?", one.changes).lower() == f"from {answer['from_city']}?".lower()
+        assert resaying(one.changes)("from oakland, CA?").lower() == f"from {answer['from_city']}?".lower()
     assert redrafted('{"to_city": ', ()) == '{"to_city": '
     assert redrafted("nothing", [("nothing", "all")]) == "nothing"
 

@@ -478,7 +478,7 @@ def _check_training(head: Refiner, decline_bonus: float | None) -> None:
 def is_readable(query: str) -> bool:
     """Return whether a query has words or numbers, and at least half of its letters are Latin ones."""
     letters = [character for character in query if character.isalpha()]
-    latin = sum(unicodedata.name(character, "").startswith("LATIN") for character in letters)
+    latin = sum(one.isascii() or unicodedata.name(one, "").startswith("LATIN") for one in letters)
     return 2 * latin >= len(letters) if letters else any(map(str.isdigit, query))
 
 
