@@ -41,12 +41,19 @@ def label(inputs: SlotInputs, arguments: Mapping[str, Json]) -> Array | None:
 
 
 def call_arrays(inputs: SlotInputs, target: Array, right: Array | None = None) -> dict[str, Array]:
-    """Return one call as ``train.packed.pack`` takes it; ``right`` [M] are candidates as right as the target's."""
+    """Return one call as ``train.packed.pack`` takes it.
+
+    ``right`` [M] are candidates as right as the target's; without it those of the same value, as of a number that the
+    query has twice.
+    """
     made = inputs.arrays
     omit = np.array([candidate.value is MISSING for candidate in inputs.candidates], bool)
     arrays = {name: made[name] for name in ("x", "slots", "candidates", "y0")}
-    if right is not None:
-        arrays["right"] = right
+    if right is None:
+        wanted = [key_of(inputs.candidates[j].value) if j >= 0 else None for j in target.tolist()]
+        owned = zip(inputs.candidates, inputs.slot_of.tolist(), strict=True)
+        right = np.array([key_of(one.value) == wanted[owner] for one, owner in owned], bool)
+    arrays["right"] = right
     return arrays | {"slot_of": inputs.slot_of.astype(np.int32), "target": target.astype(np.int32), "omit": omit}
 
 

@@ -24,6 +24,7 @@ PLAIN = [
     ("set the volume to 30 percent in the office", "HassSetVolume", {"area": "office", "volume_level": 30}),
     ("add oat milk to my shopping list", "HassShoppingListAddItem", {"item": "oat milk"}),
     ("what time is it", "HassGetCurrentTime", {}),
+    ("add 20 minutes to the 20 hour timer", "HassIncreaseTimer", {"minutes": 20, "start_hours": 20}),
 ]
 
 

@@ -72,6 +72,29 @@ def test_a_span_is_where_it_was_read():
 
 
 @pytest.mark.parametrize(
+    ("query", "number", "places"),
+    [
+        ("add 20 minutes to the 20-second timer", 20, [(4, 6), (22, 24)]),
+        ("$5 for Ann, $5 for Bob, $5 for me", 5, [(0, 2), (12, 14), (24, 26)]),
+        ("ten cups and ten plates", 10, [(0, 3), (13, 16)]),
+        ("three sides of 3 and 4", 3, [(15, 16)]),  # said once, and again in words: as a rule of the same thing
+        ("a room for a night", 1, [(0, 1)]),  # implied
+    ],
+)
+@pytest.mark.parametrize("schema", [NUMBER, INTEGER, slot({"anyOf": [{"type": "string"}, {"type": "number"}]})])
+def test_a_number_that_the_query_repeats_is_a_candidate_at_each_place(schema, query, number, places):
+    found = [one for one in found_in(query, schema) if one.value == number and not isinstance(one.value, str)]
+    assert [(one.start, one.end) for one in found] == places
+
+
+def test_a_repeated_number_that_is_not_valid_or_the_drafts_is_not_offered_again():
+    query = "add 20 minutes to the 20-second timer"
+    assert 20 not in values(slot({"type": "integer", "maximum": 10}), query)
+    assert values(INTEGER, query, draft=20).count(20) == 1
+    assert len(found_in(" and ".join(["7"] * 100), INTEGER)) < 20
+
+
+@pytest.mark.parametrize(
     ("schema", "query", "expected"),
     [
         (TEXT, "room 12", "12"),

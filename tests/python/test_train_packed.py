@@ -133,6 +133,13 @@ TOOL = JsonSlots(
 )
 
 
+def test_a_number_that_the_query_has_twice_is_right_at_both_places():
+    inputs = TOOL.bind("5 coats of red on 5 doors", None, Featurizer(HashedNgrams(16)))
+    made = call_arrays(inputs, label(inputs, {"color": "red", "coats": 5}))
+    right = [(inputs.candidates[j].value, inputs.candidates[j].start) for j in np.flatnonzero(made["right"])]
+    assert right == [("red", -1), (5, 0), (5, 18)]
+
+
 def test_a_head_learns_calls_from_a_packed_file(tmp_path):
     featurizer, rng, made = Featurizer(HashedNgrams(16)), np.random.default_rng(0), []
     for i in range(240):

@@ -32,6 +32,7 @@ from .validation import FORMATS, violation
 SOURCES = ("omit", "draft", "option", "default", "literal", "mentioned", "span", "tool")
 MANY = 1000  # candidates of a slot, of which a head may not see all
 WORDS = re.compile(r"[^\W_]+")
+MAX_REPEATED = 16  # numbers that a query has again
 MAX_ITEM_WORDS = 4  # of the one item of an array that is read from the query
 MAX_MENTIONED = 4  # items of an array that the query may mention, of which every subset is a candidate
 _STYLES = {  # operators that spell words otherwise, only for a slot whose description has a value of that style
@@ -40,6 +41,7 @@ _STYLES = {  # operators that spell words otherwise, only for a slot whose descr
     "lower": re.compile(r"\blower[ -]?case\b", re.I),
     "title": re.compile(r"['\"`(,] ?[A-Z][a-z]+ [A-Z][a-z]+\b|\b[Tt]itle[ -]?case\b"),
 }
+_SPELT = {"words": "digits", "number": "digits", "number words": "words"}  # how numbers are that may be repeated
 _WRITTEN = ("number", "number words", "ordinal")  # operators whose numbers may be meant as text: an account, a year
 
 
@@ -70,15 +72,18 @@ _encode = json.JSONEncoder(allow_nan=False).encode
 
 
 def candidates_of(slot: Slot, draft: Json | Missing, spans: Spans) -> list[Candidate]:
-    """Return a slot's candidates, each value once, those of the draft and the schema before the query's."""
+    """Return a slot's candidates, those of the draft and the schema before the query's.
+
+    Each value comes once, but for numbers that the query has at several places, which different slots may mean.
+    """
     read = _readings(spans)
     own: ByKey = {}
     for candidate in _proposals(slot, draft, read):
         own.setdefault(key_of(candidate.value), candidate)
     group = {} if isinstance(slot.schema, Scalar) and slot.schema.options is not None else _read_for(slot.schema, read)
-    if own.keys().isdisjoint(group.keys()):
-        return [*own.values(), *group.values()]
-    return [*own.values(), *(one for key, one in group.items() if key not in own)]
+    if not own.keys().isdisjoint(group.keys()):
+        group = {key: one for key, one in group.items() if key not in own}
+    return [*own.values(), *group.values(), *_repeated(group, read)]
 
 
 def most_said_first(candidates: list[Candidate], query: str) -> list[Candidate]:
@@ -269,6 +274,8 @@ class TypedSpans:
         What was read as a text, and as a number.
     named
         What the operators wrote that only some slots take: names in a style (``_STYLES``), and other runs of words.
+    repeated
+        The numbers that were read before, at other places.
     several
         What was read as an array, of any items.
     """
@@ -278,6 +285,7 @@ class TypedSpans:
         self.texts: ByKey = {}
         self.named: dict[str, ByKey] = {style: {} for style in (*_STYLES, OTHER_WORDS.name)}
         self.numbers: ByKey = {}
+        self.repeated: list[Candidate] = []
         self.several: list[Candidate] = []
         self._arrays: dict[str, ByKey] = {}
         for operator, found in spans.groups:
@@ -296,15 +304,20 @@ class TypedSpans:
                         self.texts.setdefault(str(value), _span(str(value), operator, start, end))
 
     def _add_number(self, value: Json, operator: str, start: int, end: int) -> None:
-        self.numbers.setdefault(key_of(value), _span(value, operator, start, end))
+        key, one = key_of(value), _span(value, operator, start, end)
+        first = self.numbers.setdefault(key, one)
+        spelt = _SPELT.get(operator)
+        if first is one or spelt is None or spelt != _SPELT.get(first.operator) or len(self.repeated) == MAX_REPEATED:
+            return
+        known = [first, *(other for other in self.repeated if key_of(other.value) == key)]
+        if all(end <= other.start or other.end <= start for other in known):
+            self.repeated.append(one)
 
     @cached_property
     def integers(self) -> ByKey:
         """Return the numbers that are whole, as integers."""
         found: ByKey = {}
-        for candidate in self.numbers.values():
-            if isinstance(candidate.value, float) and candidate.value.is_integer():
-                candidate = candidate._replace(value=int(candidate.value))
+        for candidate in map(_whole, self.numbers.values()):
             if isinstance(candidate.value, int):
                 found.setdefault(key_of(candidate.value), candidate)
         return found
@@ -370,6 +383,20 @@ def _read_for(schema: Schema, read: TypedSpans) -> ByKey:
             return group if free else {key: one for key, one in group.items() if _fits(one.value, schema)}
         return _arrays(schema, [*read.several, *read.texts.values(), *read.numbers.values()])
     return {}
+
+
+def _repeated(group: ByKey, read: TypedSpans) -> Iterator[Candidate]:
+    """Yield the numbers of a group from the other places where the query has them."""
+    for one in read.repeated:
+        form = one if key_of(one.value) in group else _whole(one)
+        if key_of(form.value) in group:
+            yield form
+
+
+def _whole(number: Candidate) -> Candidate:
+    """Return a number as an integer, where it is whole."""
+    value = number.value
+    return number._replace(value=int(value)) if isinstance(value, float) and value.is_integer() else number
 
 
 def _group_for(schema: Scalar, read: TypedSpans) -> ByKey:

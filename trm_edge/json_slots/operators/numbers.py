@@ -15,7 +15,7 @@ _SCALES = {"hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "mn": 
 _SCALES |= {"m": 10**6, "b": 10**9, "dozen": 12}
 _DIGITS = r"(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,15})(?:\.\d{1,15})?"
 _NUMBER = re.compile(
-    rf"(?=[-+\u2212$\u20ac\u00a3\u00a5.\d])(?<![A-Za-z0-9_.,:])([-+\u2212]?)[$\u20ac\u00a3\u00a5]?({_DIGITS}(?:[eE][-+]?\d{{1,3}}(?!\w))?|\.\d{{1,15}})(?!\d|[.,:]\d)"
+    rf"(?=[-+\u2212$\u20ac\u00a3\u00a5.\d])(?<![A-Za-z0-9_.,:])(?<![A-Za-z]\^)([-+\u2212]?)[$\u20ac\u00a3\u00a5]?({_DIGITS}(?:[eE][-+]?\d{{1,3}}(?!\w))?|\.\d{{1,15}})(?!\d|[.,:]\d)"
 )
 _MINUS = re.compile(r"\b(?:minus|negative) $", re.I)
 _SCALE = re.compile(r" ?(hundred|thousand|million|mn|billion|bn|dozen)(?!\w)|([kKMB])(?!\w)")
