@@ -21,7 +21,7 @@ from .errors import (
     TrmUnsupportedError,
     TrmVersionError,
 )
-from .limits import Projection, project_limits
+from .limits import Limits, Projection, project_limits
 from .on_device import DeviceArray, DeviceRefinement
 from .refinement import Refinement
 from .refiner import Refiner, load, refine
@@ -33,6 +33,7 @@ __version__: str = _core_module.__version__
 __all__ = [
     "DeviceArray",
     "DeviceRefinement",
+    "Limits",
     "Projection",
     "Refinement",
     "Refiner",

@@ -25,6 +25,7 @@ from .errors import TrmError, TrmInputError
 from .files import check_folder, read_call, refuse_overwriting, write_atomically
 from .golden import golden_arguments, verify
 from .inputs import Array
+from .limits import Limits, missing_limits, missing_text
 from .plain import plain
 from .profiling import command as profiling
 from .profiling.timing import latency_summary
@@ -316,7 +317,7 @@ def _refine(arguments: argparse.Namespace) -> int:
         return 0
     where = refiner.backend + (f" ({refiner.isa})" if refiner.isa else "")
     print(f"{refiner.spec.answer} head on {where}: status {out.status.name}, {out.steps_run} steps")
-    _print_steps(call.get("y0"), out)
+    _print_steps(call.get("y0"), out, refiner.limits)
     print(
         f"latency over {latency['calls']} calls: p50 {latency['p50_us']:.1f} us, p99 {latency['p99_us']:.1f} us, "
         f"max {latency['max_us']:.1f} us"
@@ -363,7 +364,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     return demo.run(arguments)
 
 
-def _print_steps(draft: Array | None, out: Refinement) -> None:
+def _print_steps(draft: Array | None, out: Refinement, limits: Limits | None) -> None:
     """Print draft, each step's answer with its confidence and its move, and the final answer."""
     assert out.trajectory is not None
     previous = draft
@@ -373,7 +374,10 @@ def _print_steps(draft: Array | None, out: Refinement) -> None:
         moved = _moved(previous, answer)
         print(f"  step {k + 1:<3} confidence {confidence_of(out.halt_logits[k]):5.3f}  {moved:<13} {_brief(answer)}")
         previous = answer
-    label = "answer, limits applied" if out.y.dtype == np.float32 else "answer"
+    label = "answer"
+    if limits is not None:
+        missing = missing_limits({f"limits.{name}": values for name, values in limits._asdict().items()})
+        label += f", limits: {missing_text(missing)}" if missing else ", limits applied"
     print(f"  {label:<38} {_brief(out.y)}")
 
 

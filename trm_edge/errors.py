@@ -17,7 +17,8 @@ class Status(IntEnum):
     HALTED
         The confidence reached ``halt`` before the last step.
     NONFINITE
-        NaN or Inf in the context or inside the recursion; the answer is the draft, inside the limits.
+        NaN or Inf in the context or inside the recursion; the answer is the draft, inside the limits or, where
+        ``last_action`` is outside, as in OUTSIDE_LIMITS.
     OUTSIDE_LIMITS
         ``last_action`` is farther outside the bounds than one velocity step; the answer approaches them at that limit.
     """

@@ -216,12 +216,12 @@ def check_features(spec: TrmSpec, features: object) -> Array | None:
 
 
 def check_last_action(spec: TrmSpec, last_action: object) -> Array | None:
-    """Check ``last_action [dof]``: finite, actions only."""
+    """Check ``last_action [dof]``: finite, actions only. Returns a copy, as the caller's may change meanwhile."""
     if last_action is None:
         return None
     if spec.answer != "actions":
         raise TrmInputError(f"last_action: has no meaning for answer={spec.answer}; leave it out")
-    array = as_array("last_action", last_action, np.float32)
+    array: Array = as_array("last_action", last_action, np.float32).copy()
     _shape("last_action", array, (spec.dof,))
     _finite("last_action", array)
     return array
@@ -232,7 +232,7 @@ def _check_draft(spec: TrmSpec, y0: object) -> Array | None:
         if spec.draft == "optional":
             return None
         raise TrmInputError("y0: this head was trained with a draft and needs one (spec draft = required), got None")
-    array = as_array("y0", y0, np.float32)
+    array: Array = as_array("y0", y0, np.float32).copy()  # what limits are projected from stays as it was checked
     _shape("y0", array, (spec.answer_rows, spec.dof))
     _finite("y0", array)
     return array

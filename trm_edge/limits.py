@@ -11,7 +11,16 @@ from ._native import core
 from .errors import Status, TrmInputError
 from .inputs import Array, as_array
 
-NAMES = ("lower", "upper", "velocity")
+
+class Limits(NamedTuple):
+    """A head's limits, ``[dof]`` float32 each, infinite where it has none, as :func:`project_limits` takes them."""
+
+    lower: Array
+    upper: Array
+    velocity: Array
+
+
+NAMES = Limits._fields
 
 
 def missing_limits(tensors: Mapping[str, Array]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from .backends import Backend, Options, Source, open_backend
 from .errors import TrmInputError, TrmUnsupportedError
 from .files import StrPath
 from .inputs import check_flag
+from .limits import Limits
 from .on_device import DeviceRefinement
 from .refinement import Refinement
 from .spec import TrmSpec
@@ -63,6 +64,15 @@ class Refiner:
         return self._backend.isa
 
     @property
+    def limits(self) -> Limits | None:
+        """Limits of the actions, a copy; None for heads of other kinds.
+
+        ``project_limits(y0, **refiner.limits._asdict(), last_action=q)`` puts a draft inside them without the head.
+        """
+        own = self._backend.limits
+        return None if own is None else Limits(*(one.copy() for one in own))
+
+    @property
     def most_steps(self) -> int:
         """The largest ``steps`` that :meth:`refine` takes: 1024, or those that an unrolled graph was exported with."""
         return self._backend.most_steps
@@ -90,7 +100,7 @@ class Refiner:
 
         Arrays are NumPy arrays or anything with the buffer protocol or DLPack on the CPU; they are not copied where
         they are dense and of the dtype below, and never converted from another dtype. Lists of numbers are taken too.
-        Floats are raw values: the bundle's normalisation is applied inside.
+        Floats are raw values: the bundle's normalisation is applied inside. Arrays must not change during the call.
 
         Parameters
         ----------
@@ -229,7 +239,11 @@ class Refiner:
 
         ``x``, ``features`` and ``last_action`` replace those of the step before where given; ``x`` keeps its number of
         rows. ``refine`` is ``begin`` and ``steps`` times ``step``, bit for bit. Where a fresh input is not finite the
-        status is NONFINITE, the answer is the draft, and the recursion stands as it was, but for ``last_action``.
+        status is NONFINITE, the answer is the draft, and the recursion stands as it was, but for ``last_action``; where
+        a finite one led to NONFINITE, every step does until the next :meth:`begin`.
+
+        The draft stays that of :meth:`begin`, and the first row of the answer is the action after ``last_action``: a
+        recursion is of one control tick, and the next tick begins another one on a draft shifted by one row.
         """
         return self._session().step(x, features, last_action)
 

@@ -1,4 +1,5 @@
 // Loading a model, asking about it, creating a session.
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <new>
@@ -155,6 +156,22 @@ trm_status trm_model_info(const trm_model* model, trm_info* out) {
     out->max_candidates = spec.max_candidates;
     out->vocab_size = spec.vocab_size;
     out->num_puzzles = spec.num_puzzles;
+    return TRM_OK;
+}
+
+trm_status trm_model_limits(const trm_model* model, float* lower, float* upper, float* velocity) {
+    if (model == nullptr) return fail(TRM_INVALID_ARGUMENT, "model: expected a model, got null");
+    const trm::Model& loaded = *model->model;
+    if (loaded.spec.answer != trm::Answer::kActions)
+        return fail(TRM_INVALID_ARGUMENT, "model: expected a head that answers with actions; others have no limits");
+    const trm::Limits own = loaded.limits();
+    const struct {
+        const float* from;
+        float* to;
+    } copies[] = {{own.lower, lower}, {own.upper, upper}, {own.velocity, velocity}};
+    for (const auto& copy : copies) {
+        if (copy.to) std::copy_n(copy.from, loaded.spec.dof, copy.to);
+    }
     return TRM_OK;
 }
 

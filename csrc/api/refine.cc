@@ -54,6 +54,10 @@ trm_status start_anew(Session& session, Body&& body) {
 
 trm_status busy() { return fail(TRM_BUSY, "session: in use by another call; give each thread a session of its own"); }
 
+trm_status not_finite(const char* name) {
+    return fail(TRM_INVALID_ARGUMENT, "%s: expected finite values, found NaN or Inf", name);
+}
+
 float confidence(float halt_logit) { return 1.0f / (1.0f + std::exp(-halt_logit)); }
 
 // Copy what the last step said into row `k` of the per-step outputs.
@@ -79,7 +83,7 @@ trm_status finish(const Session& session, trm_status status, bool stepped, doubl
 }
 
 trm_status refine(Session& session, const Call& call, int32_t steps, float halt, double start, trm_outputs* out) {
-    session.begin(call);
+    if (const char* name = session.begin(call)) return not_finite(name);
     session.expect(steps, halt);
     trm_status status = TRM_OK;
     if (call.answer_rows == 0) steps = 0;
@@ -126,8 +130,8 @@ trm_status trm_begin(trm_session* session, const trm_inputs* inputs) {
     trm::Call call;
     if (trm_status s = validate_inputs(session->core.model().spec, inputs, &call)) return s;
     return start_anew(session->core, [&] {
-        session->core.begin(call);
-        return TRM_OK;
+        const char* name = session->core.begin(call);
+        return name ? not_finite(name) : TRM_OK;
     });
 }
 
@@ -148,9 +152,10 @@ trm_status trm_step(trm_session* session, const trm_tensor* x, const trm_tensor*
     if (trm_status s = validate_refresh(core, x, features, last_action, &fresh)) return s;
     if (trm_status s = validate_outputs(core.model().spec, core.answer_rows(), core.num_candidates(), 1, outputs))
         return s;
+    if (!core.keep_last_action(fresh.last_action)) return not_finite("last_action");
     if (core.answer_rows() == 0) return finish(core, TRM_OK, false, start, outputs);
     return guarded([&] {
-        const bool stepped = core.step(fresh.x, fresh.features, fresh.last_action);
+        const bool stepped = core.step(fresh.x, fresh.features);
         if (stepped) record_step(core, 0, outputs);
         return finish(core, stepped ? TRM_OK : TRM_NONFINITE, stepped, start, outputs);
     });
@@ -168,7 +173,7 @@ trm_status trm_refine_async(trm_session* session, const trm_inputs* inputs, int3
     if (session->core.device() == nullptr || spec.answer != trm::Answer::kActions)
         return fail(TRM_UNSUPPORTED, "trm_refine_async: for action heads of backend cuda; call trm_refine");
     trm::Call call;
-    if (trm_status s = validate_inputs(spec, inputs, &call, Values::kUnread)) return s;
+    if (trm_status s = validate_inputs(spec, inputs, &call)) return s;
     if (trm_status s = validate_steps(spec, steps, halt)) return s;
     if (trm_status s = validate_async(steps, y)) return s;
     return guarded([&] {

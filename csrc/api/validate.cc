@@ -145,15 +145,6 @@ trm_status check_actions(const Spec& spec, const trm_inputs& in, Call* call) {
     return TRM_OK;
 }
 
-// What limits are projected from has to be finite; other inputs only decide whether there is an answer.
-trm_status check_values(const Spec& spec, const Call& call) {
-    const size_t dof = static_cast<size_t>(spec.dof);
-    if (call.y0 != nullptr) {
-        if (trm_status s = check_finite("y0", call.y0, static_cast<size_t>(spec.answer_rows) * dof)) return s;
-    }
-    return call.last_action == nullptr ? TRM_OK : check_finite("last_action", call.last_action, dof);
-}
-
 trm_status check_choices(const Call& call) {
     for (int s = 0; s < call.answer_rows; ++s) {
         const int32_t choice = call.choices[s];
@@ -234,7 +225,7 @@ trm_status check_buffer(const char* name, const void* data, size_t bytes, size_t
 
 }  // namespace
 
-trm_status validate_inputs(const Spec& spec, const trm_inputs* inputs, Call* call, Values values) noexcept {
+trm_status validate_inputs(const Spec& spec, const trm_inputs* inputs, Call* call) noexcept {
     if (inputs == nullptr || inputs->struct_size != sizeof(trm_inputs)) {
         return fail(TRM_INVALID_ARGUMENT, "inputs: expected a trm_inputs started with TRM_INPUTS_INIT");
     }
@@ -242,8 +233,7 @@ trm_status validate_inputs(const Spec& spec, const trm_inputs* inputs, Call* cal
     if (trm_status s = check_last_action(spec, inputs->last_action, call)) return s;
     switch (spec.answer) {
         case Answer::kActions:
-            if (trm_status s = check_actions(spec, *inputs, call)) return s;
-            return values == Values::kUnread ? TRM_OK : check_values(spec, *call);
+            return check_actions(spec, *inputs, call);
         case Answer::kSlots:
             return check_slots(spec, *inputs, call);
         case Answer::kTokens:
@@ -291,7 +281,7 @@ trm_status validate_refresh(const Session& session, const trm_tensor* x, const t
     if (last_action != nullptr) {
         if (trm_status s = check_last_action(spec, *last_action, call)) return s;
     }
-    return check_values(spec, *call);
+    return TRM_OK;
 }
 
 trm_status validate_outputs(const Spec& spec, int answer_rows, int num_candidates, int32_t steps,

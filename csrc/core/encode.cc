@@ -22,31 +22,31 @@ bool all_finite(const float* values, size_t count) {
     return found == 0;
 }
 
-void Session::begin(const Call& call) {
+const char* Session::begin(const Call& call) {
     const Model& m = *model_;
     const Spec& spec = m.spec;
+    if (const char* name = keep(call)) return name;
     begun_ = true;
     in_flight_ = -1;
     steps_run_ = 0;
     answer_rows_ = call.answer_rows;
     context_rows_ = call.context_rows;
     num_candidates_ = call.num_candidates;
-    has_last_action_ = call.last_action != nullptr;
-    if (has_last_action_) std::copy_n(call.last_action, spec.dof, last_action_);
     x_finite_ = all_finite(call.x, area(context_rows_, spec.context_size));
     features_finite_ = all_finite(call.features, area(answer_rows_, spec.feature_size));
     slots_finite_ = all_finite(call.slots, area(answer_rows_, spec.slot_size)) &&
                     all_finite(call.candidates, area(num_candidates_, spec.candidate_size));
 
-    keep(call);
     expected_ = ahead_ = taken_ = 0;
     halt_ = -1;
     if (device_) {
         Call own = call;
         if (own.tokens) own.tokens = choices_;
         if (spec.answer == Answer::kSlots) own.choices = choices_;
+        if (own.y0) own.y0 = draft_;
+        if (own.last_action) own.last_action = last_action_;
         device_->begin(own);
-        return;
+        return nullptr;
     }
     set_positions();
     for (int r = 0; r < rows(); ++r) {
@@ -58,6 +58,7 @@ void Session::begin(const Call& call) {
     if (spec.answer == Answer::kActions && features_finite_) encode_features(call.features);
     if (spec.answer == Answer::kSlots && slots_finite_) encode_slots(call);
     if (x_finite_) encode_context(call.x);
+    return nullptr;
 }
 
 bool Session::refresh(const float* x, const float* features) {
@@ -118,23 +119,36 @@ void Session::encode(const Encoder& encoder, const float* values, int count, flo
     linear(encoder.linear, staged_, count, out);
 }
 
-// Keep what answers are made from. Indices were checked in the caller's array, which another thread may have changed
-// since: the copies are clamped, so that such a race gives a wrong answer and not a wild read.
-void Session::keep(const Call& call) {
+// Keep what answers are made from. Another thread may change the caller's arrays meanwhile: floats are checked in the
+// copies, so that no race passes a limit, and indices, which were checked before, are clamped, so that one gives a
+// wrong answer and not a wild read.
+const char* Session::keep(const Call& call) {
     const Model& m = *model_;
     const Spec& spec = m.spec;
-    for (int s = 0; s < answer_rows_; ++s) {
+    for (int s = 0; s < call.answer_rows; ++s) {
         if (spec.answer == Answer::kTokens) {
             choices_[s] = std::clamp(call.tokens[s], 0, spec.vocab_size - 1);
         } else if (spec.answer == Answer::kSlots) {
-            choices_[s] = call.choices ? std::clamp(call.choices[s], -1, num_candidates_ - 1) : -1;
-            for (size_t i = area(s, num_candidates_); i < area(s + 1, num_candidates_); ++i)
+            choices_[s] = call.choices ? std::clamp(call.choices[s], -1, call.num_candidates - 1) : -1;
+            for (size_t i = area(s, call.num_candidates); i < area(s + 1, call.num_candidates); ++i)
                 mask_[i] = call.mask[i] != 0;
         } else {  // without a draft the mean action stands for it, and is encoded as 0
             const float* action = call.y0 ? call.y0 + area(s, spec.dof) : m.draft.mean.data();
             std::copy_n(action, spec.dof, draft_ + area(s, spec.dof));
         }
     }
+    if (!all_finite(draft_, area(call.answer_rows, spec.dof))) return "y0";
+    has_last_action_ = false;
+    return keep_last_action(call.last_action) ? nullptr : "last_action";
+}
+
+bool Session::keep_last_action(const float* last_action) {
+    if (!last_action) return true;
+    const size_t dof = static_cast<size_t>(model_->spec.dof);
+    std::copy_n(last_action, dof, fresh_action_);
+    if (!all_finite(fresh_action_, dof)) return false;
+    std::copy_n(fresh_action_, dof, last_action_);
+    return has_last_action_ = true;
 }
 
 // Encodings of the draft: tokens are the answer rows of e, actions are added to those of y. Slots: see encode_slots.

@@ -30,6 +30,7 @@ Arena Session::lay_out(std::byte* base) {
     draft_ = arena.take<float>(area(S, spec.dof));
     actions_ = arena.take<float>(area(S, spec.dof));
     last_action_ = arena.take<float>(static_cast<size_t>(spec.dof));
+    fresh_action_ = arena.take<float>(static_cast<size_t>(spec.dof));
     keys_ = own(area(M, D));
     packed_keys_ = arena.take<Word>(M && !device_ ? m.kernels.linear_words(M, D) : 0);
     queries_ = own(M ? area(S, D) : 0);
@@ -47,11 +48,7 @@ void Session::linear(const Linear& layer, const float* in, int count, float* out
                            static_cast<size_t>(layer.n));
 }
 
-bool Session::step(const float* x, const float* features, const float* last_action) {
-    if (last_action) {
-        has_last_action_ = true;
-        std::copy_n(last_action, model_->spec.dof, last_action_);
-    }
+bool Session::step(const float* x, const float* features) {
     if (!refresh(x, features)) return false;
     if (device_) {
         recur_on_device();

@@ -25,8 +25,9 @@ class Session {
 
     const Model& model() const { return *model_; }
 
-    // Encode a call: the rows injected at every latent update, and the first y and z.
-    void begin(const Call& call);
+    // Encode a call: the rows injected at every latent update, and the first y and z. Returns null, or where what
+    // limits are projected from is not finite, the name of that input ("y0", "last_action"); then nothing was begun.
+    [[nodiscard]] const char* begin(const Call& call);
 
     // Say how many steps will be asked for without anything fresh between them, or fewer where one's confidence reaches
     // `halt` (negative: never), so that a device may run them at once.
@@ -43,9 +44,12 @@ class Session {
     // The device that the recursion runs on; null: the processor.
     DeviceSession* device() const { return device_.get(); }
 
-    // Run one refinement step. Nullable: x, features, last_action; where given they replace those of the step before.
-    // False where a value was not finite: in an input (then nothing but last_action has changed), or inside.
-    bool step(const float* x = nullptr, const float* features = nullptr, const float* last_action = nullptr);
+    // Take a fresh last action; null: keep what there is. False where it is not finite; then nothing has changed.
+    [[nodiscard]] bool keep_last_action(const float* last_action);
+
+    // Run one refinement step. Nullable: x, features; where given they replace those of the step before. False where a
+    // value was not finite: in an input (then nothing has changed), or inside.
+    bool step(const float* x = nullptr, const float* features = nullptr);
 
     // Write the answer: the last step's, or the draft; actions are projected onto the limits. True where the last
     // action was too far outside the bounds for the answer to be inside.
@@ -75,7 +79,7 @@ class Session {
     float* context_rows_of(float* states) const;
 
     // encode.cc: e and the first y and z
-    void keep(const Call& call);
+    const char* keep(const Call& call);
     void set_positions();
     void encode_registers(int puzzle_id);
     void encode_draft();
@@ -116,18 +120,18 @@ class Session {
     float halt_logit_ = 0;
     DeviceStep decoded_{};  // what a device says of the last step
 
-    float *e_, *y_, *z_;          // [L, D]; null where a device has them
-    float* scratch_;              // the kernels' own
-    float* staged_;               // one input, normalised
-    float *draft_, *actions_;     // actions: y0 and the last step's answer [T, dof]
-    float* last_action_;          // actions: [dof]
-    float* keys_;                 // slots: [M, D]
-    Word* packed_keys_;           // slots: the same as a packed matrix
-    float* queries_;              // slots: [S, D]
-    float* logits_;               // [S, M or V]
-    int32_t *choices_, *chosen_;  // slots, tokens: y0 or x, and the last step's answer [S]
-    int32_t* position_;           // [L]
-    uint8_t* mask_;               // slots: [S, M]
+    float *e_, *y_, *z_;                  // [L, D]; null where a device has them
+    float* scratch_;                      // the kernels' own
+    float* staged_;                       // one input, normalised
+    float *draft_, *actions_;             // actions: y0 and the last step's answer [T, dof]
+    float *last_action_, *fresh_action_;  // actions: [dof], and one that is not checked yet
+    float* keys_;                         // slots: [M, D]
+    Word* packed_keys_;                   // slots: the same as a packed matrix
+    float* queries_;                      // slots: [S, D]
+    float* logits_;                       // [S, M or V]
+    int32_t *choices_, *chosen_;          // slots, tokens: y0 or x, and the last step's answer [S]
+    int32_t* position_;                   // [L]
+    uint8_t* mask_;                       // slots: [S, M]
 };
 
 // Whether no value is NaN or Inf.

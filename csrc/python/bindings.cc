@@ -53,6 +53,7 @@ PYBIND11_MODULE(_core, m) {
         .def(py::init<const char*, std::string_view, int32_t, int32_t>())
         .def_property_readonly("precision", [](const Model& model) { return trm_model_precision(model.handle.get()); })
         .def_property_readonly("isa", [](const Model& model) { return trm_model_isa(model.handle.get()); })
+        .def("limits", &Model::limits)
         .def("metadata", [](const Model& m, const char* key) { return trm_model_metadata(m.handle.get(), key); });
     py::class_<Session>(m, "Session")
         .def(py::init<const Model&, int32_t, bool, int64_t>())

@@ -30,6 +30,15 @@ struct Model {
         });
         handle.reset(model, trm_model_free);
     }
+    // (lower, upper, velocity), [dof] each.
+    py::tuple limits() const {
+        trm_info info = TRM_INFO_INIT;
+        checked([&] { return trm_model_info(handle.get(), &info); });
+        py::array_t<float> lower(info.dof), upper(info.dof), velocity(info.dof);
+        float* const to[] = {lower.mutable_data(), upper.mutable_data(), velocity.mutable_data()};
+        checked([&] { return trm_model_limits(handle.get(), to[0], to[1], to[2]); });
+        return py::make_tuple(lower, upper, velocity);
+    }
     std::shared_ptr<trm_model> handle;
 };
 

@@ -8,7 +8,9 @@
 #include <memory>
 #include <thread>
 
+#include "core/bundle.h"
 #include "core/model.h"
+#include "core/session.h"
 #include "core/status.h"
 #include "cpu/dispatch.h"
 #include "golden_case.h"
@@ -125,6 +127,57 @@ TEST_CASE("a model answers questions") {
     CHECK(std::string(trm_status_name(TRM_BUSY)) == "TRM_BUSY");
     CHECK(std::string(trm_status_name(999)) == "TRM_?");
     CHECK(std::string(trm_version()).size() >= 5);
+}
+
+TEST_CASE("the limits of actions can be asked for, and put a draft inside them without the head") {
+    Fixture f("actions_attention");
+    const size_t dof = static_cast<size_t>(f.info.dof);
+    std::vector<float> lower(dof, -77), upper(dof, -77), velocity(dof, -77), last(dof, 0.25f);
+    REQUIRE(trm_model_limits(f.model.get(), lower.data(), upper.data(), velocity.data()) == TRM_OK);
+    CHECK(trm_model_limits(f.model.get(), nullptr, nullptr, nullptr) == TRM_OK);
+    std::vector<float> draft(f.answer, 9.0f), projected = draft;
+    f.in.y0.data = draft.data();
+    f.in.last_action = trm_tensor_f32_1d(last.data(), f.info.dof);
+    const trm_status status = f.refine(0);
+    CHECK(trm_project_limits(projected.data(), f.info.answer_rows, f.info.dof, lower.data(), upper.data(),
+                             velocity.data(), last.data()) == status);
+    CHECK(projected == f.y);
+    CHECK(projected[0] < 9.0f);
+
+    CHECK(trm_model_limits(nullptr, nullptr, nullptr, nullptr) == TRM_INVALID_ARGUMENT);
+    CHECK(trm_model_limits(load("slots_attention").get(), lower.data(), nullptr, nullptr) == TRM_INVALID_ARGUMENT);
+    CHECK(message_has("answers with actions"));
+}
+
+// What the C ABI has checked may change before it is copied, where another thread writes it.
+TEST_CASE("a session checks the copies that limits are projected from") {
+    Fixture f("actions_attention");
+    trm::Session session(
+        std::make_shared<trm::Model>(trm::read_bundle_file(path_of("actions_attention").c_str()),
+                                     *trm::select_kernels("scalar", nullptr), trm::PrecisionChoice::kFp32),
+        {});
+    std::vector<float> draft(f.answer, 0.1f), last(static_cast<size_t>(f.info.dof), 0.1f), bad = last;
+    bad.back() = NAN;
+    trm::Call call;
+    call.answer_rows = f.info.answer_rows;
+    call.y0 = draft.data();
+    call.features = static_cast<const float*>(f.in.features.data);
+    call.last_action = bad.data();
+    const auto begun = [&] {
+        const char* name = session.begin(call);
+        return std::string(name ? name : "");
+    };
+    CHECK(begun() == "last_action");
+    CHECK(!session.begun());
+    call.last_action = last.data();
+    CHECK(begun() == "");
+    CHECK(!session.keep_last_action(bad.data()));
+    REQUIRE(session.step());
+    std::vector<float> y(f.answer);
+    session.write_answer(y.data(), false);
+    CHECK(trm::all_finite(y.data(), y.size()));
+    draft.back() = INFINITY;
+    CHECK(begun() == "y0");
 }
 
 TEST_CASE("refine is begin and steps, bit for bit") {
@@ -334,6 +387,14 @@ TEST_CASE("values that are not finite give the projected draft, and a reason") {
     const std::vector<float> second = f.trajectory;
     REQUIRE(f.refine(2) == TRM_OK);
     CHECK(std::memcmp(second.data(), &f.trajectory[f.answer], f.answer * 4) == 0);
+
+    REQUIRE(trm_begin(f.session.get(), &f.in) == TRM_OK);
+    bad[0] = 3e38f;  // this one gets in: nothing comes of the recursion any more
+    CHECK(trm_step(f.session.get(), &fresh, nullptr, nullptr, &f.out) == TRM_NONFINITE);
+    CHECK(trm_step(f.session.get(), &f.in.x, nullptr, nullptr, &f.out) == TRM_NONFINITE);
+    CHECK(f.y == wanted);
+    REQUIRE(trm_begin(f.session.get(), &f.in) == TRM_OK);
+    CHECK(trm_step(f.session.get(), nullptr, nullptr, nullptr, &f.out) == TRM_OK);
 }
 
 TEST_CASE("halt stops after the first step that is confident enough") {

@@ -358,7 +358,7 @@ void for_each_supported(const Check& check) {
     for (size_t i = 0; i < count; ++i) {
         const Kernels& kernels = *all[i].kernels;
         if (!all[i].supported()) {
-            MESSAGE("not supported here, not tested: " << kernels.isa);
+            MESSAGE("not supported here, not tested: " << std::string(kernels.isa));
             continue;
         }
         CAPTURE(kernels.isa);

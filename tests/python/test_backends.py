@@ -21,7 +21,7 @@ from backend_cases import (
 )
 from runners import RUNNERS, STEPPING, Open, plain_bundle
 
-from trm_edge import Status, TrmNotBegunError, TrmUnsupportedError
+from trm_edge import Status, TrmNotBegunError, TrmUnsupportedError, project_limits
 from trm_edge.bundle import Bundle
 from trm_edge.golden import random_inputs, relative_error
 from trm_edge.inputs import check_inputs
@@ -187,6 +187,25 @@ def test_last_action_is_kept_until_a_step_brings_a_fresh_one(runner: str, open_r
         out = refiner.step(last_action=fresh)
         assert out.y.tobytes() == projected(bundle, out.trajectory[-1], valid).tobytes()
         assert (np.abs(out.y[0].astype(np.float64) - valid) <= bundle.tensors["limits.velocity"]).all()
+
+
+@pytest.mark.parametrize("runner", STEPPING)
+def test_limits_put_a_draft_inside_without_the_head(runner: str, open_refiner: Open) -> None:
+    bundle = variant("features")
+    refiner = open_refiner(runner, bundle)
+    limits = refiner.limits
+    assert limits is not None
+    for name, values in limits._asdict().items():
+        assert values.dtype == np.float32
+        assert values.tobytes() == bundle.tensors[f"limits.{name}"].tobytes()
+        values[:] = 0  # a copy
+    call = random_inputs(bundle.spec, np.random.default_rng(15))
+    last = np.full(3, 0.1, np.float32)
+    assert refiner.limits is not None
+    inside = project_limits(call["y0"], **refiner.limits._asdict(), last_action=last).actions
+    assert inside.tobytes() == refiner.refine(**call, steps=0, last_action=last).y.tobytes()
+    assert inside.tobytes() != call["y0"].tobytes()
+    assert open_refiner(runner, variant("slots-rope")).limits is None
 
 
 @pytest.mark.parametrize("runner", STEPPING)

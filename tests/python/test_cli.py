@@ -367,6 +367,27 @@ def test_refine_without_an_input_takes_the_first_golden_case(path: Path, capsys:
     assert run(capsys, "refine", path, "--repeat", 1)[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("limits", "label"),
+    [
+        ({}, "answer, limits applied "),
+        ({"velocity": np.inf}, "answer, limits: no velocity "),
+        ({"lower": -np.inf, "upper": np.inf, "velocity": np.inf}, "answer, limits: none "),
+    ],
+    ids=["all", "bounds", "none"],
+)
+def test_refine_says_which_limits_the_answer_keeps(
+    limits: dict[str, float], label: str, tmp_path: Path, capsys: Capture
+) -> None:
+    bundle, _ = _call("actions")
+    for name, value in limits.items():
+        bundle.tensors[f"limits.{name}"][:] = value
+    write_bundle(tmp_path / "head.trm", replace(bundle, golden=read_bundle(EXAMPLE).golden[:0]))
+    tick = save(tmp_path / "tick.npz", **_given(_call("actions")[1]))
+    code, out, _ = run(capsys, "refine", tmp_path / "head.trm", "--input", tick, "--repeat", 1)
+    assert code == 0 and label in out
+
+
 def test_refine_reports_other_outcomes(tmp_path: Path, capsys: Capture) -> None:
     bundle, call = _call("actions")
     write_bundle(tmp_path / "head.trm", bundle)

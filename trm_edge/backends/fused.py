@@ -15,6 +15,7 @@ from .._native import PRECISIONS, core
 from ..errors import Status, TrmBusyError, TrmInputError, TrmNotBegunError, TrmUnsupportedError
 from ..files import StrPath
 from ..inputs import ARRAYS, check_halt, check_int, check_puzzle_id, check_steps
+from ..limits import Limits
 from ..on_device import LEGACY, DeviceArray, DeviceRefinement, out_address, place, stream_handle
 from ..refinement import Refinement
 from ..spec import MAX_STEPS, TrmSpec
@@ -61,6 +62,11 @@ class FusedBackend:
         self.precision: str = self._model.precision
         keys = [f"spec.{field.name}" for field in fields(TrmSpec)]
         self.spec = TrmSpec.from_metadata({key: self._model.metadata(key) or "" for key in keys})
+
+    @property
+    def limits(self) -> Limits | None:
+        """The limits of an actions head; None for other kinds."""
+        return Limits(*self._model.limits()) if self.spec.answer_is_float else None
 
     @property
     def isa(self) -> str:

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .. import limits
 from ..errors import Status, TrmBusyError, TrmInputError, TrmNotBegunError
 from ..inputs import (
     Array,
@@ -25,6 +24,7 @@ from ..inputs import (
     check_last_action,
     check_steps,
 )
+from ..limits import NAMES, Limits, project_limits
 from ..reference import StepOutput
 from ..refinement import Refinement, confidence_of
 from ..spec import MAX_STEPS, TrmSpec
@@ -39,6 +39,10 @@ class Backend(Protocol):
     name: str
     precision: str
     spec: TrmSpec
+
+    @property
+    def limits(self) -> Limits | None:
+        """The limits of an actions head; None for other kinds."""
 
     @property
     def isa(self) -> str | None:
@@ -80,7 +84,7 @@ class HostBackend(ABC):
     def __init__(self, spec: TrmSpec, statistics: Mapping[str, Array]) -> None:
         """``statistics`` hold ``limits.*`` and ``normalization.y0.mean`` for actions."""
         self.spec = spec
-        self._limits = {name: statistics[f"limits.{name}"] for name in limits.NAMES} if spec.answer_is_float else {}
+        self.limits = Limits(*(statistics[f"limits.{name}"] for name in NAMES)) if spec.answer_is_float else None
         self._mean_action = statistics.get("normalization.y0.mean")
         self._running: _Running | None = None
         self._lock = threading.Lock()
@@ -166,7 +170,7 @@ class HostBackend(ABC):
     def begin(self, arrays: Arrays, puzzle_id: object) -> None:
         """Start a recursion that :meth:`step` carries on."""
         inputs, last = self._checked(arrays, puzzle_id)
-        inputs, last = _owned(inputs), None if last is None else last.copy()
+        inputs = _owned(inputs)
         with self._held():
             self._running = None
             carry = self.start(inputs) if inputs.answer_rows and inputs.finite else None
@@ -189,8 +193,7 @@ class HostBackend(ABC):
             raise TrmNotBegunError("step: no recursion is under way; call begin(x, y0, ...) first")
         inputs = run.refreshed(self.spec, x, features)
         last = check_last_action(self.spec, last_action)
-        last = run.last_action if last is None else last.copy()
-        run.last_action = last
+        run.last_action = last = run.last_action if last is None else last
         if inputs.answer_rows == 0:
             return self._answer(inputs, [], run.steps, Status.OK, last, trajectory=True)
         if not inputs.finite:
@@ -214,8 +217,8 @@ class HostBackend(ABC):
     ) -> Refinement:
         """Assemble the answer: the last step's, or the draft where there is none or a value was not finite."""
         y = done[-1].y if done and status != Status.NONFINITE else self._draft(inputs)
-        if self.spec.answer_is_float:
-            projected = limits.project_limits(y.astype(np.float32), last_action=last, **self._limits)
+        if self.limits is not None:
+            projected = project_limits(y.astype(np.float32), last_action=last, **self.limits._asdict())
             y = projected.actions
             if projected.status != Status.OK and status != Status.NONFINITE:
                 status = projected.status
