@@ -366,6 +366,18 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="report to write; trm-edge profile --compare reads it")
     parser.add_argument("--plot", type=Path, help="picture to write")
     arguments = parser.parse_args()
+    for name, numbers, least in (
+        ("--rows", arguments.rows, 4),
+        ("--steps", [arguments.steps], 1),
+        ("--threads", arguments.threads, 1),
+        ("--inputs", [arguments.inputs], 1),
+        ("--cpu", arguments.cpu or [], 0),
+    ):
+        if min(numbers, default=least) < least:
+            parser.error(f"{name}: expected at least {least}, got {min(numbers)}")
+    for name, seconds in (("--seconds", arguments.seconds), ("--try-seconds", arguments.try_seconds)):
+        if not 0 < seconds < 1e6:
+            parser.error(f"{name}: expected more than 0, got {seconds:g}")
     if arguments.small:
         vars(arguments).update(SMALL)
     missing = {name: PEERS[name].missing() for name in arguments.peers or PEERS}

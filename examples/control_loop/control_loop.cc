@@ -16,7 +16,7 @@
 //
 // Robot and policy are stand-ins, so what is sent means nothing. The rest is what a controller needs: all memory before
 // the first tick, no lock between loop and policy, absolute wake-up times, an answer inside the limits in every tick,
-// and a record of the last ticks (--record FILE.csv) that is written when the loop is over.
+// and a record of the last ticks (--record FILE.csv) that is written when the loop is over, also by ctrl-C or SIGTERM.
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -52,6 +52,9 @@ static_assert(std::atomic<int>::is_always_lock_free, "a signal handler writes it
 
 void take_head_out(int) { mode = kOff; }
 void put_head_back(int) { mode = mode_with_head.load(); }
+
+std::atomic<bool> ended{false};
+void end_loop(int) { ended = true; }
 
 int64_t now_ns() {
     timespec t{};
@@ -112,6 +115,12 @@ class Head {
         check(trm_session_create(model_, nullptr, &session_));
         check(trm_model_info(model_, &info_));
         if (info_.answer != TRM_ACTIONS) throw std::runtime_error(path + ": expected a head that answers actions");
+        for (std::vector<float>* limit : {&lower_, &upper_, &velocity_}) limit->resize(static_cast<size_t>(info_.dof));
+        check(trm_model_limits(model_, lower_.data(), upper_.data(), velocity_.data()));
+        for (const std::vector<float>* limit : {&lower_, &upper_, &velocity_})
+            for (const float one : *limit)  // a controller would also compare them with its robot's
+                if (!std::isfinite(one))
+                    throw std::runtime_error(path + ": expected a head with limits for all actions");
         const int64_t T = info_.answer_rows, dof = info_.dof, P = info_.max_context;
         context_.resize(static_cast<size_t>(P * info_.context_size));
         features_.resize(static_cast<size_t>(T * info_.feature_size));
@@ -119,10 +128,8 @@ class Head {
         projected_.resize(static_cast<size_t>(T * dof));
         in_.x = trm_tensor_f32(context_.data(), P, info_.context_size);
         if (info_.feature_size > 0) in_.features = trm_tensor_f32(features_.data(), T, info_.feature_size);
-        for (auto [out, chunk] : {std::pair{&refined_out_, &answer_}, std::pair{&projected_out_, &projected_}}) {
-            out->y = chunk->data();
-            out->y_bytes = chunk->size() * sizeof(float);
-        }
+        refined_out_.y = answer_.data();
+        refined_out_.y_bytes = answer_.size() * sizeof(float);
     }
     ~Head() {
         trm_session_free(session_);
@@ -147,15 +154,17 @@ class Head {
             std::copy_n(joints.begin(), std::min(width, joints.size()), context_.end() - static_cast<ptrdiff_t>(width));
     }
 
-    // Put the draft inside the limits: no step at all.
+    // Put the draft inside the limits. Whatever is wrong with the head's other inputs, this works.
     trm_status project(const std::vector<float>& draft, const std::vector<float>& last) {
-        give(draft, last);
-        return trm_refine(session_, &in_, 0, TRM_NEVER_HALT, &projected_out_);
+        std::copy(draft.begin(), draft.end(), projected_.begin());
+        return trm_project_limits(projected_.data(), info_.answer_rows, info_.dof, lower_.data(), upper_.data(),
+                                  velocity_.data(), last.data());
     }
 
     // Refine until the next step would not be over by `deadline`. There is an answer after every step.
     trm_status refine(const std::vector<float>& draft, const std::vector<float>& last, int64_t deadline) {
-        give(draft, last);
+        in_.y0 = trm_tensor_f32(draft.data(), info_.answer_rows, info_.dof);
+        in_.last_action = trm_tensor_f32_1d(last.data(), info_.dof);
         trm_status status = trm_begin(session_, &in_);
         for (int k = 0; k < kMaxSteps && status >= 0; ++k) {
             const int64_t begun = now_ns();
@@ -170,17 +179,13 @@ class Head {
     static void check(trm_status status) {
         if (status < 0) throw std::runtime_error(trm_last_message());
     }
-    void give(const std::vector<float>& draft, const std::vector<float>& last) {
-        in_.y0 = trm_tensor_f32(draft.data(), info_.answer_rows, info_.dof);
-        in_.last_action = trm_tensor_f32_1d(last.data(), info_.dof);
-    }
 
     trm_model* model_ = nullptr;
     trm_session* session_ = nullptr;
     trm_info info_ = TRM_INFO_INIT;
     trm_inputs in_ = TRM_INPUTS_INIT;
-    trm_outputs refined_out_ = TRM_OUTPUTS_INIT, projected_out_ = TRM_OUTPUTS_INIT;
-    std::vector<float> context_, features_, answer_, projected_;
+    trm_outputs refined_out_ = TRM_OUTPUTS_INIT;
+    std::vector<float> lower_, upper_, velocity_, context_, features_, answer_, projected_;
     int64_t longest_ = 0;
 };
 
@@ -198,10 +203,11 @@ struct Tick {
 // the loop is over, so that a tick neither allocates nor waits for a disk.
 class Record {
   public:
-    // Opens the file at once: a path that is wrong is found before the robot moves. An empty path: no record.
-    Record(const std::string& path, int64_t ticks, size_t dof) : path_(path), dof_(dof) {
+    // Opens a file beside it at once: a path that is wrong is found before the robot moves. It takes the record's name
+    // when it is whole, so that an older record stays until then. An empty path: no record.
+    Record(const std::string& path, int64_t ticks, size_t dof) : path_(path), part_(path + ".part"), dof_(dof) {
         if (path.empty()) return;
-        file_.reset(std::fopen(path.c_str(), "w"));
+        file_.reset(std::fopen(part_.c_str(), "w"));
         if (!file_) throw std::runtime_error(path + ": cannot be written: " + std::strerror(errno));
         ticks_.resize(static_cast<size_t>(std::min(ticks, kMostRecords)));
         sent_.resize(ticks_.size() * dof);
@@ -232,7 +238,8 @@ class Record {
         for (size_t k = count - std::min(count, ticks_.size()); k < count; ++k) write_line(k % ticks_.size());
         std::fputc('\n', file);
         const bool whole = std::fflush(file) == 0 && std::ferror(file) == 0;
-        if (!whole) throw std::runtime_error(path_ + ": cannot be written: " + std::strerror(errno));
+        if (!whole || std::rename(part_.c_str(), path_.c_str()) != 0)
+            throw std::runtime_error(path_ + ": cannot be written: " + std::strerror(errno));
         std::printf("%s: the last %zu ticks\n", path_.c_str(), std::min(count, ticks_.size()));
     }
 
@@ -252,7 +259,7 @@ class Record {
                 std::fprintf(file, ",%.9g", static_cast<double>((*values)[at * dof_ + i]));
     }
 
-    std::string path_;
+    std::string path_, part_;
     std::unique_ptr<std::FILE, Close> file_;
     size_t dof_;
     int64_t count_ = 0;
@@ -409,8 +416,9 @@ class Controller {
 
 int report(const Options& options, const Head& head, Counts& counts, int64_t ticks, bool policy_gone) {
     std::printf("%g Hz for %g s on %s in %s, mode %s at the end; of %lld ticks %lld ended late and %lld were skipped\n",
-                options.hz, options.seconds, head.isa(), head.precision(), kModes[mode], static_cast<long long>(ticks),
-                static_cast<long long>(counts.late), static_cast<long long>(ticks - counts.ran));
+                options.hz, static_cast<double>(ticks) / options.hz, head.isa(), head.precision(), kModes[mode],
+                static_cast<long long>(ticks), static_cast<long long>(counts.late),
+                static_cast<long long>(ticks - counts.ran));
     counts.woken.resize(static_cast<size_t>(counts.ran));
     counts.taken.resize(static_cast<size_t>(counts.ran));
     std::printf("%-12s %9s %9s %9s  us\n", "", "p50", "p99", "max");
@@ -432,6 +440,8 @@ int report(const Options& options, const Head& head, Counts& counts, int64_t tic
 int run(const Options& options) {
     std::signal(SIGUSR1, take_head_out);
     std::signal(SIGUSR2, put_head_back);
+    std::signal(SIGINT, end_loop);
+    std::signal(SIGTERM, end_loop);
     const int64_t tick_ns = static_cast<int64_t>(1e9 / options.hz);
     const int64_t ticks = std::max<int64_t>(1, static_cast<int64_t>(options.seconds * options.hz));
     Controller controller(options);
@@ -448,13 +458,13 @@ int run(const Options& options) {
     prefer_real_time(options.cpu);  // of this thread; the policy keeps what it has
     controller.start(joints);
 
-    int64_t next = now_ns() + tick_ns;  // when tick `now` begins
-    for (int64_t now = 0;;) {
+    int64_t next = now_ns() + tick_ns, now = 0;  // when tick `now` begins
+    for (;;) {
         sleep_until(next);
         const int64_t begun = now_ns(), slept_over = (begun - next) / tick_ns;
         next += slept_over * tick_ns;  // whole periods that have passed
         now += slept_over;
-        if (now >= ticks) break;
+        if (now >= ticks || ended) break;
         State& state = seen.draft();
         state.tick = now;
         state.joints = joints;  // the same size: nothing is allocated
@@ -475,7 +485,7 @@ int run(const Options& options) {
     }
     stop = true;
     policy.join();
-    const int code = report(options, controller.head(), counts, ticks, controller.is_policy_gone(tick));
+    const int code = report(options, controller.head(), counts, std::min(now, ticks), controller.is_policy_gone(tick));
     record.write();
     return code;
 }

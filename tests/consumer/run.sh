@@ -36,6 +36,12 @@ gaps = [after - before for before, after in itertools.pairwise(ticks)]
 assert min(gaps) >= 1 and 40 <= max(gaps) <= 100 and ticks[-1] <= 299, (gaps, ticks[-1])
 assert [mode for mode, _ in itertools.groupby(row["mode"] for row in rows)] == ["on", "off", "on"]
 EOF
+# Ended by a signal, it writes its record, and until then an older one stays.
+echo yesterday > "$work/ended.csv"
+"$loop" "$head" --hz 100 --seconds 60 --record "$work/ended.csv" > "$work/ended.txt" &
+sleep 0.5 && grep -q yesterday "$work/ended.csv" && kill -TERM $!
+wait $!
+[ "$(wc -l < "$work/ended.csv")" -gt 20 ] && [ ! -e "$work/ended.csv.part" ]
 # Without a policy it holds the last action, and says so.
 code=0 && "$loop" "$head" --hz 100 --seconds 1 --policy-seconds 0.3 --record "$work/held.csv" > "$work/held.txt" || code=$?
 cat "$work/held.txt"

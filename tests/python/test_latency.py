@@ -38,6 +38,23 @@ def module(name: str) -> Any:
     return importlib.import_module(name)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--rows", "8", "3"], ["--steps", "0"], ["--threads", "1,0"], ["--inputs", "0"], ["--cpu", "-1"]),
+        *(["--seconds", "-1"], ["--seconds", "nan"], ["--try-seconds", "0"]),
+    ],
+    ids=" ".join,
+)
+def test_numbers_out_of_range_are_refused_by_name(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["latency.py", *words])
+    with pytest.raises(SystemExit) as left:
+        module("latency").main()
+    assert left.value.code == 2 and f"error: {words[0]}: expected" in capsys.readouterr().err
+
+
 def make_problem(mixer: str = "attention", kind: str = "actions", rows: int = 12) -> Any:
     attention = mixer == "attention"
     shapes: dict[str, Any] = {
