@@ -164,8 +164,8 @@ TRM_API void trm_model_free(trm_model* model);
 /* Fill *out, which was started with TRM_INFO_INIT, with the sizes of a model. */
 TRM_API trm_status trm_model_info(const trm_model* model, trm_info* out);
 
-/* Copy the limits of an actions head, [dof] floats each, infinite where it has none, for a controller that compares them
- * with its robot's, or puts a draft inside them by trm_project_limits, whatever became of the head's other inputs.
+/* Copy the limits of an actions head, [dof] floats each, infinite where it has none, for a controller that compares
+ * them with its robot's, or puts a draft inside them by trm_project_limits, whatever became of the head's other inputs.
  * Nullable: lower, upper, velocity. Heads of other kinds: TRM_INVALID_ARGUMENT. */
 TRM_API trm_status trm_model_limits(const trm_model* model, float* lower, float* upper, float* velocity);
 
@@ -245,8 +245,8 @@ static inline trm_tensor trm_tensor_i32(const int32_t* data, int64_t size) {
     return trm_tensor_1d(data, TRM_I32, size);
 }
 
-/* Inputs of one call. Floats are raw values: the engine applies the bundle's normalisation. Arrays must not change while
- * the call reads them: copy what another thread writes. */
+/* Inputs of one call. Floats are raw values: the engine applies the bundle's normalisation. Arrays must not change
+ * while the call reads them: copy what another thread writes. */
 typedef struct trm_inputs {
     size_t struct_size;     /* sizeof(trm_inputs), set by TRM_INPUTS_INIT */
     trm_tensor x;           /* actions, slots: [P, Dx] f32, absent for P = 0; tokens: [S] i32 */
@@ -303,8 +303,8 @@ TRM_API trm_status trm_end(trm_session* session);
  * Nullable: x, features, last_action; where given they replace those of the step before. x keeps its number of rows.
  * The draft stays that of trm_begin, and the first row of the answer is the action after last_action: a recursion is of
  * one control tick, and the next tick begins another one on a draft that was shifted by one row.
- * After TRM_NONFINITE for a fresh x or features that is not finite, the recursion stands as it was, but for last_action;
- * where a finite input led to it, every step does until the next trm_begin. */
+ * After TRM_NONFINITE for a fresh x or features that is not finite, the recursion stands as it was, but for
+ * last_action; where a finite input led to it, every step does until the next trm_begin. */
 TRM_API trm_status trm_step(trm_session* session, const trm_tensor* x, const trm_tensor* features,
                             const trm_tensor* last_action, trm_outputs* outputs);
 
