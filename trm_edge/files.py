@@ -119,6 +119,9 @@ def check_folder(path: StrPath) -> None:
         raise TrmIOError(f"{os.fspath(path)}: cannot be written: there is no folder {folder}")
     if Path(path).is_dir():
         raise TrmIOError(f"{os.fspath(path)}: cannot be written: is a folder; name a file in it")
+    target = Path(path).resolve()  # where a file is written beside, and renamed
+    if (target.is_file() or not target.exists()) and not os.access(target.parent, os.W_OK | os.X_OK):
+        raise TrmIOError(f"{os.fspath(path)}: cannot be written: no permission to write into {target.parent}")
 
 
 def remove_unfinished(folder: Path) -> None:

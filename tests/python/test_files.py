@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
 import subprocess
 import sys
+import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from trm_edge import cli, files, load
 from trm_edge.bundle import read_bundle
 from trm_edge.cli import EXAMPLE, main
 from trm_edge.errors import TrmBundleError, TrmInputError, TrmIOError, TrmMemoryError
-from trm_edge.files import read_file, read_npz, write_atomically
+from trm_edge.files import check_folder, read_file, read_npz, write_atomically
 
 
 def test_arrays_of_a_missing_or_truncated_file_are_one_clear_error(tmp_path: Path) -> None:
@@ -110,6 +112,35 @@ def test_a_device_or_pipe_is_not_replaced(tmp_path: Path) -> None:
         read_npz(pipe)  # rather than wait for a writer
     assert pipe.is_fifo()
     assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """Yield a folder that everybody may look into, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+def test_a_folder_that_may_not_be_written_is_named_before_the_work(shared_folder: Path) -> None:
+    folder = shared_folder / "locked"
+    folder.mkdir(mode=0o555)
+    (shared_folder / "link").symlink_to(folder / "made.trm")
+    child = os.fork()
+    if child == 0:
+        wrong = 1
+        with contextlib.suppress(BaseException):
+            if os.geteuid() == 0:  # who may write everywhere
+                os.setuid(65534)
+            for path in (folder / "made.trm", shared_folder / "link"):
+                with pytest.raises(
+                    TrmIOError, match=f"{path}: cannot be written: no permission to write into {folder}"
+                ):
+                    check_folder(path)
+            check_folder("/dev/null")
+            wrong = 0
+        os._exit(wrong)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_symlink_is_followed(tmp_path: Path) -> None:

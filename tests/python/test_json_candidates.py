@@ -1,10 +1,13 @@
 """Candidates: what a slot may become, in which order, and that all of it is valid."""
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from json_cases import schemas
 
+from trm_edge.json_slots import JsonSlots
 from trm_edge.json_slots.candidates import SOURCES, Candidate, candidates_of, key_of, operators_for
 from trm_edge.json_slots.compilation import compile_arguments
 from trm_edge.json_slots.operators import MAX_TEXT, OPERATORS, find_spans
@@ -85,6 +88,14 @@ def test_a_span_is_where_it_was_read():
 def test_a_number_that_the_query_repeats_is_a_candidate_at_each_place(schema, query, number, places):
     found = [one for one in found_in(query, schema) if one.value == number and not isinstance(one.value, str)]
     assert [(one.start, one.end) for one in found] == places
+
+
+@pytest.mark.parametrize("text", ["1.10", "3.0", "1e3", "2.50"])
+def test_a_number_that_is_meant_as_text_keeps_its_digits(text):
+    slots = JsonSlots({"name": "f", "parameters": {"type": "object", "properties": {"v": {"type": "string"}}}})
+    for draft in (f'{{"v": {text}}}', f"{{v: {text},}}"):
+        inputs = slots.bind("", draft)
+        assert json.loads(inputs.decode(inputs.drafted).json) == {"v": text}
 
 
 def test_a_repeated_number_that_is_not_valid_or_the_drafts_is_not_offered_again():

@@ -106,7 +106,7 @@ def key_of(value: Json | Missing) -> Key:
         return "texts", tuple(value)
     if isinstance(value, (list, dict)):
         return "json", _encode(value)
-    return type(value).__name__, value
+    return "float" if isinstance(value, float) else type(value).__name__, value
 
 
 # ---- from the draft and the schema -----------------------------------------------------------------------------------

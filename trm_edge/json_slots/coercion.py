@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from .operators.base import offset_at
 from .operators.numbers import all_numbers
 from .schema import MISSING, Array, Choice, Scalar, Schema
-from .text import Json
+from .text import Json, WrittenFloat
 from .validation import violation
 
 MAX_NUMBER = 64  # characters of a number that is written as text
@@ -58,7 +58,7 @@ def _as_scalar(schema: Scalar, value: Json) -> Iterator[Json]:
         if isinstance(value, str):
             yield value
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            yield str(value)
+            yield value.text if isinstance(value, WrittenFloat) else str(value)
 
 
 def with_offset(schema: Schema, value: Json, now: dt.datetime | None) -> Iterator[Json]:

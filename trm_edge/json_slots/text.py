@@ -224,11 +224,21 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
+class WrittenFloat(float):
+    """A number that was written otherwise than Python does, as 1.10, which may be meant as ``text``: a version, say."""
+
+    text: str
+
+
 def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise JsonTextError(f"JSON: number {text[:40]} is beyond float64")
-    return value
+    if repr(value) == text:
+        return value
+    written = WrittenFloat(value)
+    written.text = text
+    return written
 
 
 def _constant(name: str) -> Json:
@@ -406,7 +416,6 @@ def _number(text: str) -> Json:
     try:
         if re.fullmatch(r"[-+]?\d+", text):
             return _integer(text)
-        value = float(text)
+        return _float(text)
     except (ValueError, JsonTextError):
         return None
-    return value if math.isfinite(value) else None
