@@ -90,6 +90,26 @@ def test_a_number_that_the_query_repeats_is_a_candidate_at_each_place(schema, qu
     assert [(one.start, one.end) for one in found] == places
 
 
+@pytest.mark.parametrize(
+    ("description", "query", "particles"),
+    [
+        ("The item.", "check off paint on the list", set()),
+        ("State of the light: on or off.", "turn the light off", {"off"}),
+        ("Whether it is ON or OFF", "put it on", {"on"}),
+        ("Up/down", "turn it up, not down, and in", {"up", "down"}),
+        ("Based on what is in the room", "in the room, on the wall", set()),
+    ],
+)
+def test_a_particle_alone_is_a_value_where_the_description_names_it_beside_its_opposite(description, query, particles):
+    schema = slot({"type": "string", "description": description})
+    assert set(values(schema, query)) & {"on", "off", "up", "down", "in", "out", "me", "do"} == particles
+    assert [one for one in values(array({"type": "string"}), query) if one in (["off"], ["on"], ["in"])] == []
+
+
+def test_an_example_that_is_a_particle_is_mentioned():
+    assert "off" in values(slot({"type": "string", "examples": ["off", "eco"]}), "turn the heating off")
+
+
 @pytest.mark.parametrize("text", ["1.10", "3.0", "1e3", "2.50"])
 def test_a_number_that_is_meant_as_text_keeps_its_digits(text):
     slots = JsonSlots({"name": "f", "parameters": {"type": "object", "properties": {"v": {"type": "string"}}}})

@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 from .coercion import JOINTS, NUMERAL, coerced, fold_of, number_in, number_of, with_offset
 from .described import literals_in, notes_in
 from .operators import OPERATORS, Operator, Spans
-from .operators.words import OTHER_WORDS, singular
+from .operators.words import OTHER_WORDS, PARTICLES, singular
 from .schema import MISSING, Array, Choice, Missing, Named, Object, Scalar, Schema, takes_null
 from .slots import Slot
 from .text import Json, identity_of
@@ -263,6 +263,13 @@ def _styles_shown(schema: Scalar) -> list[str]:
     return [style for style, shown in _STYLES.items() if shown.search(schema.description)]
 
 
+@lru_cache(maxsize=256)
+def _particles_named(description: str) -> frozenset[str]:
+    """Return the particles that a description names beside their opposites: "on or off"."""
+    words = set(WORDS.findall(description.lower()))
+    return frozenset(one for one, other in PARTICLES.items() if one in words and other in words)
+
+
 class TypedSpans:
     """The spans of one query by type: each group is what a slot of that type may take if it has no constraints.
 
@@ -274,6 +281,8 @@ class TypedSpans:
         What was read as a text, and as a number.
     named
         What the operators wrote that only some slots take: names in a style (``_STYLES``), and other runs of words.
+    particles
+        Words as "off", which only slots take whose description names them.
     repeated
         The numbers that were read before, at other places.
     several
@@ -284,14 +293,16 @@ class TypedSpans:
         self.now = spans.now
         self.texts: ByKey = {}
         self.named: dict[str, ByKey] = {style: {} for style in (*_STYLES, OTHER_WORDS.name)}
+        self.particles: ByKey = {}
         self.numbers: ByKey = {}
         self.repeated: list[Candidate] = []
         self.several: list[Candidate] = []
         self._arrays: dict[str, ByKey] = {}
         for operator, found in spans.groups:
-            texts = self.named.get(operator, self.texts)
+            group = self.named.get(operator, self.texts)
             for start, end, value in found:
                 if isinstance(value, str):
+                    texts = self.particles if value in PARTICLES else group
                     if value not in texts:
                         texts[value] = _span(value, operator, start, end)
                     if operator == "words" and value[-1].isdecimal() and NUMERAL.fullmatch(value):
@@ -344,7 +355,7 @@ class TypedSpans:
     def phrases(self) -> dict[str, tuple[int, int]]:
         """Return where the query has its words and runs of words, folded."""
         found: dict[str, tuple[int, int]] = {}
-        for text, one in (*self.texts.items(), *self.named[OTHER_WORDS.name].items()):
+        for text, one in (*self.texts.items(), *self.named[OTHER_WORDS.name].items(), *self.particles.items()):
             if one.operator in ("words", "singular", "part of a word", OTHER_WORDS.name):
                 found.setdefault(fold_of(text), (one.start, one.end))
         return found
@@ -404,6 +415,8 @@ def _group_for(schema: Scalar, read: TypedSpans) -> ByKey:
     if schema.options is None:
         if schema.type == "string":
             named = [read.named[style] for style in _styles_shown(schema)]
+            if read.particles and (shown := _particles_named(schema.description)):
+                named.append({word: one for word, one in read.particles.items() if word in shown})
             return read.texts | {key: one for some in named for key, one in some.items()} if named else read.texts
         if schema.type == "number":
             return read.numbers

@@ -41,7 +41,8 @@ has have i we you which who while whose when where this these those can could wo
 _STARTERS = """of and or is are was were to for at on in with from by that as than then if be has have i we can could
 would should will please me which who whose into it it's i'm i'd you do does did off up out down"""
 _NOT_LAST, _NOT_FIRST = frozenset(_ENDERS.split()), frozenset(_STARTERS.split())
-_NOT_ALONE = _NOT_LAST | _NOT_FIRST - {"on", "in", "do", "me", "off", "up", "out", "down"}
+PARTICLES = {"on": "off", "off": "on", "up": "down", "down": "up", "in": "out", "out": "in"}  # with their opposites
+_NOT_ALONE = _NOT_LAST | _NOT_FIRST - PARTICLES.keys()
 
 
 class Word(NamedTuple):
