@@ -10,7 +10,7 @@ from json_cases import roots
 
 from trm_edge import TrmError
 from trm_edge.json_slots import JsonSlots
-from trm_edge.json_slots.joint import SHARED, given_up, joint_choices
+from trm_edge.json_slots.joint import SHARED, TOOL_SAID, given_up, joint_choices, less_what_names_the_tool
 from trm_edge.json_slots.schema import MISSING
 
 INTEGER, TEXT = {"type": "integer"}, {"type": "string"}
@@ -89,6 +89,26 @@ def test_what_stands_out_is_seldom_meant_for_none(query, value, cost):
 def test_of_what_stands_out_the_slot_that_wants_it_most_takes_it():
     call = bound("in 12 days", a=INTEGER, b=INTEGER)
     assert chosen_by(call, {"a": {None: 0, 12: -1.5}, "b": {None: 0, 12: -1}}) == {"b": 12}
+
+
+@pytest.mark.parametrize(
+    ("query", "lowered"),
+    [
+        ("status of the nap timer", {"status", "timer", "nap timer"}),
+        ("Status of the Nap Timer, set as 'kitchen'", set()),  # in capitals they may be a name
+        ("what about the pasta", set()),
+    ],
+)
+def test_what_names_the_tool_is_seldom_a_value(query, lowered):
+    properties = {"name": {"type": "string", "description": "Its name"}, "kind": {"enum": ["status", "timer"]}}
+    tool = {"name": "HassTimerStatus", "parameters": {"type": "object", "properties": properties}}
+    call = JsonSlots(tool).bind(query, '{"name": "timer", "kind": "status"}' if "pasta" in query else "")
+    logits = np.zeros((2, *call.mask.shape), np.float32)
+    less_what_names_the_tool(call, logits)
+    found = {call.candidates[j].value for j in np.flatnonzero((logits == -TOOL_SAID).all(axis=0).any(axis=0))}
+    assert lowered <= found and all("statu" in one or "timer" in one for one in found)
+    assert bool(found) == bool(lowered)
+    assert set(np.unique(logits)) <= {0.0, np.float32(-TOOL_SAID)}
 
 
 def test_what_a_draft_has_stays_where_it_is_likeliest():

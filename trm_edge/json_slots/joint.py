@@ -1,11 +1,12 @@
 """Joint choices: what the slots of a call choose together, where each by itself would take what is likeliest.
 
-Two slots seldom mean the same words of a query, and what stands out in it (a number, a quotation, a name) is seldom
-meant for none. So a joint choice is worth the sum of its logits, less ``SHARED`` for every two slots that take words
-which the query has only once, and less ``UNUSED`` for what stands out and no slot takes. It is looked for by greedy
-search: from each slot's likeliest choice on, the one change of one slot that gains most is made, for as long as one
-gains anything. What a draft has and is likeliest stays, so that a right draft is not made wrong here. By the same
-measure a tool is chosen with its arguments.
+Two slots seldom mean the same words of a query, what stands out in it (a number, a quotation, a name) is seldom meant
+for none, and what the tool's own name says is seldom a value ("status of the nap timer" to ``timer_status``). So a
+joint choice is worth the sum of its logits, less ``TOOL_SAID`` for a value with words of the tool's name, less
+``SHARED`` for every two slots that take words which the query has only once, and less ``UNUSED`` for what stands out
+and no slot takes. It is looked for by greedy search: from each slot's likeliest choice on, the one change of one slot
+that gains most is made, for as long as one gains anything. What a draft has and is likeliest stays, so that a right
+draft is not made wrong here. By the same measure a tool is chosen with its arguments.
 
 What stands out in the query is called a mark here, and has a bit in the integers that are sets of marks.
 """
@@ -20,11 +21,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .reading import Indices
+from .wording import stems
 
 if TYPE_CHECKING:
     from .calls import SlotInputs
 
 SHARED = 6.0  # logits
+TOOL_SAID = 3.0  # logits
 UNUSED = (  # logits, and how it is written
     (2.0, re.compile(r"(?<![A-Za-z0-9.])\d(?:[\d,.]*\d)?(?![A-Za-z])")),  # a number
     (2.0, re.compile(r"(?<!\w)(['\"])(?:(?!\1)[^\n]){1,80}\1(?!\w)")),  # a quotation
@@ -61,6 +64,16 @@ def joint_choices(inputs: SlotInputs, logits: Logits, drafted: Chosen) -> Chosen
     worth = logits[:, inputs.slot_of, np.arange(len(inputs.candidates))]  # a candidate is one slot's only
     found = [slots.settled(np.where(np.isnan(after), -np.inf, after), drafted.tolist()) for after in worth]
     return np.array(found, np.int32)
+
+
+def less_what_names_the_tool(inputs: SlotInputs, logits: Logits) -> None:
+    """Take ``TOOL_SAID`` off the logits [K, S, M] of words of the query, in small letters, that the tool's name has."""
+    own = stems(inputs.tool.name)
+    if own.isdisjoint(stems(inputs.query)):
+        return
+    spans = ((j, one.value) for j, one in enumerate(inputs.candidates) if one.source == "span")
+    said = [j for j, text in spans if isinstance(text, str) and text.islower() and not own.isdisjoint(stems(text))]
+    logits[:, inputs.slot_of[said], said] -= TOOL_SAID
 
 
 def given_up(inputs: SlotInputs, logits: Logits, chosen: Sequence[int], drafted: Chosen, bonus: float) -> float:

@@ -32,7 +32,7 @@ from .candidates import Candidate
 from .compilation import tool_name
 from .drafts import Draft, read_call
 from .features import FEATURES, Featurizer, featurizer_for
-from .joint import Chosen, Logits, given_up, joint_choices
+from .joint import Chosen, Logits, given_up, joint_choices, less_what_names_the_tool
 from .operators.base import is_number
 from .providers import ContextProvider
 from .schema import MISSING, Object, Scalar, SchemaError, Tool
@@ -399,6 +399,7 @@ class Resolver:
             logits[:, rows, favoured[rows]] += self.draft_bonus
             y[:, rows] = logits[:, rows].argmax(axis=2)
         if self.joint and count > 0:
+            less_what_names_the_tool(inputs, logits)
             y = joint_choices(inputs, logits, favoured)
         return Decision(y, logits, confidence, favoured)
 
