@@ -292,12 +292,20 @@ std::string why_not_fused(const Spec& spec, const NetShape& shape, const DeviceP
     for (int i = 0; i < shape.num_layers; ++i)
         for (const Precision precision : shape.precision[i].of) known = known && precision == first;
     if (!known) return "it multiplies all matrices in bf16, or all in fp16 or w8a16";
-    if (kernels_for(spec, first) == nullptr)
+    const Kernels* kernels = kernels_for(spec, first);
+    if (kernels == nullptr)
         return "there are kernels for hidden_size 64, 128, 256 and 512 with heads of 32, and 256 and 512 with heads of "
                "64";
     if (spec.inner_size % kChunk != 0) return "inner_size has to be a multiple of " + number(kChunk);
     if (spec.max_rows() > kMaxRows) return "it takes up to " + number(kMaxRows) + " rows";
     if (spec.num_layers > kMaxLayers) return "it holds up to " + number(kMaxLayers) + " layers";
+    cudaFuncAttributes code{};  // this device may also run what was compiled for an older one
+    TRM_CUDA(cudaFuncGetAttributes(&code, reinterpret_cast<const void*>(kernels->persistent)));
+    if (code.ptxVersion < 80)
+        return "this build has its kernels for compute capability " + number(code.ptxVersion / 10) + "." +
+               number(code.ptxVersion % 10) +
+               ", where they are empty; set TRM_EDGE_CUDA_TARGETS to that of this device, " + number(device.major) +
+               "." + number(device.minor) + ", and build again";
     return "";
 }
 

@@ -154,7 +154,9 @@ class CudaSession : public DeviceSession {
         multiply(decoded, stream_.get());
         TRM_CUDA(cudaStreamSynchronize(stream_.get()));
         pending_ = begin_ = refresh_ = false;
-        return found_.get()->ran;
+        const int ran = found_.get()->ran;
+        if (ran < 1 || ran > steps) throw Error(Status::kDeviceError, "cuda: the kernel did not run");
+        return ran;
     }
 
     DeviceStep step(int i) const override {

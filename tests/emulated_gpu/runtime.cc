@@ -212,6 +212,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
     if (setting("TRM_EMULATED_WITHOUT_CODE", 0)) return said(cudaErrorNoKernelImageForDevice);
     attributes->maxThreadsPerBlock = 1024;
+    attributes->ptxVersion = setting("TRM_EMULATED_PTX_VERSION", 99);
     return cudaSuccess;
 }
 
@@ -387,6 +388,7 @@ cudaError_t emulated::launch(const void* kernel, const Launch& launch, std::func
     cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0);
     if (launch.together && launch.blocks.x > static_cast<unsigned>(multiprocessors))
         return said(cudaErrorCooperativeLaunchTooLarge);
+    if (launch.together && setting("TRM_EMULATED_IDLE", 0)) return outcome();
     of(stream)->add([launch, bound = std::move(bound)] {
         if (failed) return;
         try {

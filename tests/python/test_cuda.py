@@ -196,12 +196,16 @@ def test_models_of_one_kernel_run_side_by_side(way: str, monkeypatch: pytest.Mon
     [
         ("CTAS_EACH=0", "bf16", "phases"),
         ("CTAS_EACH=0", "fp32", "plain"),
+        ("PTX_VERSION=75", "bf16", "plain"),
         ("WITHOUT_CODE=1", "bf16", ""),
         ("WITHOUT_CODE=1", "fp32", ""),
     ],
 )
 def test_what_a_gpu_lacks(setting: str, precision: str, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel that does not fit all at once gives way to the phases; a build without code for the GPU says so."""
+    """A kernel that does not fit all at once gives way to the phases, one that is empty to `plain`.
+
+    A build without code for the GPU says so.
+    """
     bundle = bundle_bytes(model("64/32"))
     if not (trm_edge.load(bundle, backend="cuda").isa or "").startswith("sm_99"):
         pytest.skip("only an emulated GPU can be told to lack something")
@@ -215,6 +219,26 @@ def test_what_a_gpu_lacks(setting: str, precision: str, isa: str, monkeypatch: p
     else:
         with pytest.raises(trm_edge.TrmUnsupportedError, match=r"no code for this GPU.*TRM_EDGE_CUDA_TARGETS"):
             trm_edge.load(bundle, backend="cuda", precision=precision)
+
+
+@gpu
+@pytest.mark.gpu
+def test_kernels_that_are_empty_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a build for Turing alone has them: a newer GPU compiles its PTX, and would leave each draft as it is."""
+    bundle = model("64/32")
+    refiner = load("fused", bundle, monkeypatch, "bf16")
+    if not (refiner.isa or "").startswith("sm_99"):
+        pytest.skip("only an emulated GPU can be told to do nothing")
+    call = random_inputs(bundle.spec, np.random.default_rng(11))
+    with monkeypatch.context() as idle:
+        idle.setenv("TRM_EMULATED_IDLE", "1")
+        with pytest.raises(trm_edge.TrmDeviceError, match="the kernel did not run"):
+            refiner.refine(**call)
+    assert refiner.refine(**call).steps_run == 4
+    monkeypatch.setenv("TRM_EMULATED_PTX_VERSION", "75")
+    for way in ("fused", "phases"):
+        with pytest.raises(trm_edge.TrmUnsupportedError, match=r"compute capability 7.5, where they are empty; set TRM"):
+            load(way, bundle, monkeypatch, "bf16")
 
 
 @gpu

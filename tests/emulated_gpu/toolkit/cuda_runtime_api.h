@@ -45,6 +45,7 @@ enum cudaDeviceAttr {
 };
 struct cudaFuncAttributes {
     int maxThreadsPerBlock;
+    int ptxVersion;
 };
 struct cudaPointerAttributes {
     cudaMemoryType type;
