@@ -26,42 +26,50 @@ class GraphCache {
     template <typename Enqueue>
     void launch(const Key& key, cudaStream_t stream, Enqueue&& enqueue) {
         auto found = graphs_.find(key);
-        if (found == graphs_.end()) {
-            if (graphs_.size() >= kMost) clear();
-            found = graphs_.emplace(key, capture(captured_.get(), enqueue)).first;
-        }
+        if (found == graphs_.end()) found = graphs_.emplace(key, capture(captured_.get(), enqueue)).first;
         TRM_CUDA(cudaGraphLaunch(found->second, stream));
     }
 
   private:
-    static constexpr size_t kMost = 64;  // lengths of context differ from call to call
+    // Lengths of context differ from call to call, and each node may take tens of kilobytes of the device.
+    static constexpr size_t kMost = 64, kMostNodes = 1 << 14;
+
+    struct Graph {
+        ~Graph() {
+            if (handle) ignore(cudaGraphDestroy(handle));
+        }
+        cudaGraph_t handle = nullptr;
+    };
 
     template <typename Enqueue>
-    static cudaGraphExec_t capture(cudaStream_t stream, Enqueue&& enqueue) {
-        cudaGraph_t graph = nullptr;
+    cudaGraphExec_t capture(cudaStream_t stream, Enqueue&& enqueue) {
+        Graph graph;
         cudaGraphExec_t executable = nullptr;
+        size_t nodes = 0;
         TRM_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
         try {
             enqueue(stream);
         } catch (...) {
-            ignore(cudaStreamEndCapture(stream, &graph));  // which has failed, as what is thrown says
-            if (graph) ignore(cudaGraphDestroy(graph));
+            ignore(cudaStreamEndCapture(stream, &graph.handle));  // which has failed, as what is thrown says
             throw;
         }
-        TRM_CUDA(cudaStreamEndCapture(stream, &graph));
-        const cudaError_t error = cudaGraphInstantiate(&executable, graph, 0);
-        ignore(cudaGraphDestroy(graph));
-        check(error, "cudaGraphInstantiate");
+        TRM_CUDA(cudaStreamEndCapture(stream, &graph.handle));
+        TRM_CUDA(cudaGraphGetNodes(graph.handle, nullptr, &nodes));
+        if (graphs_.size() >= kMost || nodes_ + nodes > kMostNodes) clear();
+        TRM_CUDA(cudaGraphInstantiate(&executable, graph.handle, 0));
+        nodes_ += nodes;
         return executable;
     }
 
     void clear() {
         for (const auto& [key, graph] : graphs_) ignore(cudaGraphExecDestroy(graph));
         graphs_.clear();
+        nodes_ = 0;
     }
 
     Stream captured_;
     std::map<Key, cudaGraphExec_t> graphs_;
+    size_t nodes_ = 0;  // of all of them
 };
 
 }  // namespace trm::cuda

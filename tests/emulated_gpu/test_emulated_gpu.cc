@@ -8,6 +8,7 @@
 #include <set>
 #include <vector>
 
+#include "cuda/graph.h"
 #include "cuda/ptx.cuh"
 
 namespace {
@@ -363,6 +364,26 @@ TEST_CASE("a graph is what was captured, and a capture forbids to wait") {
     cudaStreamBeginCapture(device.one, cudaStreamCaptureModeRelaxed);
     CHECK(cudaStreamSynchronize(device.one) == cudaErrorStreamCaptureUnsupported);
     CHECK(cudaStreamEndCapture(device.one, &graph) == cudaErrorStreamCaptureInvalidated);
+}
+
+TEST_CASE("graphs are kept until they are too many, or have too many nodes") {
+    Device device;
+    const auto captures = [&](int graphs, int nodes) {  // of so many graphs, each launched twice
+        trm::cuda::GraphCache cache;
+        int captured = 0;
+        for (int i = 0; i < 2 * graphs; ++i)
+            cache.launch({i % graphs}, device.one, [&](cudaStream_t on) {
+                ++captured;
+                for (int k = 0; k < nodes; ++k) cudaMemsetAsync(device.data, 0, sizeof(int), on);
+            });
+        cudaStreamSynchronize(device.one);
+        return captured;
+    };
+    CHECK(captures(64, 1) == 64);
+    CHECK(captures(65, 1) > 65);
+    CHECK(captures(4, 1 << 12) == 4);
+    CHECK(captures(5, 1 << 12) > 5);
+    CHECK(captures(1, 1 << 15) == 1);
 }
 
 TEST_CASE("a launch that asks for too much is refused") {
