@@ -16,6 +16,7 @@ inline Status status_of(cudaError_t error) {
             return Status::kOutOfMemory;
         case cudaErrorNoKernelImageForDevice:
         case cudaErrorInvalidDeviceFunction:
+        case cudaErrorStreamCaptureImplicit:
             return Status::kUnsupported;
         default:
             return Status::kDeviceError;
@@ -31,6 +32,10 @@ inline std::string told(cudaError_t error) {
             return said +
                    "; this build has no code for this GPU: build it with TRM_EDGE_CUDA_TARGETS set to the GPU's "
                    "compute capability";
+        case cudaErrorStreamCaptureImplicit:
+            return said +
+                   "; a stream that waits for the default one is being captured into a graph, and until that is over "
+                   "the default stream is none to use";
         case cudaErrorInitializationError:
             return said + "; where this process was forked from one that has used CUDA, start it by spawn instead";
         case cudaErrorInvalidResourceHandle:

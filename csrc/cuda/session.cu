@@ -13,6 +13,7 @@
 #include "cuda/plain.h"
 #include "cuda/resources.h"
 #include "cuda/session.h"
+#include "cuda/streams.h"
 
 namespace trm::cuda {
 namespace {
@@ -217,8 +218,7 @@ class CudaSession : public DeviceSession {
     void order(void* before, void* after) override {
         const OnDevice on_device;
         const std::lock_guard<std::mutex> lock(ordering_);
-        TRM_CUDA(cudaEventRecord(between_.get(), static_cast<cudaStream_t>(before)));
-        TRM_CUDA(cudaStreamWaitEvent(static_cast<cudaStream_t>(after), between_.get(), 0));
+        cuda::order(between_.get(), static_cast<cudaStream_t>(before), static_cast<cudaStream_t>(after));
     }
 
   private:
@@ -350,11 +350,6 @@ class CudaSession : public DeviceSession {
         if (std::exchange(pending_, false)) TRM_CUDA(cudaEventSynchronize(done_.get()));
     }
 
-    static bool is_captured(cudaStream_t stream) {
-        cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-        TRM_CUDA(cudaStreamIsCapturing(stream, &status));
-        return status != cudaStreamCaptureStatusNone;
-    }
     // Nothing may be waited for in a capture, and a graph be launched by none.
     void check_capture(const float* y, cudaStream_t stream) const {
         if (stream == stream_.get())

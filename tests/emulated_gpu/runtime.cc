@@ -164,6 +164,8 @@ const char* cudaGetErrorName(cudaError_t error) {
             return "cudaErrorStreamCaptureInvalidated";
         case cudaErrorStreamCaptureIsolation:
             return "cudaErrorStreamCaptureIsolation";
+        case cudaErrorStreamCaptureImplicit:
+            return "cudaErrorStreamCaptureImplicit";
     }
     return "unknown";
 }

@@ -10,6 +10,7 @@
 
 #include "cuda/graph.h"
 #include "cuda/ptx.cuh"
+#include "cuda/streams.h"
 
 namespace {
 
@@ -384,6 +385,28 @@ TEST_CASE("graphs are kept until they are too many, or have too many nodes") {
     CHECK(captures(4, 1 << 12) == 4);
     CHECK(captures(5, 1 << 12) > 5);
     CHECK(captures(1, 1 << 15) == 1);
+}
+
+TEST_CASE("a stream in a capture and one that is not are not ordered, and the capture goes on") {
+    Device device;
+    cudaGraph_t graph = nullptr;
+    REQUIRE(cudaStreamBeginCapture(device.one, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+    launch_increment(device.data, device.one);
+    for (const bool captured_first : {true, false}) {
+        const cudaStream_t before = captured_first ? device.one : device.two;
+        const cudaStream_t after = captured_first ? device.two : device.one;
+        CHECK_THROWS_WITH_AS(trm::cuda::order(device.event, before, after),
+                             doctest::Contains("is being captured into a graph"), trm::Error);
+    }
+    CHECK(cudaStreamEndCapture(device.one, &graph) == cudaSuccess);
+    cudaGraphDestroy(graph);
+    CHECK(cudaGetLastError() == cudaSuccess);
+
+    cudaMemsetAsync(device.data, 0, sizeof(int), device.one);
+    trm::cuda::order(device.event, device.one, device.two);
+    launch_increment(device.data, device.two);
+    cudaStreamSynchronize(device.two);
+    CHECK(*device.data == 1);
 }
 
 TEST_CASE("a launch that asks for too much is refused") {

@@ -348,7 +348,7 @@ TRM_API trm_status trm_wait(trm_session* session, trm_outputs* outputs);
 TRM_API void* trm_session_stream(trm_session* session);
 
 /* Let what is put on stream `after` from now on wait for all that is on stream `before` now (cudaStream_t; null: the
- * default one). By any thread. */
+ * default one). By any thread. TRM_UNSUPPORTED where only one of the two is being captured into a graph. */
 TRM_API trm_status trm_order_streams(trm_session* session, void* before, void* after);
 
 /* Project actions [T, dof] in place onto lower <= a <= upper and |a[t] - a[t-1]| <= velocity (per tick).
