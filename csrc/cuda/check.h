@@ -16,6 +16,9 @@ inline Status status_of(cudaError_t error) {
             return Status::kOutOfMemory;
         case cudaErrorNoKernelImageForDevice:
         case cudaErrorInvalidDeviceFunction:
+        case cudaErrorInvalidPtx:
+        case cudaErrorJitCompilerNotFound:
+        case cudaErrorUnsupportedPtxVersion:
         case cudaErrorStreamCaptureImplicit:
             return Status::kUnsupported;
         default:
@@ -32,6 +35,12 @@ inline std::string told(cudaError_t error) {
             return said +
                    "; this build has no code for this GPU: build it with TRM_EDGE_CUDA_TARGETS set to the GPU's "
                    "compute capability";
+        case cudaErrorInvalidPtx:
+        case cudaErrorJitCompilerNotFound:
+        case cudaErrorUnsupportedPtxVersion:
+            return said +
+                   "; this build has no code of this GPU's own, and the driver cannot compile what it has: update the "
+                   "driver, or build with TRM_EDGE_CUDA_TARGETS set to the GPU's compute capability";
         case cudaErrorStreamCaptureImplicit:
             return said +
                    "; a stream that waits for the default one is being captured into a graph, and until that is over "

@@ -152,6 +152,12 @@ const char* cudaGetErrorName(cudaError_t error) {
             return "cudaErrorInvalidDevice";
         case cudaErrorNoKernelImageForDevice:
             return "cudaErrorNoKernelImageForDevice";
+        case cudaErrorInvalidPtx:
+            return "cudaErrorInvalidPtx";
+        case cudaErrorJitCompilerNotFound:
+            return "cudaErrorJitCompilerNotFound";
+        case cudaErrorUnsupportedPtxVersion:
+            return "cudaErrorUnsupportedPtxVersion";
         case cudaErrorInvalidResourceHandle:
             return "cudaErrorInvalidResourceHandle";
         case cudaErrorLaunchFailure:

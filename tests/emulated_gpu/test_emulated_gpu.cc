@@ -409,6 +409,16 @@ TEST_CASE("a stream in a capture and one that is not are not ordered, and the ca
     CHECK(*device.data == 1);
 }
 
+TEST_CASE("an error of what the build lacks for a GPU says what to build") {
+    for (const cudaError_t error :
+         {cudaErrorNoKernelImageForDevice, cudaErrorInvalidDeviceFunction, cudaErrorInvalidPtx,
+          cudaErrorJitCompilerNotFound, cudaErrorUnsupportedPtxVersion}) {
+        CHECK(trm::cuda::status_of(error) == trm::Status::kUnsupported);
+        CHECK_THROWS_WITH_AS(trm::cuda::check(error, "call"), doctest::Contains("TRM_EDGE_CUDA_TARGETS"), trm::Error);
+    }
+    CHECK(trm::cuda::status_of(cudaErrorLaunchFailure) == trm::Status::kDeviceError);
+}
+
 TEST_CASE("a launch that asks for too much is refused") {
     Device device;
     void* arguments[] = {&device.data};
