@@ -571,6 +571,31 @@ def test_an_answer_on_the_gpu_outlives_its_refiner(refiner: trm_edge.Refiner) ->
 
 @gpu
 @pytest.mark.gpu
+def test_a_refiner_that_goes_waits_before_it_lets_go_of_its_inputs(
+    refiner: trm_edge.Refiner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an answer keeps the session, whose own end would come too late."""
+    leaving, call, happened, wait = refiner.clone(), call_of(3), [], core.Session.wait
+
+    def watched(session: core.Session, steps: int, trajectory: bool) -> tuple[Any, ...]:
+        found = wait(session, steps, trajectory)
+        happened.append("waited")
+        return found
+
+    first = refiner.clone().refine_on_device(**call)
+    expected = refiner.refine(**call | {"y0": first.wait().y}).y
+    monkeypatch.setattr(core.Session, "wait", watched)
+    memory = weakref.ref(first.y, lambda _: happened.append("input"))
+    y = leaving.refine_on_device(**call | {"y0": first.y}).y
+    del first
+    assert memory() is not None and not happened
+    del leaving
+    assert happened == ["waited", "input"]
+    same(refiner.refine_on_device(**call | {"y0": y}).wait(), refiner.clone().refine(**call | {"y0": expected}))
+
+
+@gpu
+@pytest.mark.gpu
 def test_an_answer_that_was_written_over_is_refused(refiner: trm_edge.Refiner) -> None:
     torch = torch_on_gpu()
     first = refiner.refine_on_device(**on_gpu(call_of(0)))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .._native import PRECISIONS, core
-from ..errors import Status, TrmBusyError, TrmInputError, TrmNotBegunError, TrmUnsupportedError
+from ..errors import Status, TrmBusyError, TrmError, TrmInputError, TrmNotBegunError, TrmUnsupportedError
 from ..files import StrPath
 from ..inputs import ARRAYS, check_halt, check_int, check_puzzle_id, check_steps
 from ..limits import Limits
@@ -121,6 +121,12 @@ class CudaBackend(FusedBackend):
     def __init__(self, source: StrPath | bytes | core.Model, **options: Any) -> None:
         super().__init__(source, **options)
         self._latest = _Latest()
+
+    def __del__(self) -> None:
+        """Wait for the inputs to be read: an answer on the GPU may keep the session, whose end waits, but not them."""
+        if self._held is not None:
+            with contextlib.suppress(TrmError):
+                self._finish()
 
     def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
         """Run up to ``steps`` steps from the start, and wait for them."""
