@@ -8,6 +8,7 @@ loaded) is in :mod:`trm_edge.engine`, which needs no GPU and is tested.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -25,29 +26,37 @@ _MAX_GRAPHS = 16  # captured at a time, one for every shape that calls have
 
 
 class Gpu:
-    """The first GPU that this process may see, and its primary context; ``with`` makes it current for a call."""
+    """The first GPU that this process may see; ``with`` makes its primary context current for a call."""
 
     def __init__(self) -> None:
         self.driver = import_extra("pycuda.driver", "backend tensorrt", "tensorrt-runner")
         try:
             self.driver.init()
-            device = self.driver.Device(0)
-            self._context = device.retain_primary_context()
+            self._device = self.driver.Device(0)
+            major, minor = self._device.compute_capability()
         except self.driver.Error as error:
             raise TrmUnsupportedError(f"backend tensorrt needs an NVIDIA GPU: {error}") from None
-        major, minor = device.compute_capability()
         self.name = f"sm{major}{minor}"
 
     def __enter__(self) -> Gpu:
-        self._context.push()
+        try:
+            _primary_context(self._device).push()
+        except self.driver.Error as error:
+            raise TrmDeviceError(f"the GPU failed: {error}") from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._context.pop()
+        self.driver.Context.pop()
         if isinstance(error, self.driver.Error):
             raise TrmDeviceError(f"the GPU failed: {error}") from error
+
+
+@functools.cache
+def _primary_context(device: Any) -> Any:
+    """Retain it once and for good: where pycuda releases one that is not current, it stays so for the thread."""
+    return device.retain_primary_context()
 
 
 class Engine:
