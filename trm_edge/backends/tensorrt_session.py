@@ -22,6 +22,7 @@ from ..extras import import_extra
 from ..graph import Signature, input_signature, output_signature
 from ..inputs import Array
 
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: a capture of it leaves the default stream to other threads
 _MAX_GRAPHS = 16  # captured at a time, one for every shape that calls have
 
 
@@ -112,7 +113,7 @@ class Session:
             self._context = engine.engine.create_execution_context()
             if self._context is None:
                 raise TrmDeviceError("engine: no execution context; is the GPU's memory full?")
-            self._stream = self._gpu.driver.Stream()
+            self._stream = self._gpu.driver.Stream(_NON_BLOCKING)
         self._buffers: dict[str, _Buffer] = {}
         self._prepared: object = None  # what profile and shapes are set to
         self._last: object = None  # the shapes of the call before
