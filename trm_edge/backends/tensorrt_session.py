@@ -23,7 +23,6 @@ from ..graph import Signature, input_signature, output_signature
 from ..inputs import Array
 
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: a capture of it leaves the default stream to other threads
-_MAX_GRAPHS = 16  # captured at a time, one for every shape that calls have
 
 
 class Gpu:
@@ -105,7 +104,7 @@ class Engine:
 
 
 class Session:
-    """One execution context with its stream, buffers and captured CUDA graphs; for one caller at a time."""
+    """One execution context with its stream, buffers and a captured CUDA graph; for one caller at a time."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._gpu = engine, engine.gpu
@@ -116,8 +115,8 @@ class Session:
             self._stream = self._gpu.driver.Stream(_NON_BLOCKING)
         self._buffers: dict[str, _Buffer] = {}
         self._prepared: object = None  # what profile and shapes are set to
-        self._last: object = None  # the shapes of the call before
-        self._graphs: dict[object, _Graph | None] = {}  # None: this shape runs without one
+        self._calls = 0  # since then
+        self._graph: _Graph | None = None
 
     def run(self, feeds: Mapping[str, Array], steps: int) -> dict[str, Array]:
         """Run one call and return the outputs by name; the arrays are the caller's."""
@@ -128,12 +127,13 @@ class Session:
         key = (profile, *sizes.values())
         with self._gpu:
             if key != self._prepared:
-                self._prepared = None
+                self._prepared, self._calls = None, 0
+                self._graph = None  # which is of the context as it was, and of nothing else
                 self._prepare(profile, sizes, feeds)
                 self._prepared = key
             for name, array in feeds.items():
                 self._buffers[name].send(array, self._stream)
-            self._launch(key)
+            self._launch()
             outputs = shapes(self._engine.outputs, sizes)
             fetched = {name: self._buffers[name].fetch(shape, self._stream) for name, shape in outputs.items()}
             self._stream.synchronize()
@@ -154,34 +154,23 @@ class Session:
             self._buffers["steps"].put(feeds["steps"])
 
     def _reserve(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        """Have a buffer that is large enough; a new one makes captured graphs useless, as they hold its address."""
+        """Have a buffer that is large enough."""
         nbytes = max(1, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
         if name not in self._buffers or self._buffers[name].nbytes < nbytes:
             self._buffers[name] = _Buffer(self._gpu.driver, nbytes, dtype, on_host=name == "steps")
-            self._graphs.clear()
 
-    def _launch(self, key: object) -> None:
-        """Run by the graph of these shapes; the first call of new shapes runs without, and the second captures it."""
-        graph = self._graphs.get(key)
-        if graph is not None:
-            graph.launch()
-            return
-        if key in self._graphs or not self._seen(key):
-            self._enqueue()
-            return
-        self._graphs[key] = graph = self._capture()
-        if graph is None:
+    def _launch(self) -> None:
+        """Run by a graph, from the second call in a row of these shapes on: the first does what is done once."""
+        if self._calls == 1:
+            self._graph = self._capture()
+        self._calls += 1
+        if self._graph is None:
             self._enqueue()
         else:
-            graph.launch()
-
-    def _seen(self, key: object) -> bool:
-        """Whether a call of these shapes went before, so that everything that is done once has been done."""
-        before, self._last = self._last, key
-        return before == key and len(self._graphs) < _MAX_GRAPHS
+            self._graph.launch()
 
     def _capture(self) -> _Graph | None:
-        """Return a CUDA graph of one execution where the context can be captured, else None."""
+        """Return a CUDA graph of one execution where the context can be captured, else None: run without one."""
         ask = getattr(self._context, "is_stream_capturable", None)
         unrolled = self._engine.manifest.graph.loop == "unrolled"
         # Before that question existed: a loop waits for its trip count on the host, and only that.
