@@ -108,15 +108,25 @@ class Session:
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._gpu = engine, engine.gpu
+        self._context: Any = None
+        self._stream: Any = None
+        self._buffers: dict[str, _Buffer] = {}
+        self._prepared: object = None  # what profile and shapes are set to
+        self._calls = 0  # since then
+        self._graph: _Graph | None = None
         with self._gpu:
             self._context = engine.engine.create_execution_context()
             if self._context is None:
                 raise TrmDeviceError("engine: no execution context; is the GPU's memory full?")
             self._stream = self._gpu.driver.Stream(_NON_BLOCKING)
-        self._buffers: dict[str, _Buffer] = {}
-        self._prepared: object = None  # what profile and shapes are set to
-        self._calls = 0  # since then
-        self._graph: _Graph | None = None
+
+    def __del__(self) -> None:
+        """Free all with the GPU's context current: else pycuda does so only in the thread that retained it."""
+        with self._gpu:
+            self._graph = None
+            self._buffers.clear()
+            self._context = None
+            self._stream = None
 
     def run(self, feeds: Mapping[str, Array], steps: int) -> dict[str, Array]:
         """Run one call and return the outputs by name; the arrays are the caller's."""
