@@ -237,7 +237,7 @@ def test_kernels_that_are_empty_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert refiner.refine(**call).steps_run == 4
     monkeypatch.setenv("TRM_EMULATED_PTX_VERSION", "75")
     for way in ("fused", "phases"):
-        with pytest.raises(trm_edge.TrmUnsupportedError, match=r"compute capability 7.5, where they are empty; set TRM"):
+        with pytest.raises(trm_edge.TrmUnsupportedError, match=r"capability 7.5, where they are empty; set TRM"):
             load(way, bundle, monkeypatch, "bf16")
 
 
