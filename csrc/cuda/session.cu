@@ -154,9 +154,9 @@ class CudaSession : public DeviceSession {
         decoded.steps_run = &found_.get()->ran;
         multiply(decoded, stream_.get());
         TRM_CUDA(cudaStreamSynchronize(stream_.get()));
-        pending_ = begin_ = refresh_ = false;
         const int ran = found_.get()->ran;
         if (ran < 1 || ran > steps) throw Error(Status::kDeviceError, "cuda: the kernel did not run");
+        pending_ = begin_ = refresh_ = false;
         return ran;
     }
 
