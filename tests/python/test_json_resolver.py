@@ -186,7 +186,7 @@ class TestResolve:
         assert shy.resolve(LIGHT, "den 40", '{"room":').json is None
 
     def test_a_valid_draft_stays_where_the_head_does_not_see_the_whole_query(self):
-        resolver = make_resolver()  # of 12 tokens
+        resolver = make_resolver(draft_bonus=0)  # of 12 tokens
         query = "turn the light in the hall to red for ever and ever please"
         draft = '{"room": "attic", "color": "white"}'
         for words, status in ((query.split()[:12], "resolved"), (query.split(), "abstained")):

@@ -212,6 +212,12 @@ class SlotInputs:
         return meant
 
     @cached_property
+    def spans(self) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
+        """Return [M] where the words begin and end that candidates were read from, -1 for none."""
+        starts, ends = [one.start for one in self.candidates], [one.end for one in self.candidates]
+        return np.array(starts, np.int64), np.array(ends, np.int64)
+
+    @cached_property
     def unsaid(self) -> list[int]:
         """Return the candidates that a description names and neither the query nor the draft has."""
         lowered = self.query.lower()

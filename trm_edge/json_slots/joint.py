@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .reading import Indices
-from .wording import stems
+from .wording import said_in, stems
 
 if TYPE_CHECKING:
     from .calls import SlotInputs
@@ -68,11 +67,15 @@ def joint_choices(inputs: SlotInputs, logits: Logits, drafted: Chosen) -> Chosen
 
 def less_what_names_the_tool(inputs: SlotInputs, logits: Logits) -> None:
     """Take ``TOOL_SAID`` off the logits [K, S, M] of words of the query, in small letters, that the tool's name has."""
-    own = stems(inputs.tool.name)
-    if own.isdisjoint(stems(inputs.query)):
+    places = said_in(inputs.query, stems(inputs.tool.name))
+    if not places:
         return
-    spans = ((j, one.value) for j, one in enumerate(inputs.candidates) if one.source == "span")
-    said = [j for j, text in spans if isinstance(text, str) and text.islower() and not own.isdisjoint(stems(text))]
+    starts, ends = inputs.spans
+    overlap = np.zeros(len(starts), bool)
+    for start, end in places:
+        overlap |= (starts < end) & (ends > start)
+    found = ((j, inputs.candidates[j]) for j in np.flatnonzero(overlap).tolist())
+    said = [j for j, one in found if one.source == "span" and isinstance(one.value, str) and one.value.islower()]
     logits[:, inputs.slot_of[said], said] -= TOOL_SAID
 
 
@@ -107,8 +110,8 @@ class _Slots:
 
     Attributes
     ----------
-    query, candidates, slot_of
-        Those of the call.
+    inputs, query, candidates, slot_of
+        The call and what of it is looked at most.
     lowered
         The query in small letters, of the same length, so that places in it are places in the query.
     ranges
@@ -118,7 +121,7 @@ class _Slots:
     """
 
     def __init__(self, inputs: SlotInputs) -> None:
-        self.query, self.candidates, self.slot_of = inputs.query, inputs.candidates, inputs.slot_of
+        self.inputs, self.query, self.candidates, self.slot_of = inputs, inputs.query, inputs.candidates, inputs.slot_of
         lowered = inputs.query.lower()
         self.lowered = lowered if len(lowered) == len(self.query) else self.query
         ends = np.cumsum(np.bincount(inputs.slot_of, minlength=len(inputs.slots))).tolist()
@@ -128,11 +131,6 @@ class _Slots:
         self._taken: dict[int, Taken] = {-1: NOTHING}
         self._takers: dict[int, list[tuple[int, Indices]]] = {}
         self._unused: dict[int, float] = {}
-
-    @cached_property
-    def spans(self) -> tuple[Indices, Indices]:
-        """Return [M] where the words begin and end that candidates were read from, -1 for none."""
-        return np.array([one.start for one in self.candidates]), np.array([one.end for one in self.candidates])
 
     def settled(self, logits: Logits, drafted: Sequence[int]) -> list[int]:
         """Return the joint choice that greedy search finds by ``logits [M]``, a candidate per slot, -1 for none.
@@ -180,7 +178,7 @@ class _Slots:
         """Yield (slot, candidate) for slots that share words: the likeliest that takes no words of others."""
         for slot in (slot for slot, others in enumerate(sharing) if others):
             begin, end = self.ranges[slot]
-            starts, ends = (some[begin:end] for some in self.spans)
+            starts, ends = (some[begin:end] for some in self.inputs.spans)
             free = np.ones(end - begin, bool)
             for other, its in enumerate(taken):
                 if other != slot and its.end > 0:
@@ -200,7 +198,7 @@ class _Slots:
         """Return the candidates that were read from words of a mark, by slot."""
         if mark not in self._takers:
             start, end = self.marks[mark]
-            starts, ends = self.spans
+            starts, ends = self.inputs.spans
             found = np.flatnonzero((starts >= 0) & (starts < end) & (ends > start))
             at = found.searchsorted([end for _, end in self.ranges]).tolist()
             parts = enumerate(zip([0, *at], at, strict=False))

@@ -105,6 +105,11 @@ def stems(text: str) -> frozenset[str]:
     return frozenset(stem(word) for word in words if word.casefold() not in STOP_WORDS)
 
 
+def said_in(text: str, wanted: frozenset[str]) -> list[tuple[int, int]]:
+    """Return where a text has words of these stems."""
+    return [match.span() for match in _WORD.finditer(text) if wanted and stem(match.group()) in wanted]
+
+
 def unit_of(word: str, before: str) -> str:
     """Return the unit that a token abbreviates, "meter" for "5m", or for "m" behind "5"; "" where it does not."""
     glued = _MEASURED.fullmatch(word)
