@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -22,6 +23,7 @@ from ..extras import import_extra
 from ..graph import Signature, input_signature, output_signature
 from ..inputs import Array
 
+_RETAINING = threading.Lock()  # of two threads that came first, both would retain the context, and one release it
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: a capture of it leaves the default stream to other threads
 
 
@@ -40,7 +42,9 @@ class Gpu:
 
     def __enter__(self) -> Gpu:
         try:
-            _primary_context(self._device).push()
+            with _RETAINING:
+                context = _primary_context(self._device)
+            context.push()
         except self.driver.Error as error:
             raise TrmDeviceError(f"the GPU failed: {error}") from error
         return self
