@@ -3,10 +3,11 @@
 A household's tools name its areas, floors and devices as ``examples``. Here every sentence is said in one of many
 households. Half of the names in each are invented words, so that the head learns where a sentence has a name and not
 which there are; its tools lack some of them, as users also say others, and of some households nothing is known. Free
-text that no household names (items, titles, ...) is invented by half, too; an area becomes a floor now and then, and
-the other way round. In half of the choices none of the tools may be chosen, which is right for sentences that ask for
-nothing of a house (``foreign.py``). A quarter of the slots' examples come with a draft, right or wrong in the ways of
-``trm_edge.train.tool_calls.KINDS``, so that the head also corrects what a language model wrote.
+text that no household names (items, titles, ...) is invented by half, too, sometimes behind an area's name; an area
+becomes a floor now and then, and the other way round. In half of the choices none of the tools may be chosen, which is
+right for sentences that ask for nothing of a house (``foreign.py``). A quarter of the slots' examples come with a
+draft, right or wrong in the ways of ``trm_edge.train.tool_calls.KINDS``, so that the head also corrects what a language
+model wrote.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ PER_TEMPLATE = 12, 60  # sentences: of many templates of a kind, and of a few
 DENSITY = 80  # times the root of a kind's templates: its sentences
 DRAFTED_SHARE = 0.25
 INVENTED_SHARE = 0.5
+NESTED_SHARE = 0.15  # of the invented free texts, those that begin with an area's name: a "study break" timer
 HOUSEHOLDS = 40
 UNKNOWN_SHARE = 0.05  # of the households, nothing is known
 KNOWN_SHARE = 0.95  # of the names in the others
@@ -137,7 +139,7 @@ def said_in(home: Household, sentence: Sentence, rng: np.random.Generator) -> Se
     """Return a sentence as a household says it; half of the other free texts are words that no language has."""
     for name, value in sentence.slots.items():
         if isinstance(value, str) and _is_free(home.tools[sentence.intent], name, value):
-            other = home.called.get(value) or (_words(rng) if rng.random() < INVENTED_SHARE else value)
+            other = home.called.get(value) or (_free_text(home, rng) if rng.random() < INVENTED_SHARE else value)
             sentence = _replaced(sentence, name, name, other)
     return sentence
 
@@ -173,6 +175,11 @@ def _is_free(tool: JsonSlots, name: str, value: str) -> bool:
     scalars = [one for one in alternatives if isinstance(one, Scalar)]
     free = any(one.type == "string" and one.options is None for one in scalars)
     return free and not any(value in (one.options or ()) for one in scalars)
+
+
+def _free_text(home: Household, rng: np.random.Generator) -> str:
+    area = str(rng.choice(pools()["area"])) if rng.random() < NESTED_SHARE else ""
+    return f"{home.called.get(area, area)} {_words(rng)}".lstrip()
 
 
 def _words(rng: np.random.Generator) -> str:

@@ -109,6 +109,9 @@ def test_sentences_are_said_as_a_household_calls_things(dataset: ModuleType) -> 
     asked = sentences.Sentence("is the lamp off", "HassGetState", {"name": "lamp", "state": "off"}, 0)
     assert {dataset.said_in(home, asked, rng).slots["state"] for _ in range(20)} == {"off"}, "an option stays"
     assert len({dataset.said_in(home, asked, rng).slots["name"] for _ in range(20)}) > 5
+    names = [dataset.said_in(home, asked, rng).slots["name"] for _ in range(200)]
+    nested = [name for name in names if name.startswith(("brol ", "office ", "garage "))]
+    assert nested, "a free text that begins with an area's name, as the household calls it"
 
 
 def test_the_fewer_templates_of_a_kind_the_more_sentences_of_each(dataset: ModuleType) -> None:
