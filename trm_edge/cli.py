@@ -93,7 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_profile(commands)
     _add_demo(commands)
     for entry in sorted(entry_points(group="trm_edge.commands"), key=lambda e: e.name):
-        entry.load()(commands)
+        try:
+            entry.load()(commands)
+        except Exception as error:  # another package's, which the commands of this one do not need
+            print(f"trm-edge: command {entry.name} is left out: {error!r}", file=sys.stderr)
     return parser
 
 

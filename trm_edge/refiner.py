@@ -8,10 +8,11 @@ import weakref
 from collections import OrderedDict
 from dataclasses import asdict
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from .backends import Backend, Options, Source, open_backend
-from .errors import TrmInputError, TrmUnsupportedError
+from .errors import TrmBusyError, TrmInputError, TrmUnsupportedError
 from .files import StrPath
 from .inputs import check_flag
 from .limits import Limits
@@ -42,6 +43,9 @@ class Refiner:
         if self._forked:
             self._backend, self._forked = self._backend.clone(), False
         return self._backend
+
+    def _anew(self) -> _Anew:
+        return _Anew(self._session())
 
     @property
     def spec(self) -> TrmSpec:
@@ -136,12 +140,8 @@ class Refiner:
             Another thread is inside this refiner.
         """
         arrays = (x, y0, features, slots, candidates, mask, last_action)
-        session = self._session()
-        try:
+        with self._anew() as session:
             return session.refine(arrays, puzzle_id, steps, halt, check_flag("trajectory", trajectory))
-        except TrmInputError:
-            session.end()
-            raise
 
     def refine_on_device(
         self,
@@ -196,18 +196,14 @@ class Refiner:
         >>> answer = refiner.refine_on_device(x, y0, steps=4, stream=torch.cuda.current_stream())  # doctest: +SKIP
         >>> actions = torch.from_dlpack(answer.y)  # doctest: +SKIP
         """
-        session = self._session()
-        begin = getattr(session, "refine_on_device", None)
+        begin = getattr(self._session(), "refine_on_device", None)
         if begin is None:
             raise TrmUnsupportedError(
                 f"refine_on_device: for backend cuda, this is {self.backend}; call refine, or load with backend='cuda'"
             )
         arrays = (x, y0, features, None, None, None, last_action)
-        try:
+        with self._anew():
             answer: DeviceRefinement = begin(arrays, steps, halt, check_flag("trajectory", trajectory), out, stream)
-        except TrmInputError:
-            session.end()
-            raise
         return answer
 
     def begin(
@@ -227,12 +223,8 @@ class Refiner:
         The recursion before it ends even where an argument is refused, and so it does in :meth:`refine`: a step then
         raises :class:`~trm_edge.TrmNotBegunError` rather than go on with an older draft.
         """
-        session = self._session()
-        try:
+        with self._anew() as session:
             session.begin((x, y0, features, slots, candidates, mask, last_action), puzzle_id)
-        except TrmInputError:
-            session.end()
-            raise
 
     def step(self, x: object = None, features: object = None, *, last_action: object = None) -> Refinement:
         """Run one more step of the recursion that :meth:`begin` started, keeping its state.
@@ -257,6 +249,22 @@ class Refiner:
     def __repr__(self) -> str:
         source = f"{len(self._source)} bytes" if isinstance(self._source, bytes) else os.fspath(self._source)
         return f"<trm_edge.Refiner {self.spec.answer} from {source}, backend {self.backend}, {self.precision}>"
+
+
+class _Anew:
+    """A call that starts anew: where it fails, for whatever reason but BUSY, the recursion before it is over too."""
+
+    def __init__(self, session: Backend) -> None:
+        self._session = session
+
+    def __enter__(self) -> Backend:
+        return self._session
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and not isinstance(error, TrmBusyError):
+            self._session.end()
 
 
 def load(

@@ -20,6 +20,8 @@ extern const Kernels kernels_avxvnni;
 #endif
 #ifdef TRM_HAVE_AVX512
 extern const Kernels kernels_avx512;
+#endif
+#ifdef TRM_HAVE_AVX512VNNI
 extern const Kernels kernels_avx512vnni;
 #endif
 #ifdef TRM_HAVE_AVX512BF16
@@ -27,6 +29,8 @@ extern const Kernels kernels_avx512bf16;
 #endif
 #ifdef TRM_HAVE_NEON
 extern const Kernels kernels_neon;
+#endif
+#ifdef TRM_HAVE_NEONDOT
 extern const Kernels kernels_neondot;
 #endif
 
@@ -42,19 +46,21 @@ namespace {
 
 // The builtins also ask the operating system (XGETBV) whether it saves the wide registers.
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-bool has_avx512() {
+[[maybe_unused]] bool has_avx512() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
 }
-bool has_avx512_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+[[maybe_unused]] bool has_avx512_vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
 #endif
 
 const InstructionSet compiled_in[] = {
 #ifdef TRM_HAVE_AVX512BF16
     {&kernels_avx512bf16, [] { return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16"); }},
 #endif
-#ifdef TRM_HAVE_AVX512
+#ifdef TRM_HAVE_AVX512VNNI
     {&kernels_avx512vnni, has_avx512_vnni},
+#endif
+#ifdef TRM_HAVE_AVX512
     {&kernels_avx512, has_avx512},
 #endif
 #ifdef TRM_HAVE_AVXVNNI
@@ -63,8 +69,10 @@ const InstructionSet compiled_in[] = {
 #ifdef TRM_HAVE_AVX2
     {&kernels_avx2, has_avx2},
 #endif
-#ifdef TRM_HAVE_NEON
+#ifdef TRM_HAVE_NEONDOT
     {&kernels_neondot, [] { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }},
+#endif
+#ifdef TRM_HAVE_NEON
     {&kernels_neon, [] { return true; }},  // the baseline of 64-bit Arm
 #endif
     {&kernels_scalar, [] { return true; }},

@@ -252,6 +252,27 @@ def test_a_call_that_is_refused_ends_the_recursion_before_it(runner: str, open_r
 
 
 @pytest.mark.parametrize("runner", STEPPING)
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, MemoryError])
+def test_a_call_whose_array_fails_ends_the_recursion_before_it(
+    error: type[BaseException], runner: str, open_refiner: Open
+) -> None:
+    class Failing:
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            raise error("no array")
+
+    bundle = plain_bundle("actions", feature_size=2)
+    refiner = open_refiner(runner, bundle)
+    call = random_inputs(bundle.spec, np.random.default_rng(2))
+    for start in (refiner.begin, refiner.refine):
+        refiner.begin(**call)
+        refiner.step()
+        with pytest.raises(error, match="no array"):
+            start(**call | {"x": Failing()})
+        with pytest.raises(TrmNotBegunError, match="begin"):
+            refiner.step()
+
+
+@pytest.mark.parametrize("runner", STEPPING)
 def test_step_refuses_a_wrong_refresh_and_keeps_the_recursion(runner: str, open_refiner: Open) -> None:
     bundle = plain_bundle("actions", feature_size=2)
     refiner = open_refiner(runner, bundle)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,14 @@ def test_it_runs_as_a_module() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["passed"] is True
     assert command("verify", "missing.trm").returncode == 2
+
+
+def test_a_command_of_another_package_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    broken = EntryPoint("broken", "no_such_package:add", "trm_edge.commands")
+    monkeypatch.setattr(cli, "entry_points", lambda group: [broken])
+    code, out, err = run(capsys, "inspect", "--json")
+    assert code == 0 and json.loads(out)["spec"]["answer"] == "actions"
+    assert "command broken is left out: ModuleNotFoundError" in err
 
 
 def test_it_says_its_version(capsys: Capture) -> None:

@@ -546,6 +546,7 @@ class TestHead:
     def test_options_that_are_none_are_refused(self):
         for name, value, message in (
             ("steps", 0, r"steps: expected an int in 1\.\.64, got 0"),
+            ("steps", 2.0, r"steps: expected an int, got 2\.0"),
             ("steps", 2.5, "got 2.5"),
             ("steps", None, "got None"),
             ("steps", True, "got True"),

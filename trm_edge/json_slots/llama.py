@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,15 @@ class LlamaStates:
         reference = np.concatenate([self._read(text).vectors for text in REFERENCE])
         self._mean, self._scale = reference.mean(axis=0), np.maximum(reference.std(axis=0), 1e-6)
         self._kept = lru_cache(maxsize=1 << 10)(self._read)
+        self._reading = threading.Lock()  # a llama.cpp context serves one thread at a time
 
     def tokens(self, text: str) -> Tokens:
-        """Return the tokens of a text with their states; white space in front of a token is not part of it."""
-        return self._kept(text)
+        """Return the tokens of a text with their states; white space in front of a token is not part of it.
+
+        Several threads may ask; one reads at a time.
+        """
+        with self._reading:
+            return self._kept(text)
 
     def _read(self, text: str) -> Tokens:
         content = b" " + text.encode("utf-8", "replace")

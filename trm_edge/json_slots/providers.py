@@ -61,7 +61,7 @@ class ContextProvider(Protocol):
         ...
 
     def tokens(self, text: str) -> Tokens:
-        """Return the tokens of a text, in order; a text without any gives 0 rows."""
+        """Return the tokens of a text, in order; a text without any gives 0 rows. Clones ask from several threads."""
         ...
 
 

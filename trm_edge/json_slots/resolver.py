@@ -25,7 +25,7 @@ import numpy as np
 
 from ..backends import Source
 from ..errors import Status, TrmInputError, TrmVersionError
-from ..inputs import check_flag
+from ..inputs import check_flag, check_int
 from ..refiner import Refiner, load, thread_refiner
 from .calls import JsonSlots, Resolved, SlotInputs, check_call, read_part
 from .candidates import Candidate
@@ -163,7 +163,8 @@ class Resolver:
         spec = self.refiner.spec
         if spec.answer != "slots":
             raise TrmInputError(f"head: expected one that answers slots, got one that answers {spec.answer}")
-        if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= 64:
+        steps = check_int("steps", steps)
+        if not 1 <= steps <= 64:
             raise TrmInputError(f"steps: expected an int in 1..64, got {steps!r}")
         if not is_number(draft_bonus) or not 0 <= draft_bonus <= MAX_BONUS:
             raise TrmInputError(f"draft_bonus: expected 0..{MAX_BONUS:g}, got {draft_bonus!r}")

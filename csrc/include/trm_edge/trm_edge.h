@@ -31,8 +31,8 @@
  *
  * REAL TIME  trm_session_create allocates and touches all memory that the session will ever use. From the first call
  *          on, trm_refine, trm_begin and trm_step allocate nothing, take no lock and make no system call (reading
- *          the clock goes through the vDSO). A session with more threads than one makes none while its workers spin,
- *          but sched_yield where one of them has no processor.
+ *          the clock goes through the vDSO). With several threads and spinning workers it makes none either, except
+ *          sched_yield while a worker waits for a free processor.
  *          Where the library was opened by dlopen, a thread's first failing call may
  *          allocate the room for its message. The library never prints, throws or aborts. (A session of
  *          TRM_BACKEND_CUDA launches and waits through the driver, which makes system calls of its own.)
