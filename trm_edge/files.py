@@ -81,7 +81,7 @@ def write_atomically(path: StrPath, data: bytes) -> None:
 
     A symbolic link is followed. What is there and is not a regular file, a device say, is refused rather than replaced.
     """
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     if os.path.exists(target) and not os.path.isfile(target):
         raise TrmIOError(f"{os.fspath(path)}: cannot be written: not a regular file")
     try:
@@ -99,6 +99,11 @@ def write_atomically(path: StrPath, data: bytes) -> None:
             raise
     except OSError as error:
         raise TrmIOError(f"{target}: cannot be written: {error.strerror or error}") from None
+
+
+def _target(path: StrPath) -> Path:
+    """Return the file that is written where a path is named: behind symbolic links."""
+    return Path(os.path.realpath(path))
 
 
 def refuse_overwriting(output: StrPath, *sources: StrPath | None) -> None:
@@ -119,7 +124,7 @@ def check_folder(path: StrPath) -> None:
         raise TrmIOError(f"{os.fspath(path)}: cannot be written: there is no folder {folder}")
     if Path(path).is_dir():
         raise TrmIOError(f"{os.fspath(path)}: cannot be written: is a folder; name a file in it")
-    target = Path(path).resolve()  # where a file is written beside, and renamed
+    target = _target(path)
     if (target.is_file() or not target.exists()) and not os.access(target.parent, os.W_OK | os.X_OK):
         raise TrmIOError(f"{os.fspath(path)}: cannot be written: no permission to write into {target.parent}")
 

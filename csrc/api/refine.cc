@@ -54,10 +54,6 @@ trm_status start_anew(Session& session, Body&& body) {
 
 trm_status busy() { return fail(TRM_BUSY, "session: in use by another call; give each thread a session of its own"); }
 
-trm_status not_finite(const char* name) {
-    return fail(TRM_INVALID_ARGUMENT, "%s: expected finite values, found NaN or Inf", name);
-}
-
 float confidence(float halt_logit) { return 1.0f / (1.0f + std::exp(-halt_logit)); }
 
 // Copy what the last step said into row `k` of the per-step outputs.

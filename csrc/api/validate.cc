@@ -79,8 +79,7 @@ trm_status check(const char* name, const trm_tensor& tensor, trm_dtype dtype, co
 }
 
 trm_status check_finite(const char* name, const float* values, size_t count) {
-    if (all_finite(values, count)) return TRM_OK;
-    return fail(TRM_INVALID_ARGUMENT, "%s: expected finite values, found NaN or Inf", name);
+    return all_finite(values, count) ? TRM_OK : not_finite(name);
 }
 
 trm_status check_at_most(const char* name, const char* field, int64_t most, int64_t rows) {
@@ -240,6 +239,10 @@ trm_status validate_inputs(const Spec& spec, const trm_inputs* inputs, Call* cal
             return check_tokens(spec, *inputs, call);
     }
     return TRM_INTERNAL;
+}
+
+trm_status not_finite(const char* name) noexcept {
+    return fail(TRM_INVALID_ARGUMENT, "%s: expected finite values, found NaN or Inf", name);
 }
 
 trm_status validate_steps(const Spec& spec, int32_t steps, float halt) noexcept {

@@ -10,6 +10,8 @@ namespace trm::api {
 // Each returns TRM_OK, or TRM_INVALID_ARGUMENT with a message that names the field, what it should be and what it is.
 // Floats are not looked at: they may be a device's, and those that have to be finite are checked as core/ copies them.
 trm_status validate_inputs(const Spec& spec, const trm_inputs* inputs, Call* call) noexcept;
+// What it is to have found a NaN or Inf in the input of that name: TRM_INVALID_ARGUMENT.
+trm_status not_finite(const char* name) noexcept;
 trm_status validate_steps(const Spec& spec, int32_t steps, float halt) noexcept;
 // What trm_refine_async asks beyond validate_inputs and validate_steps.
 trm_status validate_async(int32_t steps, const float* y) noexcept;

@@ -39,9 +39,12 @@ EOF
 # Ended by a signal, it writes its record, and until then an older one stays.
 echo yesterday > "$work/ended.csv"
 "$loop" "$head" --hz 100 --seconds 60 --record "$work/ended.csv" > "$work/ended.txt" &
-sleep 0.5 && grep -q yesterday "$work/ended.csv" && kill -TERM $!
+sleep 0.5
+grep -q yesterday "$work/ended.csv"
+kill -TERM $!
 wait $!
-[ "$(wc -l < "$work/ended.csv")" -gt 20 ] && [ ! -e "$work/ended.csv.part" ]
+[ "$(wc -l < "$work/ended.csv")" -gt 20 ]
+[ ! -e "$work/ended.csv.part" ]
 # Without a policy it holds the last action, and says so.
 code=0 && "$loop" "$head" --hz 100 --seconds 1 --policy-seconds 0.3 --record "$work/held.csv" > "$work/held.txt" || code=$?
 cat "$work/held.txt"

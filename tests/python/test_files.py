@@ -143,6 +143,13 @@ def test_a_folder_that_may_not_be_written_is_named_before_the_work(shared_folder
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_a_symlink_to_itself_is_no_crash_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    check_folder(tmp_path / "loop")
+    write_atomically(tmp_path / "loop", b"x")
+    assert (tmp_path / "loop").read_bytes() == b"x"
+
+
 def test_a_symlink_is_followed(tmp_path: Path) -> None:
     (tmp_path / "real.trm").write_bytes(b"old")
     (tmp_path / "link.trm").symlink_to("real.trm")

@@ -107,7 +107,7 @@ def stems(text: str) -> frozenset[str]:
 
 def said_in(text: str, wanted: frozenset[str]) -> list[tuple[int, int]]:
     """Return where a text has words of these stems."""
-    return [match.span() for match in _WORD.finditer(text) if wanted and stem(match.group()) in wanted]
+    return [match.span() for match in _WORD.finditer(text) if stem(match.group()) in wanted]
 
 
 def unit_of(word: str, before: str) -> str:
