@@ -14,6 +14,7 @@ from trm_edge.errors import TrmInputError
 from trm_edge.files import check_folder, refuse_overwriting
 from trm_edge.picture import check_picture
 from trm_edge.plain import plain
+from trm_edge.provenance import STEPS, refreshed_note, usual_steps
 from trm_edge.quantization import SCHEMES
 
 from .calibrate import MAX_ERROR, MAX_LOSS, Calibration, calibrate
@@ -50,7 +51,9 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--observer", choices=tuple(OBSERVERS), help="how a range becomes a scale, for static schemes (default: minmax)"
     )
-    parser.add_argument("--steps", type=int, default=4, help="steps that are calibrated and measured (default: 4)")
+    parser.add_argument(
+        "--steps", type=int, help=f"steps that are calibrated and measured (default: as trained, else {STEPS})"
+    )
     parser.add_argument("--calls", type=int, help=f"most calls to take from --data (default: {MAX_CALLS})")
     parser.add_argument("--max-error", type=float, default=MAX_ERROR, help=f"error allowed (default: {MAX_ERROR})")
     parser.add_argument("--max-loss", type=float, help=f"loss allowed of the task's metric (default: {MAX_LOSS})")
@@ -88,12 +91,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise TrmInputError(
             "--max-loss: of the task's metric, which needs calls with a target; those that are measured ask nothing"
         )
+    steps = arguments.steps
+    if steps is None:
+        steps = usual_steps(bundle.provenance.get("trained_steps"))
+    if note := refreshed_note(bundle.provenance.get("features_fn")):
+        print(note, file=sys.stderr)
     result = calibrate(
         bundle,
         calls,
         scheme=arguments.scheme,
         observer=arguments.observer or "minmax",
-        steps=arguments.steps,
+        steps=steps,
         max_error=arguments.max_error,
         max_loss=max_loss,
         mixed=arguments.mixed,

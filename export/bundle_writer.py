@@ -101,8 +101,8 @@ def _read(
     if official is not None and dataset is not None:
         return load_official(src, official, dataset)
     content, digest = read_torch(src)
-    spec, tensors = parse_checkpoint(content, os.fspath(src))
-    return spec, tensors, {"source": source_name(src), "checkpoint_sha256": digest}
+    spec, tensors, trained = parse_checkpoint(content, os.fspath(src))
+    return spec, tensors, {**trained, "source": source_name(src), "checkpoint_sha256": digest}
 
 
 def _smaller_sizes(spec: TrmSpec) -> dict[str, int]:

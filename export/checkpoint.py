@@ -1,6 +1,7 @@
 """The trainer's checkpoint: what ``trm_edge.train`` writes and this folder reads.
 
-A ``torch.save`` of ``{"format": "trm_edge.checkpoint", "version": 1, "spec": {...}, "state_dict": {name: tensor}}``.
+A ``torch.save`` of ``{"format": "trm_edge.checkpoint", "version": 1, "spec": {...}, "state_dict": {name: tensor}}``,
+and optionally ``"provenance": {name: text}``, what training says of the head, which a bundle repeats.
 The names are those of :meth:`trm_edge.spec.TrmSpec.tensor_shapes`; ``normalization.*`` and ``limits.*`` may be left
 out and are then the identity. Files are read with ``weights_only=True``: a pickle that would run code is refused.
 """
@@ -49,10 +50,13 @@ def load_checkpoint(path: StrPath) -> tuple[TrmSpec, dict[str, Array]]:
         Not a checkpoint, truncated, names or shapes that do not fit the spec, values that are not finite.
     """
     content, _ = read_torch(path)
-    return parse_checkpoint(content, os.fspath(path))
+    spec, tensors, _ = parse_checkpoint(content, os.fspath(path))
+    return spec, tensors
 
 
-def save_checkpoint(path: StrPath, spec: TrmSpec, tensors: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: StrPath, spec: TrmSpec, tensors: Mapping[str, Any], provenance: Mapping[str, str] | None = None
+) -> None:
     """Write a checkpoint atomically.
 
     Parameters
@@ -64,13 +68,16 @@ def save_checkpoint(path: StrPath, spec: TrmSpec, tensors: Mapping[str, Any]) ->
     tensors
         Float torch tensors or NumPy arrays by the names of ``spec.tensor_shapes()``; ``normalization.*`` and
         ``limits.*`` may be left out. They are stored as float32.
+    provenance
+        What training says of the head, texts by name; the trainer's are ``trained_steps`` and ``features_fn``.
     """
     torch = import_extra("torch", "writing a checkpoint", "export")
     given = {name: value if torch.is_tensor(value) else torch.from_numpy(value) for name, value in tensors.items()}
     arrays = _checked(spec, given)
     state = {name: torch.from_numpy(arrays[name].copy()) for name in given}
     stream = io.BytesIO()
-    torch.save({"format": FORMAT, "version": VERSION, "spec": spec.to_dict(), "state_dict": state}, stream)
+    content = {"format": FORMAT, "version": VERSION, "spec": spec.to_dict(), "state_dict": state}
+    torch.save(content | {"provenance": _texts(provenance or {})}, stream)
     write_atomically(path, stream.getvalue())
 
 
@@ -119,8 +126,8 @@ def is_checkpoint(content: Any) -> bool:
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def parse_checkpoint(content: Any, name: str) -> tuple[TrmSpec, dict[str, Array]]:
-    """Check what :func:`read_torch` returned; ``name`` is the file's, for messages."""
+def parse_checkpoint(content: Any, name: str) -> tuple[TrmSpec, dict[str, Array], dict[str, str]]:
+    """Return spec, tensors and provenance of what :func:`read_torch` returned; ``name`` is the file's, for messages."""
     try:
         return _parse(content)
     except TrmBundleError as error:
@@ -140,7 +147,7 @@ def to_float32(name: str, tensor: Any, shape: tuple[int, ...]) -> Array:
     return array
 
 
-def _parse(content: Any) -> tuple[TrmSpec, dict[str, Array]]:
+def _parse(content: Any) -> tuple[TrmSpec, dict[str, Array], dict[str, str]]:
     if not is_checkpoint(content):
         raise TrmBundleError(
             f"not a trm_edge checkpoint: expected a dictionary with format {FORMAT!r}; for a checkpoint of the "
@@ -151,13 +158,22 @@ def _parse(content: Any) -> tuple[TrmSpec, dict[str, Array]]:
             f"checkpoint version {content.get('version')!r} cannot be read by this release, which reads {VERSION}; "
             "install the release that wrote it"
         )
-    if set(content) != _KEYS:
+    if set(content) - {"provenance"} != _KEYS:
         raise TrmBundleError(f"expected exactly the keys {sorted(_KEYS)}, got {sorted(map(str, content))}")
     for key in ("spec", "state_dict"):
         if not isinstance(content[key], dict) or not all(isinstance(name, str) for name in content[key]):
             raise TrmBundleError(f"{key}: expected a dictionary with string keys")
     spec = TrmSpec.from_dict(content["spec"])
-    return spec, _checked(spec, content["state_dict"])
+    return spec, _checked(spec, content["state_dict"]), _texts(content.get("provenance", {}))
+
+
+def _texts(provenance: Any) -> dict[str, str]:
+    """Return a copy of a dictionary of texts, or raise."""
+    if not isinstance(provenance, Mapping) or not all(
+        isinstance(part, str) for item in provenance.items() for part in item
+    ):
+        raise TrmBundleError(f"provenance: expected a dictionary of texts by name, got {provenance!r}")
+    return dict(provenance)
 
 
 def _checked(spec: TrmSpec, state: Mapping[str, Any]) -> dict[str, Array]:

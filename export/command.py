@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from trm_edge.bundle import Bundle
+from trm_edge.bundle import Bundle, read_bundle
 from trm_edge.cli import add_command
 from trm_edge.errors import TrmInputError
 from trm_edge.files import check_folder, refuse_overwriting
 from trm_edge.graph import GRAPH_PRECISIONS, LOOPS
 from trm_edge.limits import missing_limits, missing_text
+from trm_edge.provenance import refreshed_note
 
 _ENGINE_LOOPS = ("unrolled", "loop", "onnx-loop")
 
@@ -76,10 +78,10 @@ def _run(arguments: argparse.Namespace) -> int:
     check_folder(arguments.dst)
     if suffix == ".trm":
         _say_limits(_export_bundle(arguments))
-    elif suffix == ".onnx":
-        _export_onnx(arguments)
-    elif suffix == ".engine":
-        _export_engine(arguments)
+    elif suffix in (".onnx", ".engine"):
+        if arguments.loop != "step":
+            _say_refreshed(read_bundle(arguments.src))
+        (_export_onnx if suffix == ".onnx" else _export_engine)(arguments)
     else:
         raise TrmInputError(f"{arguments.dst}: expected a name that ends in .trm, .onnx or .engine, got {suffix!r}")
     print(f"{arguments.dst}: {arguments.dst.stat().st_size:,} bytes; {_how_to_check(arguments)}")
@@ -101,6 +103,12 @@ def _say_limits(bundle: Bundle) -> None:
     missing = missing_limits(bundle.tensors) if bundle.spec.answer == "actions" else ()
     if missing:
         print(f"limits: {missing_text(missing)}")
+
+
+def _say_refreshed(bundle: Bundle) -> None:
+    """Say where a graph of all steps is not what the head was trained as."""
+    if note := refreshed_note(bundle.provenance.get("features_fn")):
+        print(f"{note}, of the bundle or of a graph of --loop step", file=sys.stderr)
 
 
 def _export_bundle(arguments: argparse.Namespace) -> Bundle:

@@ -32,7 +32,7 @@ from .checkpoint import read_torch, source_name, to_float32
 ARCH = "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1"
 PREFIXES = ("_orig_mod.model.inner.", "model.inner.")  # with and without torch.compile's wrapper
 
-_UNUSED = {"name", "loss", "H_layers", "halt_max_steps", "halt_exploration_prob"}  # no part in inference
+_UNUSED = {"name", "loss", "H_layers", "halt_exploration_prob"}  # no part in inference
 _LEARNED_SCALE = 0.707106781  # the trainer's constant, short of 1/sqrt(2)
 
 
@@ -74,6 +74,8 @@ def load_official(
         "arch": ARCH,
         "forward_dtype": official.forward_dtype,
     }
+    if official.steps:
+        provenance["trained_steps"] = str(official.steps)
     return official.spec, tensors, provenance
 
 
@@ -84,6 +86,7 @@ class _Official:
     spec: TrmSpec
     expansion: float
     forward_dtype: str
+    steps: int  # of training, and of the trainer's evaluation; 0 where the config does not say
 
 
 def swiglu_width(expansion: float, width: int) -> int:
@@ -214,8 +217,9 @@ def _interpret(arch: Mapping[str, Any], sizes: Mapping[str, int]) -> _Official:
         puzzle_size=puzzle_size,
     )
     forward_dtype = read.choice("forward_dtype", ("bfloat16", "float16", "float32", "float64"), "bfloat16")
+    steps = read.integer("halt_max_steps", 0)
     read.refuse_others(_UNUSED)
-    return _Official(spec, expansion, forward_dtype)
+    return _Official(spec, expansion, forward_dtype, steps)
 
 
 def _registers(read: _Reader, hidden: int) -> tuple[int, int]:

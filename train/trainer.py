@@ -148,7 +148,7 @@ class Trainer:
             "log_length": self._log.length(),
         }
         write_state(self.out / "state.pt", state)
-        save_checkpoint(self.out / "model.pt", self.config.spec, self.averaged.state_dict())
+        save_checkpoint(self.out / "model.pt", self.config.spec, self.averaged.state_dict(), provenance(self.config))
 
     def _open(self, resume: bool) -> JsonLines | None:
         """Prepare the folder, take up the state where there is one, and open the log; only one process has a log."""
@@ -382,6 +382,12 @@ def start_tensors(path: Path, spec: TrmSpec) -> Arrays:
         if value != getattr(spec, name):
             raise TrmInputError(f"train.start: {path} has {name} = {value!r}, [spec] says {getattr(spec, name)!r}")
     return {name: np.array(value) for name, value in tensors.items()}
+
+
+def provenance(config: RunConfig) -> dict[str, str]:
+    """Return what the bundle of a head repeats of its training: what whoever runs it has to keep to."""
+    refreshed = {"features_fn": config.data.features_fn} if config.data.features_fn else {}
+    return {"trained_steps": str(config.train.steps), **refreshed}
 
 
 def _plain(quantization: Quantization | None) -> dict[str, Any] | None:

@@ -9,7 +9,9 @@ then tensor data without gaps. ``__metadata__`` maps strings to strings:
 ``sha256``             SHA-256 of the file from byte 8 on, taken with these 64 characters as ``0``
 ``spec.<field>``       every field of :class:`~trm_edge.spec.TrmSpec`
 ``golden.cases``       number of golden cases
-``provenance.<name>``  where the weights came from (free text); a head for tool calls says with ``features`` and
+``provenance.<name>``  where the weights came from (free text). ``trained_steps`` is the number of steps that
+                       training supervised; ``features_fn`` the function that made features anew from every
+                       answer in training, where one did; a head for tool calls says with ``features`` and
                        ``declines`` (``yes``, ``no``) what it was trained for
 =====================  ==========================================================================================
 

@@ -29,6 +29,7 @@ from .limits import Limits, missing_limits, missing_text
 from .plain import plain
 from .profiling import command as profiling
 from .profiling.timing import latency_summary
+from .provenance import STEPS, refreshed_note, usual_steps
 from .quantization import PRECISIONS, Quantization
 from .refinement import Refinement, confidence_of
 from .refiner import Refiner, load
@@ -288,7 +289,7 @@ def _add_refine(commands: Any) -> None:
     _add_bundle(parser)
     _add_backend(parser)
     parser.add_argument("--input", type=Path, help=".npz file with the arrays of one call")
-    parser.add_argument("--steps", type=int, default=4, help="refinement steps (default: 4)")
+    parser.add_argument("--steps", type=int, help=f"refinement steps (default: as trained, else {STEPS})")
     parser.add_argument("--halt", type=float, help="stop after the first step with this confidence, 0..1")
     parser.add_argument("--repeat", type=int, default=200, help="calls to time (default: 200)")
     parser.add_argument("--output", type=Path, help=".npz file to write y, trajectory, halt_logits and logits to")
@@ -302,10 +303,13 @@ def _refine(arguments: argparse.Namespace) -> int:
         check_folder(arguments.output)
     refiner = _load(arguments)
     call = read_call(arguments.input) if arguments.input else _first_golden(arguments.bundle)
-    out = refiner.refine(**call, steps=arguments.steps, halt=arguments.halt, trajectory=True)
-    times = [
-        refiner.refine(**call, steps=arguments.steps, halt=arguments.halt).duration_us for _ in range(arguments.repeat)
-    ]
+    steps = arguments.steps
+    if steps is None:
+        steps = usual_steps(refiner.provenance("trained_steps"), refiner.most_steps)
+    if note := refreshed_note(refiner.provenance("features_fn")):
+        print(note, file=sys.stderr)
+    out = refiner.refine(**call, steps=steps, halt=arguments.halt, trajectory=True)
+    times = [refiner.refine(**call, steps=steps, halt=arguments.halt).duration_us for _ in range(arguments.repeat)]
     latency = latency_summary(times)
     if arguments.output:
         _write_npz(arguments.output, out)

@@ -18,11 +18,12 @@ class Refinement(NamedTuple):
     y
         The answer: ``[T, dof]`` float32 actions inside the limits, or ``[S]`` int32 indices.
     steps_run
-        Steps that gave the answer; after :meth:`Refiner.step`, steps since ``begin``.
+        Steps whose values were finite; after :meth:`Refiner.step`, those since ``begin``.
     status
         :class:`~trm_edge.Status`: OK, or a positive reason such as HALTED or NONFINITE.
     confidence
-        Sigmoid of the last halt logit, NaN where no step ran.
+        Sigmoid of the last of ``halt_logits``, NaN where there is none. It speaks of ``y``, but where the status is
+        NONFINITE: the answer is the draft there, and the confidence that of the last finite step.
     duration_us
         Wall time inside the backend, in microseconds.
     halt_logits

@@ -114,7 +114,8 @@ class Refiner:
             actions: draft ``[T, dof]`` float32 (None where the spec's draft is optional: the mean action); slots:
             ``[S]`` int32 candidate indices, -1 for none (None: all -1); tokens: None.
         steps
-            0 to 1024, tokens: from 1; 0 returns the projected draft.
+            0 to 1024, tokens: from 1; 0 returns the projected draft. ``provenance("trained_steps")`` says for how many
+            the head was trained.
         trajectory
             Return every step's answer, and logits for slots and tokens.
         halt
@@ -122,7 +123,8 @@ class Refiner:
         last_action
             actions: ``[dof]`` float32, the action before the chunk, from which velocity limits count.
         features
-            actions: ``[T, Df]`` float32 for heads that have features.
+            actions: ``[T, Df]`` float32 for heads that have features, the same in every step. A head whose
+            ``provenance("features_fn")`` is not None was trained with fresh ones: use :meth:`begin` and :meth:`step`.
         slots, candidates, mask
             slots: ``[S, Ds]`` float32, ``[M, Dc]`` float32, ``[S, M]`` bool.
         puzzle_id

@@ -397,6 +397,48 @@ def test_refine_says_which_limits_the_answer_keeps(
     assert code == 0 and label in out
 
 
+@pytest.mark.parametrize(
+    ("said", "steps"), [("3", 3), (None, 4), ("", 4), ("0", 4), ("12345", 4), ("\u0663", 4), ("-3", 4), ("three", 4)]
+)
+def test_refine_and_calibrate_run_as_many_steps_as_training_did(
+    said: str | None, steps: int, tmp_path: Path, capsys: Capture
+) -> None:
+    pytest.importorskip("tqdm")
+    provenance = {} if said is None else {"trained_steps": said}
+    write_bundle(tmp_path / "head.trm", replace(read_bundle(EXAMPLE), provenance=provenance))
+    code, out, err = run(capsys, "refine", tmp_path / "head.trm", "--repeat", 1, "--json")
+    assert (code, err, json.loads(out)["steps_run"]) == (0, "", steps)
+    code, out, err = run(
+        capsys, "calibrate", tmp_path / "head.trm", tmp_path / "int8.trm", "--json", "--max-error", 0.5
+    )
+    assert (code, err, json.loads(out)["steps"]) == (0, "", steps)
+
+
+def test_commands_say_where_training_had_fresh_features(tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("tqdm")
+    pytest.importorskip("onnx")
+    head, said = tmp_path / "head.trm", "features that hooks:make makes anew from every answer"
+    write_bundle(head, replace(read_bundle(EXAMPLE), provenance={"features_fn": "hooks:make"}))
+    for words, notes in (
+        (("refine", head, "--repeat", 1), True),
+        (("calibrate", head, tmp_path / "int8.trm", "--max-error", 0.5), True),
+        (("export", head, tmp_path / "a.onnx", "--loop", "unrolled", "--steps", 1), True),
+        (("export", head, tmp_path / "b.onnx", "--loop", "step"), False),
+    ):
+        code, _, err = run(capsys, *words)
+        assert code == 0 and (said in err) == notes
+
+
+def test_a_graph_of_fewer_steps_is_run_in_those(tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    assert run(capsys, "export", EXAMPLE, tmp_path / "a.onnx", "--steps", 2)[0] == 0
+    call = golden_arguments(read_bundle(EXAMPLE).golden[0])
+    tick = save(tmp_path / "tick.npz", **_given(call))
+    code, out, _ = run(capsys, "refine", tmp_path / "a.onnx", "--input", tick, "--repeat", 1, "--json")
+    assert (code, json.loads(out)["steps_run"]) == (0, 2)
+
+
 def test_refine_reports_other_outcomes(tmp_path: Path, capsys: Capture) -> None:
     bundle, call = _call("actions")
     write_bundle(tmp_path / "head.trm", bundle)

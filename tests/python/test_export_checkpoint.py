@@ -44,6 +44,24 @@ def test_round_trip(tmp_path: Path, kind: str, mixer: str) -> None:
         assert got[name].dtype == np.float32
 
 
+def test_a_bundle_repeats_what_training_says(tmp_path: Path) -> None:
+    spec = make_spec("actions")
+    save_checkpoint(tmp_path / "a.pt", spec, random_weights(spec), {"trained_steps": "3", "source": "elsewhere"})
+    export_bundle(tmp_path / "a.pt", tmp_path / "a.trm")
+    provenance = read_bundle(tmp_path / "a.trm").provenance
+    assert (provenance["trained_steps"], provenance["source"]) == ("3", "a.pt")
+    torch.save(content(), tmp_path / "old.pt")
+    export_bundle(tmp_path / "old.pt", tmp_path / "old.trm")
+    assert read_bundle(tmp_path / "old.trm").provenance.keys() == {"source", "checkpoint_sha256", "exporter"}
+
+
+@pytest.mark.parametrize("provenance", [3, ["a"], {"a": 1}, {1: "a"}], ids=str)
+def test_provenance_that_is_no_text_is_refused(provenance: Any, tmp_path: Path) -> None:
+    torch.save(content() | {"provenance": provenance}, tmp_path / "a.pt")
+    with pytest.raises(TrmBundleError, match=r"a\.pt: provenance: expected a dictionary of texts by name, got "):
+        load_checkpoint(tmp_path / "a.pt")
+
+
 def test_statistics_may_be_left_out(tmp_path: Path) -> None:
     spec = make_spec("actions")
     weights = {n: v for n, v in random_weights(spec).items() if not n.startswith(("normalization.", "limits."))}

@@ -90,6 +90,7 @@ def test_oracle_equals_the_official_code(name: str) -> None:
     spec, tensors, provenance = load(name)
     calls, want, _ = golden(name)
     assert provenance["forward_dtype"] == ("bfloat16" if "bf16" in name else "float32")
+    assert provenance["trained_steps"] == "16"
     assert provenance["checkpoint_sha256"] == hashlib.sha256((FIXTURES / name / "step_0").read_bytes()).hexdigest()
     model = ReferenceModel(spec, tensors)
     runs = [run_reference(model, check_inputs(spec, **call), len(want)) for call in calls]

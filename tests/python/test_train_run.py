@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from train_cases import SPECS, as_toml, make_config
+from train_cases import SPECS, as_toml, make_config, nearest_target
 
 import trm_edge
 from trm_edge.cli import main
@@ -26,9 +26,11 @@ torch = pytest.importorskip("torch")
 from trm_edge.bundle import read_bundle  # noqa: E402
 from trm_edge.export import export_bundle  # noqa: E402
 from trm_edge.train import Trainer, load_config, parse_config  # noqa: E402
+from trm_edge.train.data import to_tensors  # noqa: E402
 from trm_edge.train.evaluation import summary  # noqa: E402
 from trm_edge.train.limits import shares_beyond  # noqa: E402
 from trm_edge.train.log import JsonLines, Progress, read_log  # noqa: E402
+from trm_edge.train.losses import action_error  # noqa: E402
 from trm_edge.train.model import TrmHead, load_weights  # noqa: E402
 from trm_edge.train.optimizer import learning_rate, make_optimizer, update_average  # noqa: E402
 from trm_edge.train.state import read_state  # noqa: E402
@@ -79,6 +81,30 @@ def test_learns_a_correction(tmp_path, changes):
     result = train(make_config("actions", tmp_path, **changes), tmp_path / "run")
     assert result.evaluation.draft > 0.6
     assert result.evaluation.by_step[1] < 0.2 * result.evaluation.draft
+
+
+def test_stepping_with_fresh_features_is_what_validation_measures(tmp_path):
+    """The way that docs/training.md shows: the first features for the first step, then those of every answer."""
+    changes = {"data": {"features_fn": "train_cases:nearest_target"}, "train": {"steps": 3, "max_updates": 30}}
+    config = parse_config(make_config("actions", tmp_path, **changes))
+    done = Trainer(config, tmp_path / "run", quiet=True).run()
+    export_bundle(done.model, tmp_path / "head.trm")
+    refiner = trm_edge.load(tmp_path / "head.trm", backend="fused")
+    assert refiner.provenance("features_fn") == "train_cases:nearest_target"
+    assert refiner.provenance("trained_steps") == "3"
+    head = load_weights(TrmHead(refiner.spec), read_bundle(tmp_path / "head.trm").tensors)
+    _, validation = load_data(config)
+    errors = []
+    for number in range(len(validation)):
+        arrays = validation.take(np.array([number]))
+        batch = to_tensors(arrays, "cpu")
+        refiner.begin(arrays["x"][0], arrays["y0"][0], features=arrays["features"][0])
+        out = refiner.step()
+        for _ in range(2):
+            y_hat = torch.from_numpy(out.trajectory[-1][None])
+            out = refiner.step(features=nearest_target(y_hat, batch)[0].numpy())
+        errors.append(float(action_error(head, torch.from_numpy(out.trajectory[-1][None]), batch["target"])[0]))
+    assert np.mean(errors) == pytest.approx(done.evaluation.by_step[2], rel=1e-4)
 
 
 def test_a_schedule_makes_the_answer_better_step_by_step(tmp_path):

@@ -275,8 +275,8 @@ typedef struct trm_outputs {
     size_t trajectory_bytes;  /* at least steps * answer */
     float* logits;            /* Nullable: logits of every step that ran (slots, tokens) */
     size_t logits_bytes;      /* at least steps * logits */
-    int32_t steps_run;        /* written: steps that gave the answer; after trm_step, steps since trm_begin */
-    float confidence;         /* written: sigmoid of the last halt logit, NaN where no step ran */
+    int32_t steps_run;        /* written: steps that were finite; after trm_step, those since trm_begin */
+    float confidence;         /* written: sigmoid of the last of halt_logits (of y, but for NONFINITE); else NaN */
     double duration_us;       /* written: wall time inside the call [us] */
 } trm_outputs;
 #define TRM_OUTPUTS_INIT {sizeof(trm_outputs), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0f, 0.0}
