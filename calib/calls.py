@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trm_edge.bundle import Bundle
 from trm_edge.errors import TrmInputError
-from trm_edge.files import StrPath, read_npz
+from trm_edge.files import StrPath
 from trm_edge.golden import golden_arguments
 from trm_edge.inputs import Array, Inputs, check_inputs, stored_integer
+from trm_edge.recorded import PACKED, PARTS, is_packed, read_arrays
 from trm_edge.spec import TrmSpec
 
-_LENGTHS = {"x_len": (("x", 0),), "s_len": (("slots", 0), ("mask", 0), ("y0", 0), ("target", 0))}
-_LENGTHS |= {"m_len": (("candidates", 0), ("mask", 1), ("right", 0))}
-_PACKED = {"x": "x_len", "slots": "s_len", "y0": "s_len", "target": "s_len"}
-_PACKED |= {"candidates": "m_len", "slot_of": "m_len", "right": "m_len"}
+_LENGTHS = {f"{part}_len": axes for part, axes in PARTS.items()}
+_PACKED = {name: f"{part}_len" for name, part in PACKED.items() if name != "omit"}
 _NAMES = {
     "actions": ("x", "y0", "features"),
     "slots": ("x", "y0", "slots", "candidates", "mask"),
@@ -56,8 +54,9 @@ def load_calls(path: StrPath, spec: TrmSpec, most: int) -> list[Call]:
     Parameters
     ----------
     path
-        An ``.npz`` file with arrays as :mod:`trm_edge.train.data` or :mod:`trm_edge.train.packed` describe them;
-        ``target`` may be missing, and arrays that calibration does not need may be there.
+        An ``.npz`` file, or a folder of ``.safetensors`` shards, with arrays as :mod:`trm_edge.train.data` or
+        :mod:`trm_edge.train.packed` describe them; ``target`` may be missing, and arrays that calibration does not need
+        may be there.
     spec
         The model.
     most
@@ -70,9 +69,10 @@ def load_calls(path: StrPath, spec: TrmSpec, most: int) -> list[Call]:
     TrmInputError
         It does not fit the spec; the message names array and example.
     """
-    arrays = read_npz(Path(path))
+    arrays = read_arrays(path)
     try:
-        count, example = _packed(arrays) if spec.answer == "slots" and "slot_of" in arrays else _padded(spec, arrays)
+        packed = spec.answer == "slots" and is_packed(arrays)
+        count, example = _packed(arrays) if packed else _padded(spec, arrays)
     except TrmInputError as error:
         raise TrmInputError(f"{path}: {error}") from None
     chosen = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
@@ -112,7 +112,7 @@ def _padded(spec: TrmSpec, arrays: dict[str, Array]) -> tuple[int, _Example]:
 
 def _packed(arrays: dict[str, Array]) -> tuple[int, _Example]:
     """Return the same of packed arrays, whose rows stand one after another."""
-    missing = [name for name in ("x", "slots", "candidates", *_LENGTHS) if name not in arrays]
+    missing = [name for name in ("x", "slots", "candidates", "slot_of", *_LENGTHS) if name not in arrays]
     if missing:
         raise TrmInputError(f"{missing[0]}: missing; packed slots need it")
     lengths = {name: arrays[name] for name in _LENGTHS}
@@ -147,12 +147,12 @@ def _packed(arrays: dict[str, Array]) -> tuple[int, _Example]:
 
 
 def _call(spec: TrmSpec, arrays: dict[str, Any]) -> Call:
-    for name, parts in _LENGTHS.items():
+    for name, axes in _LENGTHS.items():
         length = arrays.pop(name, None)
         if length is None:
             continue
         count = stored_integer(name, length)
-        for part, axis in parts:
+        for part, axis in axes.items():
             if part in arrays:
                 _check_length(name, count, part, arrays[part], axis)
                 arrays[part] = arrays[part].take(range(count), axis=axis)

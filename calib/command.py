@@ -32,8 +32,8 @@ Choose scales for int8 matrices from recorded calls, and report what rounding do
 
 --scheme    dynamic: a scale per row, worked out by the engine; static: one a matrix input; static-per-step: one a
             matrix input and step.
---data      .npz of training data, packed or not; with targets the task's own metric is measured too. Without it the
-            bundle's golden vectors stand in, which are random.
+--data      training data, an .npz or a folder of .safetensors shards, packed or not; with targets the task's own
+            metric is measured too. Without it the bundle's golden vectors stand in, which are random.
 
 Every second call gives the ranges, the others are measured; below four calls, all of them do both. Where the error of
 the median call exceeds --max-error in any step, or the task's metric loses more than --max-loss in the last one,
@@ -46,7 +46,9 @@ def register(commands: Any) -> None:
     parser = add_command(commands, "calibrate", run, "choose int8 scales and report their error by step", DETAILS)
     parser.add_argument("src", type=Path, help="a .trm bundle")
     parser.add_argument("dst", type=Path, help="the calibrated .trm bundle, written atomically")
-    parser.add_argument("--data", type=Path, help=".npz file of recorded calls (default: the golden vectors)")
+    parser.add_argument(
+        "--data", type=Path, help="recorded calls, .npz or a folder of shards (default: the golden vectors)"
+    )
     parser.add_argument("--scheme", choices=SCHEMES, default="dynamic", help="where scales come from")
     parser.add_argument(
         "--observer", choices=tuple(OBSERVERS), help="how a range becomes a scale, for static schemes (default: minmax)"

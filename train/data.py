@@ -27,6 +27,7 @@ from torch import Tensor
 
 from trm_edge.errors import TrmInputError
 from trm_edge.inputs import Array
+from trm_edge.recorded import PARTS
 from trm_edge.spec import TrmSpec
 
 BUCKET, GROUP = 64, 8  # batches whose examples are sorted together, by one length and by the other
@@ -50,7 +51,7 @@ _SHAPES: dict[str, dict[str, tuple[str, str]]] = {  # name -> dtype kind, dimens
     "tokens": {"x": ("i", "N answer_rows"), "target": ("i", "N answer_rows"), "puzzle_id": ("i", "N")},
 }
 _OPTIONAL = {"x_len", "s_len", "m_len", "omit", "right", "required", "puzzle_id"}
-_PADDED = {"x": ("x_len", 1), "slots": ("s_len", 1), "candidates": ("m_len", 1)}
+_LENGTHS = {"x": "x_len", "slots": "s_len", "candidates": "m_len"}
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ class Examples:
         picked = {name: array[index] for name, array in self.arrays.items()}
         if self.spec.mixer == "mlp_t":
             return picked
-        for part, dims in (("x", {"x": 1}), ("s", _SLOT_DIMS), ("m", _CANDIDATE_DIMS)):
+        for part, axes in PARTS.items():
             if f"{part}_len" in picked:
                 most = int(picked[f"{part}_len"].max(initial=0))
-                for name, dim in dims.items():
+                for name, axis in axes.items():
                     if name in picked:
-                        picked[name] = picked[name].take(range(most), axis=dim)
+                        picked[name] = picked[name].take(range(most), axis=axis + 1)
         return picked
 
     @property
@@ -88,7 +89,7 @@ class Examples:
     def rows(self, name: str) -> Array:
         """Return the rows ``[rows, width]`` of a float array, of all examples, without padding."""
         values = self.arrays[name]
-        length, _ = _PADDED.get(name, ("", 0))
+        length = _LENGTHS.get(name, "")
         if length in self.arrays:
             values = values[np.arange(values.shape[1]) < self.arrays[length][:, None]]
         rows: Array = values.reshape(-1, values.shape[-1])
@@ -102,10 +103,6 @@ class Examples:
             total.update(f"{name} {array.dtype} {array.shape}".encode())
             total.update(array.data)
         return total.hexdigest()
-
-
-_SLOT_DIMS = {"slots": 1, "mask": 1, "y0": 1, "target": 1, "required": 1}
-_CANDIDATE_DIMS = {"candidates": 1, "mask": 2, "omit": 1, "right": 1}
 
 
 def split(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
@@ -262,7 +259,7 @@ def _check_values(spec: TrmSpec, arrays: Arrays) -> None:
 
 def _masked_padding(arrays: Arrays, name: str) -> Array:
     """Return the values with padded rows as 0."""
-    length, _ = _PADDED.get(name, ("", 0))
+    length = _LENGTHS.get(name, "")
     if length not in arrays:
         return arrays[name]
     real = np.arange(arrays[name].shape[1]) < arrays[length][:, None]

@@ -25,21 +25,13 @@ import numpy as np
 
 from trm_edge.errors import TrmInputError
 from trm_edge.inputs import Array
+from trm_edge.recorded import PACKED
 from trm_edge.spec import TrmSpec
 
 from .data import Arrays, Examples
 
-_ROWS = {"x": "x", "slots": "s", "target": "s", "y0": "s", "candidates": "m", "slot_of": "m"} | {
-    "omit": "m",
-    "right": "m",
-}
 _LIMITS = {"x": "max_context", "s": "answer_rows", "m": "max_candidates"}
 _WIDTHS = {"x": "context_size", "slots": "slot_size", "candidates": "candidate_size"}
-
-
-def is_packed(arrays: Mapping[str, Array]) -> bool:
-    """Whether arrays are meant as packed."""
-    return "slot_of" in arrays or ("x" in arrays and "x_len" in arrays and arrays["x"].ndim == 2)
 
 
 class Packed(Examples):
@@ -63,7 +55,7 @@ class Packed(Examples):
         lengths = {part: self.arrays[f"{part}_len"][index] for part in _LIMITS}
         most = {part: int(length.max(initial=0)) for part, length in lengths.items()}
         padded: Arrays = {f"{part}_len": length for part, length in lengths.items()}
-        for name, part in _ROWS.items():
+        for name, part in PACKED.items():
             if name not in self.arrays or name == "slot_of":
                 continue
             rows = self.arrays[name]
@@ -83,7 +75,7 @@ class Packed(Examples):
         """Return a copy that holds some of the examples."""
         picked: Arrays = {f"{part}_len": self.arrays[f"{part}_len"][index] for part in _LIMITS}
         rows = {part: self._rows_of(part, index) for part in _LIMITS}
-        for name, part in _ROWS.items():
+        for name, part in PACKED.items():
             if name in self.arrays:
                 picked[name] = self.arrays[name][rows[part]]
         return Packed(self.spec, picked)
@@ -102,7 +94,7 @@ def pack(calls: Sequence[Mapping[str, Array]]) -> Arrays:
     """Join the arrays of calls: ``x [P, Dx]``, ``slots [S, Ds]``, ``candidates [M, Dc]``, ``slot_of [M]`` and so on."""
     floats = {"x": "x", "s": "slots", "m": "candidates"}  # half the size, and never whole in float32
     joined = {f"{part}_len": np.array([len(call[name]) for call in calls], np.int64) for part, name in floats.items()}
-    for name in _ROWS:
+    for name in PACKED:
         if name in calls[0]:
             kind = np.float16 if name in floats.values() else None
             joined[name] = np.concatenate([call[name] for call in calls], dtype=kind, casting="same_kind")
@@ -111,7 +103,7 @@ def pack(calls: Sequence[Mapping[str, Array]]) -> Arrays:
 
 def check_packed(spec: TrmSpec, arrays: Arrays) -> Packed:
     """Check names, dtypes, shapes and values, or raise :class:`TrmInputError`."""
-    known = {*_ROWS, "x_len", "s_len", "m_len"}
+    known = {*PACKED, "x_len", "s_len", "m_len"}
     for name in sorted(set(arrays) - known):
         raise TrmInputError(f"{name}: unknown among packed slots; known: {', '.join(sorted(known))}")
     for name in sorted(known - set(arrays) - {"y0", "omit", "right"}):
@@ -130,7 +122,7 @@ def check_packed(spec: TrmSpec, arrays: Arrays) -> Packed:
         if lengths.min() < 0 or lengths.max() > most:
             where = int(np.argmax((lengths < 0) | (lengths > most)))
             raise TrmInputError(f"{name}: expected 0..spec.{limit} = {most}, got {lengths[where]} in example {where}")
-    for name, part in _ROWS.items():
+    for name, part in PACKED.items():
         if name in arrays:
             _check_rows(spec, name, arrays[name], int(arrays[f"{part}_len"].sum()))
     packed = Packed(spec, arrays)

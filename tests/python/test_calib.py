@@ -264,6 +264,35 @@ def test_packed_slots_are_read_as_they_were(tmp_path: Path) -> None:
         np.testing.assert_array_equal(call.target, want["target"])
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_folder_of_shards_is_read_as_a_file(packed: bool, tmp_path: Path) -> None:
+    save_file = pytest.importorskip("safetensors.numpy").save_file
+    bundle = plain_bundle("slots")
+    if packed:
+        packed_data(tmp_path / "d.npz", bundle)
+    else:
+        write_training_data(tmp_path / "d.npz", bundle, 3)
+    with np.load(tmp_path / "d.npz") as stored:
+        arrays = dict(stored)
+    (tmp_path / "shards").mkdir()
+    lengths = np.array([2, 5]) if packed else np.array([3, 4])  # the first example, and the others
+    for number in range(2):
+        part = {}
+        for name, array in arrays.items():
+            rows = {"x": arrays["x_len"][0], "slots": lengths[0], "target": lengths[0]}.get(name, lengths[1])
+            cut = (1 if name.endswith("_len") else int(rows)) if packed else 1
+            part[name] = np.ascontiguousarray(array[cut:] if number else array[:cut])
+        save_file(part, tmp_path / "shards" / f"{number}.safetensors")
+    one, many = (load_calls(tmp_path / name, bundle.spec, 9) for name in ("d.npz", "shards"))
+    assert len(one) == len(many) == 3
+    for a, b in zip(one, many, strict=True):
+        for name in ("x", "y0", "slots", "candidates", "mask"):
+            np.testing.assert_array_equal(getattr(a.inputs, name), getattr(b.inputs, name))
+        np.testing.assert_array_equal(a.target, b.target)
+    with pytest.raises(TrmInputError, match=r"empty: expected an \.npz file or a folder of \.safetensors shards"):
+        load_calls(tmp_path / "empty", bundle.spec, 9)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -16,7 +16,7 @@ Rule = Callable[[Path], list[str]]
 
 FOLDERS = ("export", "calib", "train", "benchmarks")  # beside trm_edge/, which may use it; never the other way
 # Files of the runtime, backends apart, that may use one more package.
-FEATURES = {"picture.py": "matplotlib", "json_slots/llama.py": "llama_cpp"}
+FEATURES = {"picture.py": "matplotlib", "recorded.py": "safetensors", "json_slots/llama.py": "llama_cpp"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.M)
 SOURCES = (".h", ".hpp", ".inc", ".c", ".cc", ".cpp", ".cu", ".cuh")
 
