@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, demo, demo_slots
+from . import __version__, demo
 from .backends import NAMES
 from .bundle import Bundle, read_bundle
 from .engine import read_engine
@@ -355,9 +355,7 @@ def _add_demo(commands: Any) -> None:
     parser.add_argument("what", nargs="?", default="actions", choices=("actions", "slots"), help="kind of answer")
     parser.add_argument("text", nargs="*", help="slots: a sentence")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
-    parser.add_argument(
-        "--steps", type=int, help=f"refinement steps (default: {demo.STEPS}; slots: {demo_slots.STEPS})"
-    )
+    parser.add_argument("--steps", type=int, help=f"refinement steps (default: {demo.STEPS}; slots: 2)")
     parser.add_argument("--plot", type=Path, help=f"actions: picture to write (default: {demo.PLOT})")
 
 
@@ -365,6 +363,8 @@ def _demo(arguments: argparse.Namespace) -> int:
     if arguments.what == "slots":
         if arguments.plot is not None:
             raise TrmInputError("--plot: only for actions")
+        from . import demo_slots  # whose imports the other commands need not wait for
+
         return demo_slots.run(arguments)
     if arguments.text:
         raise TrmInputError(f"expected no sentence for actions, got {arguments.text[0]!r}")

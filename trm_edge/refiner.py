@@ -241,16 +241,46 @@ class Refiner:
         """
         return self._session().step(x, features, last_action)
 
+    def end(self) -> None:
+        """Forget the recursion that :meth:`begin` started; a step then needs another :meth:`begin`."""
+        self._session().end()
+
     def clone(self) -> Refiner:
         """Return another session on the same weights, for another thread."""
         return Refiner(self._backend.clone(), self._source, self._options)
+
+    def close(self) -> None:
+        """Free this session's memory and workers now; the weights go with the last session on them.
+
+        What is asked of it afterwards raises :class:`~trm_edge.TrmInputError`. ``with load(...) as refiner:`` closes
+        it at the end; one that is dropped needs no closing.
+        """
+        self._backend = _CLOSED
+
+    def __enter__(self) -> Refiner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._source, *self._options)
 
     def __repr__(self) -> str:
         source = f"{len(self._source)} bytes" if isinstance(self._source, bytes) else os.fspath(self._source)
+        if self._backend is _CLOSED:
+            return f"<trm_edge.Refiner from {source}, closed>"
         return f"<trm_edge.Refiner {self.spec.answer} from {source}, backend {self.backend}, {self.precision}>"
+
+
+class _Closed:
+    """What a refiner has for a backend once it is closed."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise TrmInputError("refiner: this one is closed; load the model again")
+
+
+_CLOSED: Any = _Closed()
 
 
 class _Anew:
@@ -340,8 +370,16 @@ def _reopen(source: Source, backend: str, options: Options) -> Refiner:
     return load(source, backend=backend, **asdict(options))
 
 
+class _Shared:
+    """A model that threads share: who comes first loads it, who comes meanwhile waits for that one alone."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.refiner: Refiner | None = None
+
+
 # Open models by (path or bytes, file identity, options), shared by threads; a session of each per thread.
-_models: OrderedDict[Any, Refiner] = OrderedDict()
+_models: OrderedDict[Any, _Shared] = OrderedDict()
 _models_lock = threading.Lock()
 _sessions = threading.local()
 
@@ -353,13 +391,19 @@ def thread_refiner(model: Source, backend: str = "auto", precision: str | None =
     own: OrderedDict[Any, Refiner] = _sessions.__dict__.setdefault("refiners", OrderedDict())
     if key not in own:
         with _models_lock:
-            if key not in _models:
-                _models[key] = load(model, backend=backend, precision=precision)
-            shared = _models[key]
+            shared = _models.setdefault(key, _Shared())
             _models.move_to_end(key)
-            while len(_models) > _CACHED_MODELS:
-                _models.popitem(last=False)
-        own[key] = shared.clone()
+        try:
+            with shared.lock:
+                if shared.refiner is None:
+                    shared.refiner = load(model, backend=backend, precision=precision)
+                own[key] = shared.refiner.clone()
+        finally:
+            with _models_lock:
+                if shared.refiner is None:  # it does not load: no reason to drop another one
+                    _models.pop(key, None)
+                while len(_models) > _CACHED_MODELS:
+                    _models.popitem(last=False)
     own.move_to_end(key)
     while len(own) > _CACHED_MODELS:
         own.popitem(last=False)
@@ -396,6 +440,8 @@ _LIVE: weakref.WeakSet[Refiner] = weakref.WeakSet()
 def _renew_after_fork() -> None:
     global _models_lock
     _models_lock = threading.Lock()
+    for shared in _models.values():
+        shared.lock = threading.Lock()
     for refiner in list(_LIVE):
         refiner._forked = True
 

@@ -113,6 +113,9 @@ def test_json_is_for_programs(capsys):
     (call,) = json.loads(capsys.readouterr().out)["calls"]
     assert call["sentence"] == "stop the timer"
     assert len(call["by_step"]) == demo_slots.STEPS
+    with pytest.raises(SystemExit):
+        main(["demo", "--help"])
+    assert f"slots: {demo_slots.STEPS})" in " ".join(capsys.readouterr().out.split())
     assert isinstance(call["arguments"], dict)
 
 

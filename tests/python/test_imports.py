@@ -69,6 +69,15 @@ def test_import_pulls_in_numpy_alone() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
+def test_a_command_imports_what_it_uses() -> None:
+    done = run_python("""
+        import sys
+        import trm_edge.cli
+        print([name for name in ("trm_edge.json_slots", "torch", "onnx", "matplotlib") if name in sys.modules])
+        """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
 def _best_seconds(code: str) -> float:
     return min(float(run_python(code).stdout) for _ in range(5))
 

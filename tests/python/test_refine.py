@@ -14,6 +14,7 @@ from runners import CALL, answer, plain_bundle
 import trm_edge
 from trm_edge import (
     Refiner,
+    TrmBundleError,
     TrmIOError,
     refiner,
 )
@@ -100,3 +101,40 @@ def test_refine_gives_each_thread_a_session_of_one_model(path: Path, loads: list
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(work, range(4))) == [{expected}] * 4
     assert len(loads) == 1
+
+
+def test_a_model_that_loads_slowly_holds_up_nobody_else(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.trm"
+    write_bundle(other, plain_bundle("actions", seed=9))
+    original, begun, go_on, loaded = refiner.load, threading.Event(), threading.Event(), []
+
+    def load(source: Any, **options: Any) -> Refiner:
+        loaded.append(source)
+        if source == path:
+            begun.set()
+            assert go_on.wait(timeout=30)
+        return original(source, **options)
+
+    monkeypatch.setattr(refiner, "load", load)
+    with ThreadPoolExecutor(2) as pool:
+        slow = [pool.submit(trm_edge.refine, **CALL, model=path) for _ in range(2)]
+        assert begun.wait(timeout=30)
+        trm_edge.refine(**CALL, model=other)
+        assert not any(one.done() for one in slow)
+        go_on.set()
+        assert {one.result().y.tobytes() for one in slow} == {answer(original(path))}
+    assert loaded == [path, other], "who waits for a model does not load it again"
+
+
+def test_a_model_that_does_not_load_drops_no_other(path: Path, tmp_path: Path, loads: list[Any]) -> None:
+    trm_edge.refine(**CALL, model=path)
+    for number in range(6):
+        broken = tmp_path / f"{number}.trm"
+        broken.write_bytes(b"no")
+        with pytest.raises(TrmBundleError):
+            trm_edge.refine(**CALL, model=broken)
+    with ThreadPoolExecutor(1) as pool:  # a thread that has no session of its own yet
+        pool.submit(trm_edge.refine, **CALL, model=path).result()
+    assert loads.count(path) == 1

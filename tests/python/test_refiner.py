@@ -212,6 +212,59 @@ def test_a_clone_has_not_begun_and_outlives_its_origin(runner: str, open_refiner
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
+def test_a_closed_refiner_says_so_and_leaves_its_clones(runner: str, open_refiner: Open) -> None:
+    one = open_refiner(runner, BUNDLE).clone()
+    expected = answer(one)
+    other = one.clone()
+    with one as entered:
+        assert entered is one
+        if runner in STEPPING:
+            one.begin(**CALL)
+    uses: list[Callable[[], object]] = [
+        lambda: one.refine(**CALL),
+        lambda: one.begin(**CALL),
+        one.step,
+        one.end,
+        one.clone,
+        lambda: one.spec,
+        lambda: one.limits,
+        lambda: one.provenance("source"),
+        lambda: one.refine_on_device(**CALL),
+    ]
+    for use in uses:
+        with pytest.raises(trm_edge.TrmInputError, match="this one is closed; load the model again"):
+            use()
+    one.close()
+    assert repr(one).endswith(", closed>")
+    assert answer(other) == expected
+
+
+def test_closing_stops_the_workers(path: Path) -> None:
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    before = threads()
+    with trm_edge.load(path, threads=3) as refiner:
+        refiner.refine(**CALL)
+        assert threads() == before + 2
+        kept = [refiner]  # a reference that lives on
+    assert threads() == before and kept
+
+
+@pytest.mark.parametrize("runner", STEPPING)
+def test_an_ended_recursion_takes_no_step(runner: str, open_refiner: Open) -> None:
+    one = open_refiner(runner, BUNDLE)
+    one.begin(**CALL)
+    first = one.step().y.tobytes()
+    one.end()
+    with pytest.raises(trm_edge.TrmNotBegunError):
+        one.step()
+    one.end()
+    one.begin(**CALL)
+    assert one.step().y.tobytes() == first
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
 def test_clones_in_four_threads_give_the_answers_of_one(runner: str, open_refiner: Open) -> None:
     origin = open_refiner(runner, BUNDLE)
     rng = np.random.default_rng(2)
