@@ -3,17 +3,18 @@
 # Input:  TRM_EDGE_CUDA (AUTO, ON, OFF; EMULATED: for a processor, by tests/emulated_gpu), TRM_EDGE_CUDA_TARGETS (compute
 #         capabilities, e.g. "86,90a"; default: all).
 # Effect: sources and TRM_HAVE_CUDA are added to trm_edge_objects; the runtime is linked statically, so that the result
-#         also loads where no driver is.
+#         also loads where no driver is. Without CUDA, TRM_WHY_NO_CUDA says to csrc/api/model.cc why.
 set(TRM_EDGE_CUDA_TARGETS "" CACHE STRING "Compute capabilities to build for, e.g. \"86,90a\"; empty: all")
 # Turing; A100; RTX 30, Orin, RTX 40; H100 and H200; B200; Thor (101 before CUDA 13); RTX 50.
 set(all_cuda_targets 75 80 86 87 89 90a 100 101 110 120)
 set(cuda_sources decoder device encoder fused fused_bf16 fused_fp16 fused_w8a16 plain session)
 
-# Sets `result` to the targets, or to nothing where nvcc is missing or does not compile, or its runtime is not found.
-function(find_working_nvcc result)
+# Sets `result` to the targets, or to nothing, and then `why` to the reason.
+function(find_working_nvcc result why)
   set(${result} "" PARENT_SCOPE)
   find_program(TRM_EDGE_NVCC nvcc HINTS $ENV{CUDACXX} /usr/local/cuda/bin)
   if(NOT TRM_EDGE_NVCC)
+    set(${why} "no nvcc was found" PARENT_SCOPE)
     return()
   endif()
   set(folder ${CMAKE_CURRENT_BINARY_DIR}/nvcc_check)
@@ -22,6 +23,7 @@ function(find_working_nvcc result)
     RESULT_VARIABLE failed OUTPUT_VARIABLE said ERROR_VARIABLE said)
   if(failed)
     message(STATUS "nvcc does not compile: ${said}")
+    set(${why} "${TRM_EDGE_NVCC} did not compile with ${CMAKE_CXX_COMPILER}" PARENT_SCOPE)
     return()
   endif()
   execute_process(COMMAND ${TRM_EDGE_NVCC} --list-gpu-code OUTPUT_VARIABLE known)
@@ -39,8 +41,15 @@ function(find_working_nvcc result)
   if(TRM_EDGE_CUDART)
     set(${result} "${targets}" PARENT_SCOPE)
   else()
-    message(STATUS "nvcc works, but its cudart_static was not found near '${CMAKE_MATCH_1}'")
+    set(${why} "${TRM_EDGE_NVCC} works, but its cudart_static was not found near '${CMAKE_MATCH_1}'" PARENT_SCOPE)
   endif()
+endfunction()
+
+# What trm_cuda_missing will say.
+function(leave_cuda_out why)
+  message(STATUS "Backend cuda: not built (${why})")
+  set_property(SOURCE ${PROJECT_SOURCE_DIR}/csrc/api/model.cc APPEND PROPERTY
+    COMPILE_DEFINITIONS "TRM_WHY_NO_CUDA=\"${why}\"")
 endfunction()
 
 if(TRM_EDGE_CUDA STREQUAL "EMULATED")
@@ -49,21 +58,22 @@ if(TRM_EDGE_CUDA STREQUAL "EMULATED")
   return()
 endif()
 if(TRM_EDGE_CUDA STREQUAL "OFF")
+  leave_cuda_out("TRM_EDGE_CUDA was OFF")
   return()
 endif()
 if(CMAKE_CROSSCOMPILING)
   if(TRM_EDGE_CUDA STREQUAL "ON")
     message(FATAL_ERROR "TRM_EDGE_CUDA is ON, but backend cuda is not cross-compiled; build on the device")
   endif()
-  message(STATUS "Backend cuda: not built (cross-compiling)")
+  leave_cuda_out("it is not cross-compiled; build on the device")
   return()
 endif()
-find_working_nvcc(known_targets)
+find_working_nvcc(known_targets why_no_cuda)
 if(NOT known_targets)
   if(TRM_EDGE_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "TRM_EDGE_CUDA is ON, but no nvcc was found that compiles; put one on the PATH, or use AUTO")
+    message(FATAL_ERROR "TRM_EDGE_CUDA is ON, but ${why_no_cuda}; put a CUDA toolkit's nvcc on the PATH, or use AUTO")
   endif()
-  message(STATUS "Backend cuda: not built (no working nvcc)")
+  leave_cuda_out("${why_no_cuda}")
   return()
 endif()
 string(REPLACE "," ";" TRM_EDGE_CUDA_TARGETS "${TRM_EDGE_CUDA_TARGETS}")

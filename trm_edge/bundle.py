@@ -104,6 +104,8 @@ def bundle_bytes(bundle: Bundle) -> bytes:
             raise TrmBundleError(f"provenance: expected names of letters, digits, '_', '.' and '-', got {name!r}")
         if re.search("[\ud800-\udfff]", text):
             raise TrmBundleError(f"provenance.{name}: expected text that UTF-8 can hold, got {text!r}")
+        if "\0" in text:
+            raise TrmBundleError(f"provenance.{name}: expected text without a null character, got {text!r}")
     quantization: dict[str, str] = {}
     if bundle.quantization is not None:
         bundle.quantization.check(bundle.spec)
@@ -235,10 +237,12 @@ def _check_metadata(metadata: Any) -> dict[str, str]:
     for key in ("sha256", "golden.cases"):
         if key not in metadata:
             raise TrmBundleError(f"metadata lacks {key}")
-    for key in metadata:
+    for key, text in metadata.items():
         known = key in ("format", "format_version", "sha256", "golden.cases")
         if not known and not key.startswith(("spec.", "provenance.", "quantization.")):
             raise TrmBundleError(f"metadata has an unknown key {key!r}")
+        if "\0" in key or "\0" in text:  # where C would read half of it
+            raise TrmBundleError(f"metadata {key!r}: expected text without a null character")
     return metadata
 
 

@@ -3,6 +3,7 @@
 #define TRM_EDGE_API_HANDLES_H
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <utility>
 
@@ -20,5 +21,12 @@ struct trm_session {
     trm::Session core;
     std::atomic_flag busy = ATOMIC_FLAG_INIT;
 };
+
+namespace trm::api {
+
+// Return the model of the bundle that read() returns; options (null: the defaults) are checked before anything is read.
+std::shared_ptr<const Model> load_model(const trm_load_options* options, const std::function<Bundle()>& read);
+
+}  // namespace trm::api
 
 #endif

@@ -43,7 +43,8 @@ std::string cuda_missing() {
 #ifdef TRM_HAVE_CUDA
     return cuda::why_no_gpu();
 #else
-    return "this build has no CUDA; install nvcc and build again with -DTRM_EDGE_CUDA=ON "
+    return "this build has no CUDA (" TRM_WHY_NO_CUDA
+           "); install nvcc and build again with -DTRM_EDGE_CUDA=ON "
            "(pip: -C cmake.define.TRM_EDGE_CUDA=ON)";
 #endif
 }
@@ -101,20 +102,23 @@ SessionOptions session_options(const trm_session_options* options) {
     return {options->threads, options->park_after_us, options->pin != 0};
 }
 
-// Publish the model of the bundle that read() returns; options are checked before anything is read.
-template <typename Read>
-trm_status load(const trm_load_options* given, trm_model** out, Read&& read) {
+trm_status publish(const trm_load_options* options, trm_model** out, const std::function<Bundle()>& read) {
     *out = nullptr;
     return guarded([&] {
-        const trm_load_options options = load_options(given);
-        const PrecisionChoice precision = precision_of(options);
-        const MakeDevice device = device_of(options);
-        *out = new trm_model{std::make_shared<const Model>(read(), kernels_for_this_machine(), precision, device)};
+        *out = new trm_model{load_model(options, read)};
         return TRM_OK;
     });
 }
 
 }  // namespace
+
+std::shared_ptr<const Model> load_model(const trm_load_options* given, const std::function<Bundle()>& read) {
+    const trm_load_options options = load_options(given);
+    const PrecisionChoice precision = precision_of(options);
+    const MakeDevice device = device_of(options);
+    return std::make_shared<const Model>(read(), kernels_for_this_machine(), precision, device);
+}
+
 }  // namespace trm::api
 
 using trm::api::fail;
@@ -125,13 +129,13 @@ extern "C" {
 trm_status trm_model_load_file(const char* path, const trm_load_options* options, trm_model** out) {
     if (path == nullptr || out == nullptr)
         return fail(TRM_INVALID_ARGUMENT, "path and out: expected non-null pointers");
-    return trm::api::load(options, out, [&] { return trm::read_bundle_file(path); });
+    return trm::api::publish(options, out, [&] { return trm::read_bundle_file(path); });
 }
 
 trm_status trm_model_load_memory(const void* data, size_t size, const trm_load_options* options, trm_model** out) {
     if (data == nullptr || out == nullptr)
         return fail(TRM_INVALID_ARGUMENT, "data and out: expected non-null pointers");
-    return trm::api::load(options, out, [&] { return trm::read_bundle(static_cast<const uint8_t*>(data), size); });
+    return trm::api::publish(options, out, [&] { return trm::read_bundle(static_cast<const uint8_t*>(data), size); });
 }
 
 void trm_model_free(trm_model* model) { delete model; }

@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "core/bundle_parts.h"
+#include "core/golden.h"
 #include "core/sha256.h"
 
 namespace trm {
@@ -31,7 +32,6 @@ constexpr uint64_t kMaxHeader = 16 << 20;           // bytes
 constexpr uint64_t kMaxTensor = uint64_t{1} << 48;  // elements of one tensor; keeps sums and products far from 2^64
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::string_view kHashKey = "\"sha256\":\"";
-constexpr std::string_view kGolden = "golden.";
 
 std::string str(uint64_t value) { return std::to_string(value); }
 
@@ -95,6 +95,9 @@ void check_metadata(const Metadata& metadata) {
         if (known.count(key) == 0 && !starts_with(key, "spec.") && !starts_with(key, "provenance.") &&
             !starts_with(key, kQuantization)) {
             fail("metadata has an unknown key '" + shown(key) + "'");
+        }
+        if ((key + text).find('\0') != std::string::npos) {  // where C would read half of it
+            fail("metadata '" + shown(key) + "': expected text without a null character");
         }
     }
 }
@@ -188,34 +191,6 @@ std::vector<Tensor> check_layout(const std::map<std::string, TensorEntry>& entri
         fail(str(parts.content_size - expected) + " trailing bytes after the last tensor");
     }
     return tensors;
-}
-
-// ---- Golden cases --------------------------------------------------------------------------------------------------
-
-std::string_view next_part(std::string_view& text) {
-    const size_t dot = std::min(text.find('.'), text.size());
-    const std::string_view part = text.substr(0, dot);
-    text.remove_prefix(std::min(dot + 1, text.size()));
-    return part;
-}
-
-// Names are golden.<case>.<in|out>.<array>, and every one of the stated cases has its fp32_error.
-void check_golden(const std::vector<Tensor>& tensors, const std::string& stated) {
-    const int count = plain_number(stated);
-    std::set<int> complete;
-    for (const Tensor& tensor : tensors) {
-        if (!starts_with(tensor.name, kGolden)) continue;
-        std::string_view rest = tensor.name.substr(kGolden.size());
-        const int number = plain_number(next_part(rest));
-        const std::string_view way = next_part(rest);
-        if (number < 0 || number >= count || (way != "in" && way != "out") || rest.empty()) {
-            fail_tensor(tensor.name, "not one of the " + shown(stated) + " golden cases");
-        }
-        if (way == "out" && rest == "fp32_error") complete.insert(number);
-    }
-    if (count < 0 || complete.size() != static_cast<size_t>(count)) {
-        fail("golden.cases is '" + shown(stated) + "', but the golden tensors do not say the same");
-    }
 }
 
 // ---- Weights against the spec --------------------------------------------------------------------------------------
@@ -348,7 +323,7 @@ std::vector<uint8_t> read_whole(const char* path) {
 
 }  // namespace
 
-Bundle read_bundle(const uint8_t* data, size_t size) {
+Bundle read_bundle(const uint8_t* data, size_t size, std::vector<GoldenCase>* golden) {
     const Parts parts = split(data, size);
     Header header = parse_header(parts.header);
     check_metadata(header.metadata);
@@ -356,7 +331,7 @@ Bundle read_bundle(const uint8_t* data, size_t size) {
     const std::vector<Tensor> tensors = check_layout(header.tensors, parts);
     Bundle bundle;
     bundle.spec = parse_spec(header.metadata);
-    check_golden(tensors, header.metadata["golden.cases"]);
+    read_golden(tensors, header.metadata["golden.cases"], golden);
     bundle.weights = read_weights(bundle.spec, tensors);
     check_statistics(bundle.weights);
     bundle.quantization = read_quantization(bundle.spec, header.metadata, tensors);
@@ -365,10 +340,10 @@ Bundle read_bundle(const uint8_t* data, size_t size) {
     return bundle;
 }
 
-Bundle read_bundle_file(const char* path) {
+Bundle read_bundle_file(const char* path, std::vector<GoldenCase>* golden) {
     try {
         const std::vector<uint8_t> data = read_whole(path);
-        return read_bundle(data.data(), data.size());
+        return read_bundle(data.data(), data.size(), golden);
     } catch (const Error& error) {
         throw Error(error.status(), std::string(path) + ": " + error.what());
     } catch (const std::bad_alloc&) {

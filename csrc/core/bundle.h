@@ -14,9 +14,11 @@
 
 namespace trm {
 
+struct GoldenCase;
+
 constexpr int kFormatVersion = 1;
 
-// A bundle that passed every check. Golden vectors have been checked for their layout and are not kept.
+// A bundle that passed every check.
 struct Bundle {
     Spec spec;
     std::map<std::string, std::string> metadata;
@@ -27,11 +29,12 @@ struct Bundle {
 
 // Reads a bundle from memory, of which nothing is kept. Nothing in it is trusted, and what is allocated is bounded by
 // `size`. Throws Error with INVALID_BUNDLE or UNSUPPORTED_VERSION and a message that names the tensor or field.
-Bundle read_bundle(const uint8_t* data, size_t size);
+// Golden vectors are checked for their layout and, where `golden` is not null, copied there.
+Bundle read_bundle(const uint8_t* data, size_t size, std::vector<GoldenCase>* golden = nullptr);
 
 // Reads a bundle from a regular file; messages begin with `path`. The file is read, not mapped: a mapping whose file
 // shrinks is a SIGBUS. Also throws Error with IO_ERROR or OUT_OF_MEMORY.
-Bundle read_bundle_file(const char* path);
+Bundle read_bundle_file(const char* path, std::vector<GoldenCase>* golden = nullptr);
 
 }  // namespace trm
 

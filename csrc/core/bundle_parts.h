@@ -14,7 +14,8 @@ namespace trm {
 
 using Metadata = std::map<std::string, std::string>;
 
-// Prefixes of the calibration's metadata and of its tensors.
+// Prefixes of the golden vectors' tensors, of the calibration's metadata and of its tensors.
+constexpr std::string_view kGolden = "golden.";
 constexpr std::string_view kQuantization = "quantization.";
 constexpr std::string_view kInputScale = "quantization.input_scale.";
 

@@ -43,19 +43,22 @@ Quantization uniform(const Spec& spec, Precision precision) {
     return quantization;
 }
 
+bool means_calibrated(const Quantization& calibrated, PrecisionChoice choice) {
+    return !calibrated.precision.empty() && (choice == PrecisionChoice::kAuto || choice == PrecisionChoice::kInt8);
+}
+
 Quantization chosen(const Spec& spec, const Quantization& calibrated, PrecisionChoice choice) {
-    const bool is_calibrated = !calibrated.precision.empty();
+    if (means_calibrated(calibrated, choice)) return calibrated;
     switch (choice) {
-        case PrecisionChoice::kAuto:
-            return is_calibrated ? calibrated : uniform(spec, Precision::kFp32);
         case PrecisionChoice::kInt8:
-            return is_calibrated ? calibrated : uniform(spec, Precision::kInt8);
+            return uniform(spec, Precision::kInt8);
         case PrecisionChoice::kBf16:
             return uniform(spec, Precision::kBf16);
         case PrecisionChoice::kFp16:
             return uniform(spec, Precision::kFp16);
         case PrecisionChoice::kW8a16:
             return uniform(spec, Precision::kW8a16);
+        case PrecisionChoice::kAuto:
         case PrecisionChoice::kFp32:
             break;
     }
@@ -134,6 +137,7 @@ Model::Model(Bundle bundle, const Kernels& table, PrecisionChoice choice, MakeDe
       metadata(std::move(bundle.metadata)),
       kernels(table),
       quantization(chosen(spec, bundle.quantization, choice)),
+      as_calibrated(means_calibrated(bundle.quantization, choice)),
       shape(net_shape(spec, quantization)) {
     precision = lowest(quantization);
     if (precision == Precision::kInt8) check_int8_sizes(spec);

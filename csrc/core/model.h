@@ -48,7 +48,8 @@ struct Model {
     const Kernels& kernels;
     Precision precision;  // the lowest in use
     Quantization quantization;
-    NetShape shape;  // points into `quantization`
+    bool as_calibrated;  // that of the bundle
+    NetShape shape;      // points into `quantization`
 
     std::shared_ptr<const DeviceModel> device;  // runs the blocks where it is there; `net` is empty then
     Buffer<Word> net;                           // packed blocks

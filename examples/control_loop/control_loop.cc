@@ -111,6 +111,10 @@ struct Chunk {
 class Head {
   public:
     explicit Head(const std::string& path) {
+        trm_verification found = TRM_VERIFICATION_INIT;
+        check(trm_verify_file(path.c_str(), nullptr, &found));
+        if (found.failed > 0)
+            throw std::runtime_error(path + ": this machine does not reproduce its golden vectors; nothing is moved");
         check(trm_model_load_file(path.c_str(), nullptr, &model_));
         check(trm_session_create(model_, nullptr, &session_));
         check(trm_model_info(model_, &info_));

@@ -8,12 +8,17 @@ int main(int argc, char** argv) {
     trm_model* model = NULL;
     trm_session* session = NULL;
     trm_info info = TRM_INFO_INIT;
+    trm_verification verified = TRM_VERIFICATION_INIT;
     trm_inputs in = TRM_INPUTS_INIT;
     trm_outputs out = TRM_OUTPUTS_INIT;
     size_t i, count;
     float *draft, *chunk;
     trm_status status;
     if (argc != 2) return 2;
+    if (trm_verify_file(argv[1], NULL, &verified) < 0 || verified.steps == 0 || verified.failed != 0) {
+        printf("%s: %d of %d steps are off\n", argv[1], (int)verified.failed, (int)verified.steps);
+        return 1;
+    }
     if (trm_model_load_file(argv[1], NULL, &model) < 0 || trm_session_create(model, NULL, &session) < 0) {
         printf("%s\n", trm_last_message());
         return 1;

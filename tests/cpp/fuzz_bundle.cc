@@ -1,4 +1,5 @@
-// Attacks the bundle reader. The only outcomes allowed are a valid bundle and an Error with a message.
+// Attacks the bundle reader. The only outcomes allowed are a valid bundle, whose golden vectors can be run or are
+// refused, and an Error with a message.
 //
 //     fuzz_bundle FILE... [--cases N] [--seed S]
 //
@@ -13,6 +14,7 @@
 #include "bundle_edit.h"
 #include "core/bundle.h"
 #include "core/status.h"
+#include "trm_edge/trm_edge.h"
 
 // Small files must not make the reader ask for much memory, whatever sizes they state.
 extern "C" const char* __asan_default_options() { return "max_allocation_size_mb=64"; }
@@ -22,6 +24,16 @@ namespace {
 [[noreturn]] void die(const char* why) {
     std::fprintf(stderr, "fuzz_bundle: %s\n", why);
     std::abort();
+}
+
+// Runs the golden vectors of a bundle that was accepted, where its model is small.
+void verify(const trm::Spec& spec, const uint8_t* data, size_t size) {
+    if (spec.max_rows() > 64 || spec.max_candidates > 64 || spec.num_puzzles > 64 || spec.vocab_size > 64) return;
+    trm_verification found = TRM_VERIFICATION_INIT;
+    const trm_status status = trm_verify_memory(data, size, nullptr, &found);
+    const bool refused = status == TRM_INVALID_BUNDLE || status == TRM_UNSUPPORTED;
+    if (status != TRM_OK && !refused) die(trm_last_message());
+    if (found.failed > found.steps || (refused && found.steps != 0)) die("a verification that contradicts itself");
 }
 
 // Whether the reader accepts the bytes. Aborts where the outcome is none that it promises.
@@ -35,6 +47,7 @@ bool accepts(const uint8_t* data, size_t size) {
             if (found == bundle.weights.end() || found->second.size() != elements)
                 die("a weight is not as the spec says");
         }
+        verify(bundle.spec, data, size);
         return true;
     } catch (const trm::Error& error) {
         const bool known =

@@ -23,7 +23,9 @@ from safetensors.numpy import load as load_safetensors
 from trm_edge import bundle as bundle_module
 from trm_edge.bundle import Bundle, bundle_bytes, read_bundle, write_bundle
 from trm_edge.errors import Status, TrmBundleError, TrmError, TrmIOError, TrmVersionError
+from trm_edge.golden import record_quantized_error, verify
 from trm_edge.quantization import Quantization
+from trm_edge.refiner import load
 from trm_edge.spec import TrmSpec, identity_statistics
 
 TOP = Path(__file__).parents[2]
@@ -78,6 +80,8 @@ HOSTILE: list[tuple[str, str, str | bytes, str]] = [
     ("tokens_mlp_t", '"sha256":', '"sh\\u0061256":', "not 64 plain characters"),
     ("tokens_mlp_t", '"provenance.source":', '"provenance.\\"sha256":', "not 64 plain characters"),
     ("tokens_mlp_t", "provenance.", "provenience.", "unknown key"),
+    ("tokens_mlp_t", "tests/python", "tests\\u0000", "provenance.source': expected text without a null character"),
+    ("tokens_mlp_t", "provenance.source", "provenance.\\u0000", "expected text without a null character"),
     ("tokens_mlp_t", '"y_init":', '"y_start":', "tensor y_init: missing"),
     ("tokens_mlp_t", SHAPE, SHAPE.replace("24", "25"), "tensor y_init: 96 bytes"),
     ("tokens_mlp_t", SHAPE, SHAPE.replace("24", "2,12"), "tensor y_init: expected float32 [24]"),
@@ -251,7 +255,7 @@ def test_safetensors_reads_it_too(name: str) -> None:
     eps=st.floats(min_value=1e-12, max_value=1),
     provenance=st.dictionaries(
         st.from_regex(r"[A-Za-z0-9_.-]{1,20}", fullmatch=True),
-        st.text(st.characters(exclude_categories=["Cs"])),
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
         max_size=4,
     ),
 )
@@ -280,6 +284,12 @@ def test_half_a_character_in_provenance_is_refused() -> None:
     bundle = make_bundle("tokens")
     with pytest.raises(TrmBundleError, match=r"provenance\.source: expected text that UTF-8 can hold, got 'a\\udcff'"):
         bundle_bytes(Bundle(bundle.spec, bundle.tensors, (), {"source": "a\udcff"}))
+
+
+def test_a_null_in_provenance_is_refused() -> None:
+    bundle = make_bundle("tokens")
+    with pytest.raises(TrmBundleError, match=r"provenance\.source: expected text without a null character"):
+        bundle_bytes(Bundle(bundle.spec, bundle.tensors, (), {"source": "a\0b"}))
 
 
 def test_spec_survives_its_metadata() -> None:
@@ -419,12 +429,12 @@ def bundle_check() -> str:
     return program
 
 
-def cpp_statuses(program: str, folder: Path, files: list[bytes]) -> list[tuple[int, str]]:
+def cpp_statuses(program: str, folder: Path, files: list[bytes], *options: str) -> list[tuple[int, str]]:
     """Return status and message of the C++ reader for each file."""
     paths = [folder / f"{i}.trm" for i in range(len(files))]
     for path, file in zip(paths, files, strict=True):
         path.write_bytes(file)
-    run = subprocess.run([program, *map(str, paths)], capture_output=True, timeout=300, check=False)
+    run = subprocess.run([program, *options, *map(str, paths)], capture_output=True, timeout=300, check=False)
     assert run.returncode in (0, 1), run.stderr.decode(errors="replace")
     lines = [line.split(" ", 1) for line in run.stdout.decode().splitlines()]
     assert len(lines) == len(files)
@@ -451,6 +461,51 @@ def test_both_readers_agree_on_mutations(tmp_path: Path, bundle_check: str, name
     for i, (status, message) in enumerate(cpp_statuses(bundle_check, tmp_path, files)):
         assert (status == Status.OK) == (status_of(files[i]) == Status.OK), f"{i}.trm: C++ says {message!r}"
         assert status in (Status.OK, Status.INVALID_BUNDLE, Status.UNSUPPORTED_VERSION)
+
+
+def nearly_verified(bundle: Bundle, rng: np.random.Generator) -> Bundle:
+    """Return a bundle whose recorded outputs are off by about as much as is allowed, here and there."""
+
+    def moved(name: str, values: np.ndarray) -> np.ndarray:
+        if name not in ("y", "logits", "halt_logits", "projected"):
+            return values
+        if values.dtype.kind == "i":
+            return np.where(rng.random(values.shape) < 0.05, 0, values).astype(values.dtype)
+        finite = np.where(np.isfinite(values), values, 0)
+        size = np.abs(finite).max(initial=0) * 10.0 ** rng.uniform(-7, -1)
+        off = np.where(rng.random(values.shape) < 0.1, size, 0)
+        return (values + off).astype(values.dtype)
+
+    golden = [
+        dataclasses.replace(case, outputs={name: moved(name, values) for name, values in case.outputs.items()})
+        for case in bundle.golden
+    ]
+    return dataclasses.replace(bundle, golden=golden)
+
+
+def test_both_verifications_agree(tmp_path: Path, bundle_check: str) -> None:
+    rng = np.random.default_rng(4)
+    bundles = [read_bundle(file) for file in GOOD.values()]
+    for name, file in CALIBRATED.items():
+        bundle = read_bundle(file)
+        assert bundle.quantization is not None, name
+        cases = record_quantized_error(bundle.spec, bundle.tensors, bundle.golden, bundle.quantization)
+        bundles.append(dataclasses.replace(bundle, golden=cases))
+    bundles += [nearly_verified(bundle, rng) for bundle in bundles for _ in range(20)]
+    files = [bundle_bytes(bundle) for bundle in bundles]
+    failing = 0
+    for file, (status, said) in zip(files, cpp_statuses(bundle_check, tmp_path, files, "--verify"), strict=True):
+        bundle = read_bundle(file)
+        worst: dict[tuple[int, int], float] = {}
+        for check in verify(load(file, backend="fused"), bundle):
+            share = math.inf if check.mismatches else check.error / check.tolerance
+            worst[check.case, check.step] = max(worst.get((check.case, check.step), 0.0), share)
+        failed = sum(share > 1 for share in worst.values())
+        failing += failed > 0
+        *counts, most = said.split(" ")
+        assert (status, [int(n) for n in counts]) == (Status.OK, [len(bundle.golden), len(worst), failed]), said
+        assert float(most) == pytest.approx(max(worst.values()), rel=1e-9)
+    assert 20 < failing < 150
 
 
 def unchecked_bundle(fields: dict[str, object]) -> bytes:

@@ -4,6 +4,9 @@
  *
  *     trm_model* model;
  *     trm_session* session;
+ *     trm_verification check = TRM_VERIFICATION_INIT;  // does this machine reproduce what the bundle recorded?
+ *     if (trm_verify_file("push.trm", NULL, &check) < 0) { puts(trm_last_message()); return 1; }
+ *     if (check.failed > 0) return 1;
  *     if (trm_model_load_file("push.trm", NULL, &model) < 0) { puts(trm_last_message()); return 1; }
  *     if (trm_session_create(model, NULL, &session) < 0) { puts(trm_last_message()); return 1; }
  *
@@ -179,6 +182,30 @@ TRM_API const char* trm_model_isa(const trm_model* model);
 
 /* What the model multiplies in: "fp32", "bf16", "int8", "fp16" or "w8a16". A calibrated mixture reads "int8". */
 TRM_API const char* trm_model_precision(const trm_model* model);
+
+/* How a machine reproduces the golden vectors of a bundle, step by step. */
+typedef struct trm_verification {
+    size_t struct_size; /* sizeof(trm_verification), set by TRM_VERIFICATION_INIT */
+    int32_t cases;      /* golden cases of the bundle; 0: it holds none, and nothing was checked */
+    int32_t steps;      /* steps that were compared, of all cases together */
+    int32_t failed;     /* of these, how many are off by more than is allowed: 0 where this machine is to be trusted */
+    int32_t worst_case; /* case (from 0) and step (from 1) that is off by most */
+    int32_t worst_step;
+    double worst; /* its error over what is allowed; infinite where a choice is wrong or a value not finite */
+} trm_verification;
+#define TRM_VERIFICATION_INIT {sizeof(trm_verification), 0, 0, 0, 0, 0, 0.0}
+
+/* Run the golden vectors of the bundle at `path` here, as it would be loaded with `options`, and compare every step
+ * with the float64 oracle's outputs in it, by the rule of `trm-edge verify`: float32 may err by max(1e-5, 4 x the
+ * recorded error of plain float32), what the bundle was calibrated to by 1.5 x its recorded error. For a controller's
+ * start: a machine that answers otherwise, whatever the reason, should not move anything. Nullable: options. Returns
+ * TRM_OK where it ran, also where out->failed is not 0; TRM_UNSUPPORTED for a precision whose error the bundle does not
+ * record (all but float32 and what it was calibrated to); else as trm_model_load_file. */
+TRM_API trm_status trm_verify_file(const char* path, const trm_load_options* options, trm_verification* out);
+
+/* As trm_verify_file, from `size` bytes at `data`. */
+TRM_API trm_status trm_verify_memory(const void* data, size_t size, const trm_load_options* options,
+                                     trm_verification* out);
 
 /* Run the multiply-adds of a full register tile `iterations` times, with this machine's instruction set and operands in
  * registers: the ceiling of every kernel of that precision, for rooflines. Writes the number of multiplications and
