@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 Call = tuple[str, str]  # a function's name, and the text of its arguments
 
 _READER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
-_LINE_END = re.compile(r"\r\n|\r|\n")
+_LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)")
+_DATA = re.compile(r"(?:^|(?<=[\r\n]))data:[ \t]*")
 _ENCODING = ("utf-8", "surrogatepass")  # as json.loads reads bytes
-_OF_STREAMS = ("stream", "stream_options")
 
 
 class Part:
@@ -131,59 +132,83 @@ def _drafted(answer: Part) -> list[list[tuple[str, Part]]]:
 
 def streamed_calls(stream: bytes) -> list[list[Call]]:
     """Return the function calls in a stream of events, put together, of each choice."""
-    choices: dict[Any, dict[Any, list[str]]] = {}
-    for line in _LINE_END.split(stream.decode(*_ENCODING)):
-        event = read_object(line.removeprefix("data:").encode(*_ENCODING)) if line.startswith("data:") else None
-        for choice in event["choices"].elements() if event else ():
-            for call in choice["delta"]["tool_calls"].elements():
-                calls = choices.setdefault(choice["index"].text, {})
-                made = calls.setdefault(call["index"].text, ["", ""])
-                for i, name in enumerate(("name", "arguments")):
-                    made[i] += call["function"][name].value or ""
-    return [[(name, arguments) for name, arguments in calls.values()] for calls in choices.values()]
+    made = _streamed(stream.decode(*_ENCODING))
+    return [[(call.name, call.arguments) for call in calls] for calls in made]
 
 
-def unstreamed(request: Part) -> bytes:
-    """Return a request that asks for an answer as a whole."""
-    members = {name: part.text for name, part in request.members().items() if name not in _OF_STREAMS}
-    return _object(members).encode(*_ENCODING)
+def with_streamed_arguments(stream: bytes, resolved: Callable[[list[Call]], list[str]]) -> bytes:
+    """Return a stream of events with the arguments that ``resolved`` gives for a choice's calls.
+
+    They stand where the call's arguments began; where these went on is nothing.
+    """
+    text = stream.decode(*_ENCODING)
+    edits: list[tuple[int, int, str]] = []
+    for calls in _streamed(text):
+        for call, new in zip(calls, resolved([(call.name, call.arguments) for call in calls]), strict=True):
+            if new != call.arguments and call.parts:
+                first, *others = call.parts
+                edits.append((first.begin, first.end, json.dumps(new)))
+                edits += [(part.begin, part.end, '""') for part in others]
+    pieces, at = [], 0
+    for begin, end, piece in sorted(edits):
+        pieces += [text[at:begin], piece]
+        at = end
+    return "".join([*pieces, text[at:]]).encode(*_ENCODING)
 
 
-def as_event(body: bytes) -> bytes:
-    """Return a whole answer as the one event of a stream, and the stream's end."""
-    answer = _read(body)
-    members = {name: part.text for name, part in answer.members().items()}
-    choices = answer["choices"]
-    if choices.value is None or isinstance(choices.value, list):
-        members["choices"] = _array(map(_as_delta, choices.elements()))
-    event = _object(members | {"object": '"chat.completion.chunk"'})
-    return f"data: {_LINE_END.sub(' ', event)}\n\ndata: [DONE]\n\n".encode(*_ENCODING)
+def until_a_call(stream: bytearray) -> tuple[bytearray, bytearray, bool]:
+    """Return what of a stream may be passed on, what may not, and whether the latter begins with a part of a call.
+
+    Else it is the line that has not ended yet.
+    """
+    at = 0
+    for line in _LINE.finditer(stream):
+        event = _event(line[0].decode(errors="replace"))  # to look at it
+        if event is not None and any(True for _ in _parts_of_calls(event)):
+            return stream[:at], stream[at:], True
+        at = line.end()
+    return stream[:at], stream[at:], False
 
 
-def _as_delta(choice: Part) -> str:
-    """Return a choice of a whole answer as one of a stream has it; what is no choice stays."""
-    if not isinstance(choice.value, dict):
-        return choice.text
-    members = {"index": "0", "finish_reason": "null"} | {name: part.text for name, part in choice.members().items()}
-    message = choice["message"].members()
-    delta = {name: part.text for name, part in message.items()}
-    calls = choice["message"]["tool_calls"].elements()
-    if calls:
-        delta["tool_calls"] = _array(_numbered(i, call) for i, call in enumerate(calls))
-    members.pop("message", None)
-    return _object(members | {"delta": _object(delta)})
+@dataclass
+class _Streamed:
+    """A call of a stream, put together, and where its arguments stand."""
+
+    name: str = ""
+    arguments: str = ""
+    parts: list[Part] = field(default_factory=list)
 
 
-def _numbered(index: int, call: Part) -> str:
-    return _object({"index": str(index)} | {name: part.text for name, part in call.members().items()})
+def _streamed(text: str) -> list[list[_Streamed]]:
+    """Return the calls of each choice."""
+    choices: dict[str, dict[str, _Streamed]] = {}
+    for start in _DATA.finditer(text):
+        event = _event(text, start.start())
+        for choice, call in _parts_of_calls(event) if event else ():
+            made = choices.setdefault(choice, {}).setdefault(call["index"].text, _Streamed())
+            made.name += call["function"]["name"].value or ""
+            arguments = call["function"]["arguments"]
+            if isinstance(arguments.value, str):
+                made.arguments += arguments.value
+                made.parts.append(arguments)
+    return [list(calls.values()) for calls in choices.values()]
 
 
-def _object(members: Mapping[str, str]) -> str:
-    return "{" + ", ".join(f"{json.dumps(name)}: {text}" for name, text in members.items()) + "}"
+def _event(text: str, at: int = 0) -> Part | None:
+    """Return the object that a line of a stream holds, from ``data:`` on; None where it holds something else."""
+    start = _DATA.match(text, at)
+    try:
+        event = None if start is None else Part(text, start.end())
+    except (ValueError, RecursionError):
+        return None
+    return event if event is not None and isinstance(event.value, dict) else None
 
 
-def _array(elements: Iterable[str]) -> str:
-    return "[" + ", ".join(elements) + "]"
+def _parts_of_calls(event: Part) -> Iterator[tuple[str, Part]]:
+    """Yield the number of the choice, and the part, of every call of an event."""
+    for choice in event["choices"].elements():
+        for call in choice["delta"]["tool_calls"].elements():
+            yield choice["index"].text, call
 
 
 def _end_of_space(text: str, at: int) -> int:

@@ -20,8 +20,8 @@ said. In longer conversations only one that is not valid is mended: by its own v
 is missing), or by what the user said in all of it. ``--conversations resolve`` resolves there too. Of several calls of
 one function each keeps its own values, or stays as it is: what the user said does not tell which are whose.
 
-Of a request with tools a streamed answer is asked for whole, resolved, and sent as one event: a call cannot be resolved
-before its last token. Any other answer is passed on as it comes. The legacy ``functions`` are passed on unresolved.
+A streamed answer is passed on as it comes, up to its first tool call: what follows is held until the last token, as a
+call cannot be resolved before. The legacy ``functions`` are passed on unresolved.
 """
 
 from __future__ import annotations
@@ -45,7 +45,15 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from payloads import Call, as_event, read_object, streamed_calls, unstreamed, whole_calls, with_arguments
+from payloads import (
+    Call,
+    read_object,
+    streamed_calls,
+    until_a_call,
+    whole_calls,
+    with_arguments,
+    with_streamed_arguments,
+)
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -185,8 +193,7 @@ class Passed(StreamingResponse):
 
     def __init__(self, came: httpx.Response, look: Callable[[bytes], object] | None = None) -> None:
         super().__init__(self._parts(), came.status_code)
-        encoded = "content-encoding" in came.headers
-        self.raw_headers = _passed_on(came.headers.raw, _OF_ANSWERS if encoded else ())
+        self.raw_headers = _passed_on(came.headers.raw, _OF_ANSWERS if self._is_other(came) else ())
         self._came, self._look = came, look
         self._whole: bytes | None = None
 
@@ -201,6 +208,10 @@ class Passed(StreamingResponse):
         if self._look is not None and self._whole is not None:
             await run_in_threadpool(self._look, self._whole)
 
+    def _is_other(self, came: httpx.Response) -> bool:
+        """Whether the bytes that are sent are others than those that came."""
+        return "content-encoding" in came.headers
+
     async def _parts(self) -> AsyncIterator[bytes]:
         parts = []
         async for part in self._came.aiter_bytes():
@@ -208,6 +219,32 @@ class Passed(StreamingResponse):
                 parts.append(part)
             yield part
         self._whole = b"".join(parts)
+
+
+class Resolved(Passed):
+    """A stream of events, each as it comes up to the first that is a part of a call; the rest once it is whole."""
+
+    def __init__(self, came: httpx.Response, resolve: Callable[[Sequence[Call]], list[str]]) -> None:
+        super().__init__(came)
+        self._resolve = resolve
+
+    def _is_other(self, came: httpx.Response) -> bool:
+        return True
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        held, calls = bytearray(), False
+        try:
+            async for part in self._came.aiter_bytes():
+                held += part
+                if not calls:
+                    ready, held, calls = until_a_call(held)
+                    yield bytes(ready)
+        except httpx.RequestError:
+            yield bytes(held)
+            raise
+        whole = bytes(held)
+        made = await run_in_threadpool(safely, with_streamed_arguments, whole, self._resolve) if calls else None
+        yield whole if made is None else made
 
 
 def make_app(
@@ -269,12 +306,15 @@ def make_app(
             read = streamed_calls if streamed else whole_calls
             look = partial(safely, lambda content: list(map(calls_resolved, read(content))))
             return Passed(await forward(request, raw, stream=True), look)
-        came = await forward(request, unstreamed(asked) if streamed else raw)
-        if came.status_code != 200:
-            return whole(came, came.content)
-        content = await run_in_threadpool(safely, with_arguments, came.content, calls_resolved) or came.content
-        event = safely(as_event, content) if streamed else None
-        return whole(came, content) if event is None else whole(came, event, "text/event-stream")
+        came = await forward(request, raw, stream=streamed)
+        if streamed and came.headers.get("content-type", "").startswith("text/event-stream"):
+            return Resolved(came, calls_resolved)
+        content = await _unless_left(request, asyncio.ensure_future(_whole(came)))
+        if came.status_code == 200:
+            content = await run_in_threadpool(safely, with_arguments, content, calls_resolved) or content
+        response = Response(content, came.status_code)
+        response.raw_headers += _passed_on(came.headers.raw, _OF_ANSWERS)
+        return response
 
     @app.api_route("/v1/{path:path}", methods=METHODS)
     async def rest(request: Request, path: str) -> Response:
@@ -292,15 +332,15 @@ def safely(work: Callable[..., Made], *given: Any) -> Made | None:
         return None
 
 
-def whole(came: httpx.Response, content: bytes, media_type: str | None = None) -> Response:
-    """Return an upstream's answer with its headers; of another type where one is given."""
-    response = Response(content, came.status_code, media_type=media_type)
-    dropped = _OF_ANSWERS if media_type is None else _OF_ANSWERS | {"content-type"}
-    response.raw_headers += _passed_on(came.headers.raw, dropped)
-    return response
+async def _whole(came: httpx.Response) -> bytes:
+    """Return all of an answer, however it was asked for."""
+    try:
+        return await came.aread()
+    finally:
+        await came.aclose()
 
 
-async def _unless_left(request: Request, work: asyncio.Future[httpx.Response]) -> httpx.Response:
+async def _unless_left(request: Request, work: asyncio.Future[Made]) -> Made:
     """Return what work returns, and stop it when the caller goes away: a language model's time is dear."""
 
     async def left() -> None:

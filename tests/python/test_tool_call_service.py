@@ -20,8 +20,8 @@ from test_json_resolver import LIGHT, Told, make_resolver  # noqa: E402
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "tool_call_service"))
 
 import service  # noqa: E402
-from payloads import as_event, streamed_calls, unstreamed, whole_calls, with_arguments  # noqa: E402
 from payloads import read_object as read  # noqa: E402
+from payloads import streamed_calls, whole_calls, with_arguments, with_streamed_arguments  # noqa: E402
 from service import is_all_that_was_said, make_app, own_arguments, user_texts  # noqa: E402
 
 from trm_edge.json_slots import JsonSlots  # noqa: E402
@@ -47,6 +47,22 @@ class Telling(Told):
         return self
 
 
+def stream_of(arguments, name="set_light", content="", **others):
+    """Return a stream of events with some text and one tool call in pieces, as upstreams send it."""
+    deltas = [{"role": "assistant", "content": content}] if content else []
+    deltas += [
+        {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": name, "arguments": ""}}]}
+    ]
+    deltas += [
+        {"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in (arguments[:9], arguments[9:])
+    ]
+    choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+    choices += [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]
+    more = "".join(f', "{name}":{text}' for name, text in others.items())
+    events = [f'{{"id": "a", "choices": [{json.dumps(choice)}]{more}}}' for choice in choices]
+    return "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"])
+
+
 def upstream(arguments=BROKEN, name="set_light", status=200, body=None, headers=None):
     """Return an application that answers every chat with one tool call, and says what it was asked."""
     app = fastapi.FastAPI()
@@ -54,9 +70,12 @@ def upstream(arguments=BROKEN, name="set_light", status=200, body=None, headers=
 
     @app.post("/chat/completions")
     async def chat(request: fastapi.Request):
-        app.state.asked.append((dict(request.headers), await request.json()))
+        asked = await request.json()
+        app.state.asked.append((dict(request.headers), asked))
         if body is not None:
             return fastapi.Response(body, status, headers)
+        if asked.get("stream"):
+            return fastapi.Response(stream_of(arguments, name), media_type="text/event-stream")
         call = {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
         return {"id": "a", "object": "chat.completion", "choices": [{"index": 0, "message": message}]}
@@ -145,16 +164,13 @@ def test_an_error_of_the_upstream_is_passed_on():
     assert (came.status_code, came.json()) == (503, {"error": "busy"})
 
 
-def test_a_streamed_call_comes_as_one_event():
+def test_a_streamed_call_is_resolved_where_its_arguments_stand():
     app = upstream()
-    came = client_of(app).post("/v1/chat/completions", json=REQUEST | {"stream": True})
+    came = client_of(app, resolver=Telling()).post("/v1/chat/completions", json=REQUEST | {"stream": True})
     assert came.headers["content-type"].startswith("text/event-stream")
-    event, end, rest = came.text.split("\n\n")
-    assert (end, rest) == ("data: [DONE]", "")
-    call = json.loads(event.removeprefix("data: "))["choices"][0]["delta"]["tool_calls"][0]
-    assert call["index"] == 0
-    json.loads(call["function"]["arguments"])
-    assert "stream" not in app.state.asked[0][1]
+    ((name, made),) = streamed_calls(came.content)[0]
+    assert (name, json.loads(made)) == ("set_light", {"room": "den", "brightness": 40})
+    assert app.state.asked[0][1] == REQUEST | {"stream": True}
 
 
 def test_what_is_not_a_chat_goes_through():
@@ -182,7 +198,7 @@ class Served:
         self.thread.join()
 
 
-@pytest.mark.parametrize("mode", ["on", "off"])
+@pytest.mark.parametrize("mode", ["on", "shadow", "off"])
 def test_parts_of_an_answer_are_passed_on_as_they_come(mode):
     """The upstream sends its second part only once the client has the first: if one is held back, none comes."""
     app, first_is_there = fastapi.FastAPI(), threading.Event()
@@ -195,9 +211,8 @@ def test_parts_of_an_answer_are_passed_on_as_they_come(mode):
 
         return fastapi.responses.StreamingResponse(parts(), media_type="text/event-stream")
 
-    asked = {name: REQUEST[name] for name in ("model", "messages")} if mode == "on" else REQUEST
     with Served(app) as upstream_url, Served(make_app(upstream_url, make_resolver(), mode)) as url:
-        with httpx.stream("POST", f"{url}/v1/chat/completions", json=asked | {"stream": True}, timeout=60) as came:
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=REQUEST | {"stream": True}, timeout=60) as came:
             lines = came.iter_lines()
             assert next(lines) == "data: 1"
             first_is_there.set()
@@ -215,11 +230,6 @@ def test_an_upstream_that_cannot_be_reached_is_a_bad_gateway():
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="mode: expected one of on, shadow, off"):
         make_app("http://upstream", make_resolver(), "maybe")
-
-
-def test_an_answer_without_calls_is_an_event_too():
-    event = as_event(b'{"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}]}')
-    assert b'"delta": {"content": "hello"}' in event
 
 
 def answer_of(arguments=BROKEN, content="null", **others):
@@ -280,14 +290,44 @@ class TestTheUpstreamsAnswer:
         assert came.text == answer_of(VALID)
         assert "content-encoding" not in came.headers
 
-    def test_keeps_numbers_and_headers_as_an_event(self):
-        app = upstream(body=answer_of(VALID, **NUMBERS).encode(), headers=HEADERS)
+    def test_keeps_all_other_bytes_of_a_stream_where_arguments_changed(self):
+        headers = HEADERS | {"content-type": "text/event-stream"}
+        app = upstream(body=stream_of(BROKEN, content="a caf\u00e9", **NUMBERS), headers=headers)
         asked = json.dumps(REQUEST)[:-1] + ', "seed": 123456789012345678901.50, "stream": true, "stream_options": {}}'
-        came = client_of(app).post("/v1/chat/completions", content=asked)
-        assert all(f'"{name}": {text}' in came.text for name, text in NUMBERS.items())
+        came = client_of(app, resolver=Telling()).post("/v1/chat/completions", content=asked)
+        ((_, made),) = streamed_calls(came.content)[0]
+        assert made != BROKEN
+        expected = stream_of("", content="a caf\u00e9", **NUMBERS)
+        assert came.text == expected.replace('"arguments": ""', f'"arguments": {json.dumps(made)}', 1)
         assert came.headers["x-request-id"] == "r7"
-        assert came.headers["content-type"].startswith("text/event-stream")
-        assert "\n" not in came.text.removesuffix("\n\n").replace("\n\n", "")
+        assert came.headers["content-type"] == "text/event-stream"
+
+    @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+    @pytest.mark.parametrize("size", [1, 7, 10_000])
+    def test_is_the_same_however_its_stream_is_cut(self, end, size):
+        body = (": ping\n\ndata: \n\n" + stream_of(BROKEN, content="\u00e9\u00e9")).replace("\n", end).encode()
+        app = fastapi.FastAPI()
+
+        @app.post("/chat/completions")
+        async def chat():
+            pieces = (body[at : at + size] for at in range(0, len(body), size))
+            return fastapi.responses.StreamingResponse(pieces, media_type="text/event-stream")
+
+        came = client_of(app, resolver=Telling()).post("/v1/chat/completions", json=REQUEST | {"stream": True})
+        assert came.content == with_streamed_arguments(body, lambda _: ['{"room": "den", "brightness": 40}'])
+        unresolved = client_of(app).post("/v1/chat/completions", json=REQUEST | {"stream": True, "tools": [3]})
+        assert unresolved.content == body
+
+    @pytest.mark.parametrize(
+        "odd", [b"\xff", b"data: {", b'data: {"choices": 3}', b"data: " + b"[" * 100_000, b'data: {"choices": [3]}']
+    )
+    def test_comes_whole_beside_what_is_no_event(self, odd):
+        body = odd + b"\n\n" + stream_of(BROKEN).encode() + odd
+        app = upstream(body=body, headers={"content-type": "text/event-stream"})
+        came = client_of(app, resolver=Telling()).post("/v1/chat/completions", json=REQUEST | {"stream": True})
+        assert came.content.startswith(odd) and came.content.endswith(odd)
+        if odd != b"\xff":
+            assert json.loads(streamed_calls(came.content)[0][0][1])["room"] == "den"
 
     def test_stays_where_resolving_fails(self, caplog):
         class Failing(Telling):
@@ -300,6 +340,8 @@ class TestTheUpstreamsAnswer:
             came = client_of(upstream(body=body), mode, Failing()).post("/v1/chat/completions", json=REQUEST)
             assert (came.status_code, came.content) == (200, body)
         assert caplog.text.count("out of memory") == 2
+        came = client_of(upstream(), "on", Failing()).post("/v1/chat/completions", json=REQUEST | {"stream": True})
+        assert came.text == stream_of(BROKEN)
 
     def test_of_one_call_leaves_the_others_to_be_resolved(self):
         class FailingOnce(Telling):
@@ -341,7 +383,7 @@ class TestTheUpstreamsAnswer:
             came = client_of(upstream()).post("/v1/chat/completions", json=REQUEST | odd)
             assert arguments_of(came.json()) == BROKEN
             came = client_of(upstream()).post("/v1/chat/completions", json=REQUEST | odd | {"stream": True})
-            assert came.text.startswith("data: {")
+            assert came.text == stream_of(BROKEN)
 
     @pytest.mark.parametrize("depth", [1000, 100_000])
     def test_stays_where_the_request_is_too_deep_to_be_read(self, depth):
@@ -359,12 +401,9 @@ class TestTheUpstreamsAnswer:
 class TestShadow:
     def test_a_stream_is_passed_on_and_looked_at(self, caplog):
         caplog.set_level(logging.INFO)
-        parts = [{"index": 0, "id": "c", "function": {"name": "set_light", "arguments": ""}}]
-        parts += [{"index": 0, "function": {"arguments": text}} for text in (BROKEN[:9], BROKEN[9:])]
-        events = [{"choices": [{"index": 0, "delta": {"tool_calls": [part]}}]} for part in parts]
-        body = "".join(f"data: {json.dumps(one)}\r\n\r\n" for one in events) + ": ping\n\ndata: [DONE]\n\n"
+        body = stream_of(BROKEN).replace("\n", "\r\n") + ": ping\n\n"
         assert streamed_calls(body.encode()) == [[("set_light", BROKEN)]]
-        app = upstream(body=body)
+        app = upstream(body=body, headers={"content-type": "text/event-stream"})
         came = client_of(app, "shadow", Telling()).post("/v1/chat/completions", json=REQUEST | {"stream": True})
         assert came.text == body
         assert app.state.asked[0][1] == REQUEST | {"stream": True}
@@ -385,9 +424,7 @@ class TestConversations:
         came = asked.post("/v1/chat/completions", json=REQUEST | {"messages": messages, "stream": stream})
         if not stream:
             return arguments_of(came.json())
-        return json.loads(came.text.split("\n")[0].removeprefix("data: "))["choices"][0]["delta"]["tool_calls"][0][
-            "function"
-        ]["arguments"]
+        return streamed_calls(came.content)[0][0][1]
 
     @pytest.mark.parametrize("stream", [False, True])
     @pytest.mark.parametrize(
@@ -495,6 +532,31 @@ class TestForwarding:
             assert httpx.post(f"{url}/v1/chat/completions", json=REQUEST).status_code == 502
         assert "the upstream broke off" in caplog.text
 
+    def test_a_call_that_breaks_off_is_passed_on_as_far_as_it_came(self, caplog):
+        caplog.set_level("WARNING")
+        app, begun = fastapi.FastAPI(), stream_of(BROKEN)[:-60]
+
+        @app.post("/chat/completions")
+        async def chat():
+            async def parts():
+                yield begun
+                await asyncio.sleep(0.2)
+                raise RuntimeError("this upstream dies")
+
+            return fastapi.responses.StreamingResponse(parts(), media_type="text/event-stream")
+
+        got = b""
+        with (
+            Served(app) as upstream_url,
+            Served(make_app(upstream_url, Telling())) as url,
+            pytest.raises(httpx.RemoteProtocolError),
+            httpx.stream("POST", f"{url}/v1/chat/completions", json=REQUEST | {"stream": True}) as came,
+        ):
+            for part in came.iter_bytes():
+                got += part
+        assert got.decode() == begun
+        assert "the upstream broke off" in caplog.text
+
     def test_a_caller_who_goes_away_stops_the_upstream(self):
         app, stopped = fastapi.FastAPI(), threading.Event()
 
@@ -545,10 +607,6 @@ class TestPayloads:
     def test_what_is_no_object_is_none(self, body):
         assert read(body) is None
 
-    def test_only_what_asks_for_a_stream_is_left_out(self):
-        request = read(b'{"stream": true, "seed": 1.50, "stream_options": {"a": 1}, "user": "\\ud83d"}')
-        assert unstreamed(request) == b'{"seed": 1.50, "user": "\\ud83d"}'
-
     def test_several_calls_are_exchanged_where_they_stand(self):
         calls = [{"function": {"name": name, "arguments": "{}"}} for name in "abc"]
         body = json.dumps({"choices": [{"message": {"tool_calls": calls[:2]}}, {"message": {"tool_calls": calls[2:]}}]})
@@ -556,3 +614,24 @@ class TestPayloads:
         assert whole_calls(made) == [[("a", "1"), ("b", "{}")], [("c", "1")]]
         assert json.loads(made)["choices"][0]["message"]["tool_calls"][1] == calls[1]
         assert with_arguments(body.encode(), lambda found: [text for _, text in found]) == body.encode()
+
+    def test_calls_of_several_choices_are_exchanged_where_they_stand_in_a_stream(self):
+        def event(choice, *calls):
+            parts = [{"index": i, "function": {"name": n, "arguments": a}} for i, n, a in calls]
+            return f"data: {json.dumps({'choices': [{'index': choice, 'delta': {'tool_calls': parts}}]})}\n"
+
+        body = (
+            event(0, (0, "a", "{"), (1, "b", None)) + event(1, (0, "c", "")) + event(0, (0, None, "}"), (1, "b", "{"))
+        )
+        assert streamed_calls(body.encode()) == [[("a", "{}"), ("bb", "{")], [("c", "")]]
+        asked = []
+
+        def resolved(found):
+            asked.append(found)
+            return [text if name == "c" else name for name, text in found]
+
+        made = with_streamed_arguments(body.encode(), resolved)
+        assert streamed_calls(made) == [[("a", "a"), ("bb", "bb")], [("c", "")]]
+        assert asked == streamed_calls(body.encode())
+        assert made.count(b'"arguments": ""') == 2
+        assert with_streamed_arguments(body.encode(), lambda found: [text for _, text in found]) == body.encode()
