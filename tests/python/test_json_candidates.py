@@ -81,6 +81,7 @@ def test_a_span_is_where_it_was_read():
         ("$5 for Ann, $5 for Bob, $5 for me", 5, [(0, 2), (12, 14), (24, 26)]),
         ("ten cups and ten plates", 10, [(0, 3), (13, 16)]),
         ("three sides of 3 and 4", 3, [(15, 16)]),  # said once, and again in words: as a rule of the same thing
+        ("add 5 seconds to the five-hour timer", 5, [(4, 5), (21, 25)]),  # but not of different units
         ("a room for a night", 1, [(0, 1)]),  # implied
     ],
 )
@@ -116,6 +117,13 @@ def test_a_number_that_is_meant_as_text_keeps_its_digits(text):
     for draft in (f'{{"v": {text}}}', f"{{v: {text},}}"):
         inputs = slots.bind("", draft)
         assert json.loads(inputs.decode(inputs.drafted).json) == {"v": text}
+
+
+def test_number_words_stand_beside_a_literal_of_the_same_value():
+    schema = slot({"type": "integer", "description": "In seconds, half a minute is `30`"})
+    found = [one for one in found_in("add thirty second", schema) if one.value == 30]
+    assert [(one.source, one.start) for one in found] == [("literal", -1), ("span", 4)]
+    assert [one.source for one in found_in("add 30 second", schema) if one.value == 30] == ["literal"]
 
 
 def test_a_repeated_number_that_is_not_valid_or_the_drafts_is_not_offered_again():

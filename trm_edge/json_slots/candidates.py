@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 from .coercion import JOINTS, NUMERAL, coerced, fold_of, number_in, number_of, with_offset
 from .described import literals_in, notes_in
 from .operators import OPERATORS, Operator, Spans
+from .operators.times import TIME_UNIT
 from .operators.words import OTHER_WORDS, PARTICLES, singular
 from .schema import MISSING, Array, Choice, Missing, Named, Object, Scalar, Schema, takes_null
 from .slots import Slot
@@ -74,7 +75,8 @@ _encode = json.JSONEncoder(allow_nan=False).encode
 def candidates_of(slot: Slot, draft: Json | Missing, spans: Spans) -> list[Candidate]:
     """Return a slot's candidates, those of the draft and the schema before the query's.
 
-    Each value comes once, but for numbers that the query has at several places, which different slots may mean.
+    Each value comes once, but for numbers that the query has at several places, which different slots may mean, and
+    number words beside a literal: "thirty second" where a description says "half: 30".
     """
     read = _readings(spans)
     own: ByKey = {}
@@ -82,8 +84,12 @@ def candidates_of(slot: Slot, draft: Json | Missing, spans: Spans) -> list[Candi
         own.setdefault(key_of(candidate.value), candidate)
     group = {} if isinstance(slot.schema, Scalar) and slot.schema.options is not None else _read_for(slot.schema, read)
     if not own.keys().isdisjoint(group.keys()):
-        group = {key: one for key, one in group.items() if key not in own}
+        group = {key: one for key, one in group.items() if key not in own or _adds_place(one, own[key])}
     return [*own.values(), *group.values(), *_repeated(group, read)]
+
+
+def _adds_place(span: Candidate, known: Candidate) -> bool:
+    return known.source == "literal" and span.operator == "number words"
 
 
 def most_said_first(candidates: list[Candidate], query: str) -> list[Candidate]:
@@ -290,7 +296,7 @@ class TypedSpans:
     """
 
     def __init__(self, spans: Spans) -> None:
-        self.now = spans.now
+        self.now, self._text = spans.now, spans.text
         self.texts: ByKey = {}
         self.named: dict[str, ByKey] = {style: {} for style in (*_STYLES, OTHER_WORDS.name)}
         self.particles: ByKey = {}
@@ -317,12 +323,18 @@ class TypedSpans:
     def _add_number(self, value: Json, operator: str, start: int, end: int) -> None:
         key, one = key_of(value), _span(value, operator, start, end)
         first = self.numbers.setdefault(key, one)
-        spelt = _SPELT.get(operator)
-        if first is one or spelt is None or spelt != _SPELT.get(first.operator) or len(self.repeated) == MAX_REPEATED:
+        if first is one or not self._may_be_meant_twice(first, one) or len(self.repeated) == MAX_REPEATED:
             return
         known = [first, *(other for other in self.repeated if key_of(other.value) == key)]
         if all(end <= other.start or other.end <= start for other in known):
             self.repeated.append(one)
+
+    def _may_be_meant_twice(self, one: Candidate, other: Candidate) -> bool:
+        """Whether numbers are two: "5 hours and five seconds", but not "three sides of 3", which says one again."""
+        spelt = {_SPELT.get(one.operator), _SPELT.get(other.operator)}
+        if None in spelt:
+            return False
+        return len(spelt) == 1 or all(TIME_UNIT.match(self._text, number.end) for number in (one, other))
 
     @cached_property
     def integers(self) -> ByKey:

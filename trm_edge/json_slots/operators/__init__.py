@@ -31,7 +31,9 @@ def find_spans(text: str, now: dt.datetime | None = None, operators: Sequence[Op
     text = text[:MAX_TEXT]
     plain = text if text.isascii() else text.translate(_LOOKALIKES)
     found = ((one.name, one.find(plain, now)) for one in operators)
-    return Spans(found if plain == text else ((name, _as_written(text, plain, some)) for name, some in found), now)
+    if plain != text:
+        found = ((name, _as_written(text, plain, some)) for name, some in found)
+    return Spans(text, found, now)
 
 
 def _as_written(text: str, plain: str, spans: Iterable[Found]) -> Iterator[Found]:

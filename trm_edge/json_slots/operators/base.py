@@ -31,7 +31,10 @@ class Spans:
     A query has hundreds, of which few are looked at one by one: ``groups`` has them as plain tuples, by operator.
     """
 
-    def __init__(self, groups: Iterable[tuple[str, Iterable[Found]]], now: dt.datetime | None = None) -> None:
+    def __init__(
+        self, text: str, groups: Iterable[tuple[str, Iterable[Found]]], now: dt.datetime | None = None
+    ) -> None:
+        self.text = text
         self.groups = [(operator, tuple(found)) for operator, found in groups]
         self.now = now
 

@@ -23,7 +23,7 @@ _DAYTIME = re.compile(
     r"\b([1-9]|1[0-2])(?::([0-5]\d))?(?: o'clock)?,? (?:in the (morning|afternoon|evening)|at (night))", re.I
 )
 _NAMED_TIME = re.compile(r"\b(noon|midday|midnight)\b", re.I)
-_UNIT = re.compile(
+TIME_UNIT = re.compile(
     r"[ -]?(seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|nights?|weeks?|months?|years?|decades?)\b", re.I
 )
 _ONE = re.compile(r"\b(?:an?|one|next|past|last|upcoming|coming|this|per|every|each) (?=[a-z])", re.I)
@@ -185,7 +185,7 @@ def _amounts(text: str) -> Iterator[tuple[int, int, float, str]]:
     found = [(start, end, value) for start, end, value, _ in all_numbers(text)]
     found += [(match.start(), match.end() - 1, 1) for match in _ONE.finditer(text)]
     for start, end, value in sorted(found):
-        unit = _UNIT.match(text, end)
+        unit = TIME_UNIT.match(text, end)
         if unit is not None and abs(value) < 10**9:
             name = unit.group(1).lower()
             known = next(known for known in (*_SECONDS, *_IN_DAYS) if name.startswith(known))
