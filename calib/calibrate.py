@@ -21,7 +21,8 @@ from .observers import OBSERVERS
 from .trajectory import Measurement, Trajectory
 
 MAX_ERROR = 0.05
-"""Default of the largest error of a trajectory: 5 % of the largest answer or logit, for the median call."""
+"""Default of the largest error of a trajectory: 5 % of the largest logit, or answer in units of std from the mean, for
+the median call."""
 
 MAX_LOSS = 0.005
 """Default of what the task's metric may lose in the last step."""
@@ -84,12 +85,15 @@ def calibrate(
 ) -> Calibration:
     """Calibrate ``bundle``: of the calls, every second one gives the ranges, and the others are measured.
 
+    ``dynamic`` takes no ranges, and measures them all.
+
     Parameters
     ----------
     bundle
         The model; a calibration that it already has is replaced.
     calls
-        What it will be asked; fewer than four give ranges and are measured alike.
+        What it will be asked; fewer than four give ranges and are measured alike. Where fewer than 200 are measured, one
+        call of an exact rate is more than ``MAX_LOSS``.
     scheme
         ``dynamic``, ``static`` or ``static-per-step``, see :mod:`trm_edge.quantization`.
     observer
@@ -97,8 +101,8 @@ def calibrate(
     steps
         Refinement steps that are calibrated and measured.
     max_error, max_loss
-        What ``passed`` allows: the error of the median call in its worst step, relative to the largest answer or logit,
-        and what the task's metric loses in the last step.
+        What ``passed`` allows: the error of the median call in its worst step, relative to the largest logit, or answer
+        in units of std from the mean, and what the task's metric loses in the last step.
     mixed
         Keep the most sensitive matrices in bf16, then in fp32, one after the other until it passes.
     progress
@@ -114,9 +118,9 @@ def calibrate(
     _check_arguments(calls, scheme, observer, steps)
     spec, tensors = bundle.spec, bundle.tensors
     names, (ranging, measured) = matrix_names(spec), split_calls(calls)
-    few = min(_SENSITIVITY_CALLS, len(measured))
     if scheme == "dynamic":
-        ranging = []  # its scales are worked out by the engine
+        ranging, measured = [], list(calls)  # its scales are worked out by the engine
+    few = min(_SENSITIVITY_CALLS, len(measured))
     with _progress(len(ranging) + 2 * len(measured) + few * len(names), progress) as tick:
         ranges = collect(spec, tensors, ranging, steps, tick)
         scales = input_scales(ranges, scheme, observer)

@@ -35,9 +35,10 @@ Choose scales for int8 matrices from recorded calls, and report what rounding do
 --data      training data, an .npz or a folder of .safetensors shards, packed or not; with targets the task's own
             metric is measured too. Without it the bundle's golden vectors stand in, which are random.
 
-Every second call gives the ranges, the others are measured; below four calls, all of them do both. Where the error of
-the median call exceeds --max-error in any step, or the task's metric loses more than --max-loss in the last one,
-nothing is written and the exit code is 1.
+Every second call gives the ranges, the others are measured; below four calls, all of them do both; dynamic measures
+all. Where the error of the median call exceeds --max-error in any step, or the task's metric loses more than --max-loss
+in the last one, nothing is written and the exit code is 1. Errors of actions are those of (y - mean) / std, relative to
+the largest such value.
 Needs pip install 'trm-edge[calib]' for the progress bar and the picture."""
 
 
@@ -89,7 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_overwriting(arguments.plot, arguments.src, arguments.data)
     bundle = read_bundle(arguments.src)
     calls = load_calls(arguments.data, bundle.spec, most) if arguments.data else golden_calls(bundle)
-    if arguments.max_loss is not None and not any(call.asks for call in split_calls(calls)[1]):
+    measured = calls if arguments.scheme == "dynamic" else split_calls(calls)[1]
+    if arguments.max_loss is not None and not any(call.asks for call in measured):
         raise TrmInputError(
             "--max-loss: of the task's metric, which needs calls with a target; those that are measured ask nothing"
         )
@@ -163,7 +165,7 @@ def print_report(result: Calibration, name: Path, *, random: bool) -> None:
         source = "random calls, those of the golden vectors"
     print(f"{name}: {result.method}, measured on {result.measured} {source}\n")
     if metric == "rms error":
-        print("rms error: over all values of all chunks, in the units of the actions\n")
+        print("rms error: over all values of all chunks inside the limits, in units of std\n")
     print(f"step  median error  largest error{f'   {metric}: float  {quantization.summary}' if metric else ''}")
     for k in range(result.steps):
         line = f"{k + 1:>4}  {rounded.median[k]:12.2e}  {rounded.largest[k]:13.2e}"
@@ -177,7 +179,7 @@ def print_report(result: Calibration, name: Path, *, random: bool) -> None:
         print("no matrix is left in int8: the bundle will be no faster than in the precisions above")
     print(f"\nerror {rounded.error:.2e} (median call, worst step), allowed {result.max_error:.2e}")
     if result.metric_loss is not None:
-        unit = "of the float model's" if metric == "rms error" else "of all calls"
+        unit = "of the float model's" if metric == "rms error" else "of the calls that ask for something"
         change = f"{'better' if result.metric_loss < 0 else 'worse'} by {abs(result.metric_loss):.2%} {unit}"
         print(f"{metric} in step {result.steps}: {change}, allowed {result.max_loss:.2%} worse")
     print("passed" if result.passed else "FAILED: rounding moves the answers too far")

@@ -9,7 +9,7 @@ import numpy as np
 
 from trm_edge.golden import relative_error, run_reference
 from trm_edge.inputs import Array
-from trm_edge.reference import ReferenceModel, StepOutput
+from trm_edge.reference import ReferenceModel, StepOutput, project_limits
 
 from .calls import Call
 from .collect import Tick
@@ -19,9 +19,10 @@ from .collect import Tick
 class Trajectory:
     """Errors of one fake-quantised model over the measured calls.
 
-    ``errors [calls, K]``: largest error of ŷ_k (actions) or of the logits, relative to the largest value.
-    ``metric [K]``: root mean square error to the target (actions), or the share of calls with every asked entry right;
-    None where no targets are known.
+    ``errors [calls, K]``: largest error of ŷ_k (actions: in units of std from the mean, as the head sees them) or of
+    the logits, relative to the largest value. ``metric [K]``: root mean square error, in units of std, of the answer
+    inside the limits to the target (actions), or of the calls that ask for something the share with every asked entry
+    right; None where no targets are known.
     """
 
     errors: Array
@@ -49,7 +50,7 @@ class Measurement:
     """The float64 answers of a set of calls, worked out once, and comparisons with them."""
 
     def __init__(self, model: ReferenceModel, calls: Sequence[Call], steps: int, tick: Tick) -> None:
-        self.calls, self.steps = calls, steps
+        self.calls, self.steps, self._w = calls, steps, model.w
         self._truth = [self._run(model, call, tick) for call in calls]
 
     @property
@@ -89,26 +90,35 @@ class Measurement:
     def _compare(self, runs: list[list[StepOutput]]) -> Trajectory:
         errors = np.array(
             [
-                [relative_error(_values(a), _values(b)) for a, b in zip(run, truth, strict=True)]
+                [relative_error(self._values(a), self._values(b)) for a, b in zip(run, truth, strict=True)]
                 for run, truth in zip(runs, self._truth, strict=False)
             ]
         )
-        if self.metric_name is None:
+        asking = [(run, call) for run, call in zip(runs, self.calls, strict=False) if call.asks]
+        if self.metric_name is None or not asking:
             return Trajectory(errors, None)
-        scores = np.array([[_score(step, call) for step in run] for run, call in zip(runs, self.calls, strict=False)])
+        scores = np.array([[self._score(step, call) for step in run] for run, call in asking])
         metric = np.sqrt(scores.mean(axis=0)) if self._is_float() else scores.mean(axis=0)
         return Trajectory(errors, metric)
 
+    def _values(self, step: StepOutput) -> Array:
+        """Return what is compared; of actions what no choice of units or of their zero changes."""
+        if step.logits is not None:
+            return step.logits
+        values: Array = (step.y - self._w["normalization.y0.mean"]) / self._w["normalization.y0.std"]
+        return values
 
-def _values(step: StepOutput) -> Array:
-    return step.y if step.logits is None else step.logits
+    def _score(self, step: StepOutput, call: Call) -> float:
+        """Mean squared error of actions; 1 where every asked entry of an index answer is right, else 0."""
+        assert call.target is not None
+        if step.logits is not None:
+            return _is_right(step, call)
+        limits = (self._w[f"limits.{name}"].astype(np.float32) for name in ("lower", "upper", "velocity"))
+        inside, _ = project_limits(step.y.astype(np.float32), *limits)
+        return float((((inside - call.target) / self._w["normalization.y0.std"]) ** 2).mean())
 
 
-def _score(step: StepOutput, call: Call) -> float:
-    """Mean squared error of actions; 1 where every asked entry of an index answer is right, else 0."""
-    assert call.target is not None
-    if step.logits is None:
-        return float(((step.y - call.target) ** 2).mean())
+def _is_right(step: StepOutput, call: Call) -> float:
     right = (step.y == call.target) | (call.target < 0)
     if call.right is not None and call.right.size:
         right |= call.right[step.y] & (step.y >= 0)

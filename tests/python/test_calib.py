@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backend_cases import projected
 from models import make_bundle
 from runners import plain_bundle
 
@@ -120,23 +121,26 @@ def test_the_report_is_that_of_the_oracle(kind: str, mixer: str, scheme: str) ->
     bundle = make_bundle(kind, mixer)
     calls = random_calls(bundle, 6)
     result = calibrate(bundle, calls, scheme=scheme, steps=3, max_error=1.0)
-    assert result.passed and (result.measured, result.steps) == (3, 3)
+    measured = calls if scheme == "dynamic" else split_calls(calls)[1]
+    assert result.passed and (result.measured, result.steps) == (len(measured), 3)
     assert result.calibrated == (0 if scheme == "dynamic" else 3)
     quantization = result.quantization
     assert quantization.steps == {"dynamic": 0, "static": 1, "static-per-step": 3}[scheme]
     model = QuantizedModel(bundle.spec, bundle.tensors, quantization)
     exact = ReferenceModel(bundle.spec, bundle.tensors)
-    for row, call in zip(result.quantized.errors, split_calls(calls)[1], strict=True):
+    mean, std = (exact.w.get(f"normalization.y0.{name}", 1.0) for name in ("mean", "std"))
+    for row, call in zip(result.quantized.errors, measured, strict=True):
         for k, (a, b) in enumerate(zip(*(run_reference(m, call.inputs, 3) for m in (model, exact)), strict=True)):
-            assert row[k] == (relative_error(a.y, b.y) if a.logits is None else relative_error(a.logits, b.logits))
+            values = [(one.y - mean) / std if one.logits is None else one.logits for one in (a, b)]
+            assert row[k] == relative_error(*values)
     assert not result.exact.errors.any()
     assert set(result.sensitivity) == set(quantization.precision)
     ordered = list(result.sensitivity.values())
     assert ordered == sorted(ordered, reverse=True) and ordered[-1] > 0
     assert all("quantized_error" in case.outputs for case in result.bundle.golden)
     ranged = "" if scheme == "dynamic" else f", minmax of {result.calibrated} calls"
-    measured = f"measured on {result.measured} calls to step 3"
-    assert result.bundle.provenance["calibration"] == f"{scheme}{ranged}, {measured}"
+    said = f"measured on {result.measured} calls to step 3"
+    assert result.bundle.provenance["calibration"] == f"{scheme}{ranged}, {said}"
     assert result.metric_name is None and result.metric_loss is None
 
 
@@ -167,8 +171,12 @@ def test_the_metric_is_that_of_the_task() -> None:
     assert len(calls) == 12
     result = calibrate(read_bundle(BUNDLE), calls)
     exact = ReferenceModel(spec, read_bundle(BUNDLE).tensors)
-    answers = [(run_reference(exact, call.inputs, 4)[-1].y, call.target) for call in split_calls(calls)[1]]
-    truth = np.mean([((answer - target) ** 2).mean() for answer, target in answers])
+    answers = [
+        (projected(read_bundle(BUNDLE), run_reference(exact, c.inputs, 4)[-1].y.astype(np.float32)), c.target)
+        for c in calls
+    ]
+    std = exact.w["normalization.y0.std"]
+    truth = np.mean([(((answer - target) / std) ** 2).mean() for answer, target in answers])
     assert result.metric_name == "rms error" and result.exact.metric is not None
     assert result.exact.metric[-1] == pytest.approx(np.sqrt(truth))
     assert result.metric_loss == pytest.approx(result.quantized.metric[-1] / result.exact.metric[-1] - 1)  # type: ignore[index]
@@ -183,6 +191,37 @@ def test_the_exact_rate_asks_only_where_there_is_a_target() -> None:
     result = calibrate(bundle, given[:3], steps=2, max_error=9)
     assert result.metric_name == "exact rate" and result.exact.metric is not None
     assert result.exact.metric[-1] == pytest.approx(2 / 3)
+    nothing = [replace(call, target=np.full(9, -100)) for call in calls]
+    result = calibrate(bundle, [*given[:3], *nothing], steps=2, max_error=9)
+    assert result.exact.metric is not None and result.exact.metric[-1] == pytest.approx(2 / 3)
+    assert result.measured == 7
+
+
+@pytest.mark.parametrize("scheme", ["dynamic", "static"])
+def test_a_verdict_does_not_depend_on_the_units_of_actions(scheme: str) -> None:
+    bundle = plain_bundle("actions")
+    calls = [replace(call, target=np.zeros((5, 3))) for call in random_calls(bundle, 8)]
+    scale, offset = np.float32([1000, 1, 0.01]), np.float32([500, -3, 0])
+
+    def in_other_units(values: Any) -> Any:
+        return (values * scale + offset).astype(np.float32)
+
+    tensors = dict(bundle.tensors)
+    for name in ("limits.lower", "limits.upper", "normalization.y0.mean"):
+        tensors[name] = in_other_units(tensors[name])
+    for name in ("limits.velocity", "normalization.y0.std"):
+        tensors[name] = tensors[name] * scale
+    others = [
+        replace(
+            call, inputs=replace(call.inputs, y0=in_other_units(call.inputs.y0)), target=in_other_units(call.target)
+        )
+        for call in calls
+    ]
+    one = calibrate(bundle, calls, scheme=scheme)
+    other = calibrate(replace(bundle, tensors=tensors), others, scheme=scheme)
+    np.testing.assert_allclose(other.quantized.errors, one.quantized.errors, rtol=0.02)
+    np.testing.assert_allclose(other.quantized.metric, one.quantized.metric, rtol=1e-3)
+    assert one.metric_loss is not None and other.metric_loss == pytest.approx(one.metric_loss, abs=1e-3)
 
 
 def write_training_data(path: Path, bundle: Bundle, count: int, **changes: Any) -> Path:
@@ -488,7 +527,7 @@ def test_a_picture_that_fails_does_not_cost_the_calibration(
 
 def test_the_report_says_what_its_rms_error_is_of(tmp_path: Path, capsys: Capture) -> None:
     _, text, _ = run(capsys, BUNDLE, tmp_path / "int8.trm", "--data", RECORDED, "--calls", 8, "--force")
-    assert "rms error: over all values of all chunks, in the units of the actions" in text
+    assert "rms error: over all values of all chunks inside the limits, in units of std" in text
 
 
 def test_the_command_writes_bundles_alone(source: Path, capsys: Capture) -> None:
