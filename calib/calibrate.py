@@ -92,7 +92,7 @@ def calibrate(
     bundle
         The model; a calibration that it already has is replaced.
     calls
-        What it will be asked; fewer than four give ranges and are measured alike. Where fewer than 200 are measured, one
+        What it will be asked; fewer than four give ranges and are measured alike. Where under 200 are measured, one
         call of an exact rate is more than ``MAX_LOSS``.
     scheme
         ``dynamic``, ``static`` or ``static-per-step``, see :mod:`trm_edge.quantization`.

@@ -112,14 +112,14 @@ class Measurement:
         """Mean squared error of actions; 1 where every asked entry of an index answer is right, else 0."""
         assert call.target is not None
         if step.logits is not None:
-            return _is_right(step, call)
+            return _is_right(step, call.target, call.right)
         limits = (self._w[f"limits.{name}"].astype(np.float32) for name in ("lower", "upper", "velocity"))
         inside, _ = project_limits(step.y.astype(np.float32), *limits)
         return float((((inside - call.target) / self._w["normalization.y0.std"]) ** 2).mean())
 
 
-def _is_right(step: StepOutput, call: Call) -> float:
-    right = (step.y == call.target) | (call.target < 0)
-    if call.right is not None and call.right.size:
-        right |= call.right[step.y] & (step.y >= 0)
+def _is_right(step: StepOutput, target: Array, others: Array | None) -> float:
+    right = (step.y == target) | (target < 0)
+    if others is not None and others.size:
+        right |= others[step.y] & (step.y >= 0)
     return float(right.all())

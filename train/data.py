@@ -12,7 +12,8 @@ slots       ``x``, ``[x_len]``, ``slots [N, S, Ds]``, ``candidates [N, M, Dc]``,
 tokens      ``x [N, S]``, ``target [N, S]`` (-100 is ignored), ``[puzzle_id [N]]``
 ==========  =========================================================================================================
 
-Floats are float32, indices int32 or int64. Rows beyond a length are padding, whatever they hold.
+Floats are float32, indices int32 or int64. Rows beyond a length are padding, whatever they hold. ``[group [N]]`` says
+what belongs together, an episode for instance: a ``validation_share`` holds out whole groups.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ _SHAPES: dict[str, dict[str, tuple[str, str]]] = {  # name -> dtype kind, dimens
     },
     "tokens": {"x": ("i", "N answer_rows"), "target": ("i", "N answer_rows"), "puzzle_id": ("i", "N")},
 }
-_OPTIONAL = {"x_len", "s_len", "m_len", "omit", "right", "required", "puzzle_id"}
+for _shapes in _SHAPES.values():
+    _shapes["group"] = ("i", "N")
+_OPTIONAL = {"x_len", "s_len", "m_len", "omit", "right", "required", "puzzle_id", "group"}
 _LENGTHS = {"x": "x_len", "slots": "s_len", "candidates": "m_len"}
 
 
@@ -66,7 +69,7 @@ class Examples:
 
     def take(self, index: Array) -> Arrays:
         """Return examples by number, without the padding that none of them needs."""
-        picked = {name: array[index] for name, array in self.arrays.items()}
+        picked = {name: array[index] for name, array in self.arrays.items() if name != "group"}
         if self.spec.mixer == "mlp_t":
             return picked
         for part, axes in PARTS.items():
@@ -81,6 +84,14 @@ class Examples:
     def lengths(self) -> Array | None:
         """Return what batches of like length go by, [N, 2], the one that costs more first; None where none does."""
         return None
+
+    @property
+    def asking(self) -> int:
+        """How many ask for something: the others' targets are all -1 (slots) or -100 (tokens)."""
+        if self.spec.answer == "actions":
+            return len(self)
+        ignored = IGNORED if self.spec.answer == "tokens" else -1
+        return int((self.arrays["target"] != ignored).any(1).sum())
 
     def subset(self, index: Array) -> Examples:
         """Return some of the examples, by number."""
@@ -106,16 +117,42 @@ class Examples:
 
 
 def split(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
-    """Hold out ``share`` of the examples, drawn by ``seed``; returns what is left and what was held out."""
-    order = np.random.default_rng([seed, 2]).permutation(len(examples))
-    count = round(share * len(examples))
+    """Hold out ``share`` of the examples, drawn by ``seed``; returns what is left and what was held out.
+
+    Where they are in groups, whole groups are drawn until they are as many.
+    """
+    rng = np.random.default_rng([seed, 2])
+    if "group" in examples.arrays:
+        numbers, owner = np.unique(examples.arrays["group"], return_inverse=True)
+        rank = rng.permutation(len(numbers))[owner]
+        order = np.argsort(rank, kind="stable")
+        last = rank[order[max(round(share * len(examples)), 1) - 1]]
+        count = int((rank <= last).sum())
+    else:
+        order = rng.permutation(len(examples))
+        count = round(share * len(examples))
     if not 0 < count < len(examples):
         raise TrmInputError(
             f"data.validation_share: {share:g} of {len(examples)} example(s) leaves none to "
-            f"{'train on' if count else 'evaluate on'}; give another share or more examples"
+            f"{'train on' if count else 'evaluate on'}; give another share, or more examples (or groups)"
         )
-    held, left = np.sort(order[:count]), np.sort(order[count:])
-    return examples.subset(left), examples.subset(held)
+    left, held = (examples.subset(np.sort(part)) for part in (order[count:], order[:count]))
+    if not held.asking or not left.asking:
+        raise TrmInputError(
+            f"data.validation_share: {share:g} leaves a part in which nothing is asked; give another share"
+        )
+    return left, held
+
+
+def describe_asking(examples: Examples) -> list[str]:
+    """Return a line for people where some examples ask for nothing."""
+    silent = len(examples) - examples.asking
+    if not silent:
+        return []
+    return [
+        f"{silent / len(examples):.1%} of the examples ask for nothing: all their targets are left open, so they teach "
+        "no answer and no confidence, and are not counted"
+    ]
 
 
 def batch_index(size: int, batch_size: int, number: int, seed: int, lengths: Array | None = None) -> Array:

@@ -8,7 +8,8 @@ import torch
 
 from .data import Examples, batches, to_tensors
 from .hooks import FeaturesFn, fresh_features
-from .losses import action_error, is_right
+from .limits import inside_limits
+from .losses import action_error, asks, is_right
 from .model import TrmHead
 
 
@@ -16,8 +17,8 @@ from .model import TrmHead
 class Evaluation:
     """``by_step[k - 1]`` after step k; ``draft`` is the same for y0 (actions only).
 
-    ``metric`` is ``exact rate`` (slots and tokens: every supervised entry right) or ``rms error`` (actions, in units
-    of std, mean over chunks).
+    ``metric`` is ``exact rate`` (slots and tokens: every supervised entry right, of the examples that have one) or
+    ``rms error`` (actions inside the limits, in units of std, mean over chunks). ``examples``: how many were counted.
     """
 
     metric: str
@@ -33,19 +34,23 @@ def evaluate(
     """Run ``steps`` refinement steps on every example and return the metric by step."""
     device = str(head.w("y_init").device)
     actions = head.spec.answer == "actions"
-    sums, draft = [0.0] * steps, 0.0
+    sums, draft, count = [0.0] * steps, 0.0, 0
     for arrays in batches(examples, batch_size):
         batch = to_tensors(arrays, device)
+        asked = asks(head, batch)
+        count += int(asked.sum())
         if actions:
-            draft += float(action_error(head, head.draft(batch), batch["target"]).sum())
+            draft += float(action_error(head, inside_limits(head, head.draft(batch)), batch["target"]).sum())
         carry = head.begin(batch)
         for k in range(steps):
             carry, out = head.step(carry, batch)
-            score = action_error(head, out.y, batch["target"]) if actions else is_right(head, out.y, batch, 0.0)
+            if actions:
+                score = action_error(head, inside_limits(head, out.y), batch["target"])
+            else:
+                score = is_right(head, out.y, batch, 0.0) & asked
             sums[k] += float(score.sum())
             if features_fn is not None:
                 batch["features"] = fresh_features(features_fn, out.y, batch)
-    count = len(examples)
     metric = "rms error" if actions else "exact rate"
     return Evaluation(metric, [total / count for total in sums], draft / count if actions else None, count)
 

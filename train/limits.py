@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from trm_edge.inputs import Array
 from trm_edge.limits import NAMES, missing_limits, missing_text
@@ -12,6 +14,16 @@ from .model import TrmHead
 
 _BLOCK = 4096  # examples that are compared at once
 _ROUNDING = 1e-5  # of a velocity, by which the difference of two float32 values may exceed it
+
+
+def inside_limits(head: TrmHead, actions: Tensor) -> Tensor:
+    """Return ``actions [B, T, dof]`` as ``refine`` gives them without a last action, but for rounding."""
+    lower, upper, velocity = (head.w(f"limits.{name}") for name in NAMES)
+    inside = [actions[:, 0].clamp(lower, upper)]
+    for action in actions[:, 1:].unbind(1):
+        before = inside[-1]
+        inside.append(action.clamp((before - velocity).maximum(lower), (before + velocity).minimum(upper)))
+    return torch.stack(inside, 1)
 
 
 def describe_limits(head: TrmHead, examples: Examples) -> list[str]:

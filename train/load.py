@@ -8,7 +8,7 @@ from trm_edge.errors import TrmInputError
 from trm_edge.recorded import is_packed, read_arrays
 from trm_edge.spec import TrmSpec
 
-from .data import Examples, check_arrays
+from .data import IGNORED, Examples, check_arrays
 from .packed import check_packed
 
 
@@ -16,8 +16,11 @@ def load_examples(path: Path, spec: TrmSpec) -> Examples:
     """Read ``path`` and check it, or raise :class:`TrmInputError` that names file, array and example."""
     arrays = read_arrays(path)
     try:
-        if spec.answer == "slots" and is_packed(arrays):
-            return check_packed(spec, arrays)
-        return Examples(spec, check_arrays(spec, arrays))
+        packed = spec.answer == "slots" and is_packed(arrays)
+        examples = check_packed(spec, arrays) if packed else Examples(spec, check_arrays(spec, arrays))
+        if not examples.asking:
+            nothing = IGNORED if spec.answer == "tokens" else -1
+            raise TrmInputError(f"target: expected something that is asked, got {nothing} everywhere")
     except TrmInputError as error:
         raise TrmInputError(f"{path}: {error}") from None
+    return examples

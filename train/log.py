@@ -87,7 +87,7 @@ class LogSums:
         """Count one batch."""
         self._batches += 1
         self._norm += norm
-        self._right = _add(self._right, [float(loss.right.double().mean()) for loss in losses])
+        self._right = _add(self._right, [_share(loss.right) for loss in losses])
         for name in losses[0].terms:
             values = [float(loss.terms[name].detach()) for loss in losses]
             self._terms[name] = _add(self._terms.get(name, []), values)
@@ -100,6 +100,10 @@ class LogSums:
         norm, lists = self._norm / self._batches, rows.tolist()
         self.__init__()  # type: ignore[misc]
         return {"terms": dict(zip(names, lists[1:], strict=True)), "right": lists[0], "gradient_norm": norm}
+
+
+def _share(right: torch.Tensor) -> float:
+    return float(right.double().mean()) if len(right) else 0.0
 
 
 def _add(sums: list[float], values: list[float]) -> list[float]:

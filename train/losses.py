@@ -21,7 +21,10 @@ _NONE = -1e9  # logarithm of no share; -inf would make gradients of rows that do
 
 @dataclass(frozen=True)
 class StepLoss:
-    """``total`` to differentiate, its weighted ``terms`` by name, and ``right [B]``: is the step's answer right."""
+    """``total`` to differentiate, its weighted ``terms`` by name, and ``right``: is the step's answer right.
+
+    ``right`` is of the examples that ask for something.
+    """
 
     total: Tensor
     terms: Mapping[str, Tensor]
@@ -53,10 +56,21 @@ def step_loss(head: TrmHead, out: StepOutput, target: Tensor, batch: Batch, conf
         terms = {"answer": cross_entropy(out.logits, target, ignored, config.cross_entropy, right)}
         if config.left_out:
             terms["left_out"] = config.left_out * left_out_penalty(out.logits, batch)
-    done = is_right(head, out.y, batch, config.halt_tolerance)
+    asked = asks(head, batch)  # of the others nobody knows whether the answer is right
+    done = is_right(head, out.y, batch, config.halt_tolerance)[asked]
     if config.halt:
-        terms["halt"] = config.halt * F.binary_cross_entropy_with_logits(out.halt_logit.float(), done.float())
+        logits = out.halt_logit.float()[asked]
+        halt = F.binary_cross_entropy_with_logits(logits, done.float()) if len(done) else logits.sum()
+        terms["halt"] = config.halt * halt
     return StepLoss(torch.stack(list(terms.values())).sum(), terms, done)
+
+
+def asks(head: TrmHead, batch: Batch) -> Tensor:
+    """Return ``[B]``: whether an answer can be wrong, as some target is no -1 (slots) or -100 (tokens)."""
+    target = batch["target"]
+    if head.spec.answer == "actions":
+        return torch.ones(len(target), dtype=torch.bool, device=target.device)
+    return (target != (IGNORED if head.spec.answer == "tokens" else -1)).any(-1)
 
 
 def is_right(head: TrmHead, y: Tensor, batch: Batch, tolerance: float) -> Tensor:

@@ -10,6 +10,7 @@ candidates      [sum of M, Dc], with ``m_len [N]``
 slot_of         [sum of M]: the one slot of its example, 0 to S - 1, that may take a candidate
 target          [sum of S]: a candidate of its example, 0 to M - 1; -1 supervises nothing
 y0              [sum of S], optional: the draft's candidates, or -1
+group           [N], optional: as :mod:`trm_edge.train.data` has it
 omit            [sum of M] bool, optional: candidates that leave their slot out
 right           [sum of M] bool, optional: candidates that are as right for their slot as its target
 ==============  =====================================================================================================
@@ -71,6 +72,12 @@ class Packed(Examples):
         padded["mask"] = mask
         return padded
 
+    @property
+    def asking(self) -> int:
+        """How many ask for something."""
+        owner = np.repeat(np.arange(len(self)), self.arrays["s_len"])
+        return len(np.unique(owner[self.arrays["target"] >= 0]))
+
     def subset(self, index: Array) -> Packed:
         """Return a copy that holds some of the examples."""
         picked: Arrays = {f"{part}_len": self.arrays[f"{part}_len"][index] for part in _LIMITS}
@@ -103,10 +110,10 @@ def pack(calls: Sequence[Mapping[str, Array]]) -> Arrays:
 
 def check_packed(spec: TrmSpec, arrays: Arrays) -> Packed:
     """Check names, dtypes, shapes and values, or raise :class:`TrmInputError`."""
-    known = {*PACKED, "x_len", "s_len", "m_len"}
+    known = {*PACKED, "x_len", "s_len", "m_len", "group"}
     for name in sorted(set(arrays) - known):
         raise TrmInputError(f"{name}: unknown among packed slots; known: {', '.join(sorted(known))}")
-    for name in sorted(known - set(arrays) - {"y0", "omit", "right"}):
+    for name in sorted(known - set(arrays) - {"y0", "omit", "right", "group"}):
         raise TrmInputError(f"{name}: missing; packed slots need it")
     # -1 stands beside indices, which no unsigned type has
     arrays = {name: array.astype(np.int64) if array.dtype.kind == "u" else array for name, array in arrays.items()}
@@ -122,6 +129,9 @@ def check_packed(spec: TrmSpec, arrays: Arrays) -> Packed:
         if lengths.min() < 0 or lengths.max() > most:
             where = int(np.argmax((lengths < 0) | (lengths > most)))
             raise TrmInputError(f"{name}: expected 0..spec.{limit} = {most}, got {lengths[where]} in example {where}")
+    if "group" in arrays and (arrays["group"].shape != (count,) or arrays["group"].dtype.kind != "i"):
+        got = f"{arrays['group'].dtype} {list(arrays['group'].shape)}"
+        raise TrmInputError(f"group: expected integers [{count}], got {got}")
     for name, part in PACKED.items():
         if name in arrays:
             _check_rows(spec, name, arrays[name], int(arrays[f"{part}_len"].sum()))

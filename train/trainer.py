@@ -23,7 +23,16 @@ from trm_edge.quantization import Quantization, uniform
 from trm_edge.spec import TrmSpec, check_statistics, identity_statistics
 
 from .config import RunConfig
-from .data import Arrays, Examples, batch_index, check_arrays, split, statistics, to_tensors
+from .data import (
+    Arrays,
+    Examples,
+    batch_index,
+    check_arrays,
+    describe_asking,
+    split,
+    statistics,
+    to_tensors,
+)
 from .evaluation import Evaluation, evaluate, summary
 from .hooks import call_hook, find_hook, fresh_features
 from .limits import describe_limits
@@ -100,7 +109,8 @@ class Trainer:
     def run(self) -> RunResult:
         """Train until ``max_updates``, ``max_seconds``, SIGINT or SIGTERM; the batch at hand is finished and saved."""
         train, progress = self.config.train, Progress(self.config.train.max_updates, self.updates, self.quiet)
-        for line in () if self.quiet else describe_limits(self.head, self.train_set):
+        lines = [*describe_asking(self.train_set), *describe_limits(self.head, self.train_set)]
+        for line in () if self.quiet else lines:
             progress.say(line)
         interrupted = False
         saved_at = -1

@@ -20,6 +20,7 @@ from trm_edge.train.data import (  # noqa: E402
     statistics,
 )
 from trm_edge.train.load import load_examples  # noqa: E402
+from trm_edge.train.packed import check_packed, pack  # noqa: E402
 
 
 def action_arrays(n: int = 6, spec=None) -> dict[str, np.ndarray]:
@@ -149,6 +150,36 @@ def test_statistics_are_over_real_rows():
     assert found["normalization.x.std"] == pytest.approx(real.std(0), rel=1e-6)
     assert found["normalization.y0.std"] == pytest.approx(both.std(0), rel=1e-6)
     assert found["normalization.features.std"][1] == 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_whole_groups_are_held_out(packed):
+    group = np.repeat(np.int32([7, 3, 9, 4, 5, 8]), [1, 9, 2, 8, 4, 6])
+    arrays = slot_arrays(30) | {"group": group}
+    examples = Examples(make_spec("slots"), check_arrays(make_spec("slots"), arrays))
+    if packed:
+        calls = [
+            {
+                **{"x": x, "slots": slots[:3], "candidates": candidates[:5], "target": np.arange(3)},
+                "slot_of": np.arange(5) % 3,
+            }
+            for x, slots, candidates in zip(arrays["x"], arrays["slots"], arrays["candidates"], strict=True)
+        ]
+        examples = check_packed(make_spec("slots"), pack(calls) | {"group": group})
+    numbers = {row.tobytes(): number for row, number in zip(examples.rows("x")[::5], group, strict=True)}
+    seen = set()
+    for seed in range(20):
+        left, held = split(examples, 0.3, seed)
+        parts = [{numbers[row.tobytes()] for row in part.rows("x")[::5]} for part in (left, held)]
+        assert not parts[0] & parts[1] and parts[0] | parts[1] == set(group.tolist())
+        assert len(held) >= 9 and len(left) + len(held) == 30
+        assert len(held) - max(np.sum(group == number) for number in parts[1]) < 9
+        assert "group" not in held.take(np.arange(2))
+        seen.add(frozenset(parts[1]))
+    assert len(seen) > 5
+    one = Examples(make_spec("slots"), arrays | {"group": np.zeros(30, np.int32)})
+    with pytest.raises(trm_edge.TrmInputError, match="leaves none to train on; give another share, or more examples"):
+        split(one, 0.3, 0)
 
 
 def test_shards_and_npz_hold_the_same(tmp_path):

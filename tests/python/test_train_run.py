@@ -26,11 +26,12 @@ torch = pytest.importorskip("torch")
 from trm_edge.bundle import read_bundle  # noqa: E402
 from trm_edge.export import export_bundle  # noqa: E402
 from trm_edge.train import Trainer, load_config, parse_config  # noqa: E402
+from trm_edge.train.config import LossConfig  # noqa: E402
 from trm_edge.train.data import to_tensors  # noqa: E402
 from trm_edge.train.evaluation import summary  # noqa: E402
 from trm_edge.train.limits import shares_beyond  # noqa: E402
 from trm_edge.train.log import JsonLines, Progress, read_log  # noqa: E402
-from trm_edge.train.losses import action_error  # noqa: E402
+from trm_edge.train.losses import action_error, is_right, step_loss  # noqa: E402
 from trm_edge.train.model import TrmHead, load_weights  # noqa: E402
 from trm_edge.train.optimizer import learning_rate, make_optimizer, update_average  # noqa: E402
 from trm_edge.train.state import read_state  # noqa: E402
@@ -105,6 +106,65 @@ def test_stepping_with_fresh_features_is_what_validation_measures(tmp_path):
             out = refiner.step(features=nearest_target(y_hat, batch)[0].numpy())
         errors.append(float(action_error(head, torch.from_numpy(out.trajectory[-1][None]), batch["target"])[0]))
     assert np.mean(errors) == pytest.approx(done.evaluation.by_step[2], rel=1e-4)
+
+
+def test_validation_measures_what_refine_answers(tmp_path):
+    config = make_config("actions", tmp_path, train={"max_updates": 40, "eval_steps": 3})
+    config["limits"] = {"lower": [-0.4, -9.0], "upper": [0.3, 9.0], "velocity": [0.2, 0.5]}
+    done = Trainer(parse_config(config), tmp_path / "run", quiet=True).run()
+    export_bundle(done.model, tmp_path / "head.trm")
+    refiner = trm_edge.load(tmp_path / "head.trm", backend="fused")
+    head = load_weights(TrmHead(refiner.spec), read_bundle(tmp_path / "head.trm").tensors)
+    _, validation = load_data(parse_config(config))
+    for steps, measured in enumerate([done.evaluation.draft, *done.evaluation.by_step]):
+        errors = []
+        for number in range(len(validation)):
+            arrays = validation.take(np.array([number]))
+            call = {name: arrays[name][0] for name in ("x", "y0", "features") if name in arrays}
+            answer = torch.from_numpy(refiner.refine(**call, steps=steps).y[None])
+            errors.append(float(action_error(head, answer, torch.from_numpy(arrays["target"]))[0]))
+        assert measured == pytest.approx(np.mean(errors), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "slots"])
+def test_examples_that_ask_for_nothing_are_not_counted(tmp_path, capsys, kind):
+    config = make_config(kind, tmp_path, train={"max_updates": 60, "eval_steps": 2})
+    path = Path(config["data"]["train"])
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    silent = np.arange(len(arrays["target"])) % 2 == 0
+    nothing = -100 if kind == "tokens" else -1
+    arrays["target"] = np.where(silent[:, None], nothing, arrays["target"]).astype(arrays["target"].dtype)
+    np.savez(path, **arrays)
+    done = Trainer(parse_config(config), tmp_path / "run").run()
+    assert "% of the examples ask for nothing: all their targets are left open" in capsys.readouterr().err
+    _, validation = load_data(parse_config(config))
+    assert done.evaluation.examples == validation.asking < len(validation)
+    head = load_weights(TrmHead(parse_config(config).spec), {n: v.numpy() for n, v in weights_of(done.model).items()})
+    batch = to_tensors(validation.take(np.arange(len(validation))), "cpu")
+    with torch.no_grad():
+        outs = head.refine(batch, 2)
+    asked = (batch["target"] != nothing).any(1)
+    for k, out in enumerate(outs):
+        right = is_right(head, out.y, batch, 0.0)
+        assert right[~asked].all()
+        assert done.evaluation.by_step[k] == pytest.approx(float(right[asked].double().mean()))
+    loss = step_loss(head, outs[0], batch["target"], batch, LossConfig())
+    assert len(loss.right) == int(asked.sum())
+    logits, labels = outs[0].halt_logit[asked], is_right(head, outs[0].y, batch, 0.0)[asked]
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
+    assert float(loss.terms["halt"]) == pytest.approx(0.5 * float(expected))
+    arrays["target"] = np.full_like(arrays["target"], nothing)
+    np.savez(path, **arrays)
+    with pytest.raises(
+        trm_edge.TrmInputError, match=f"target: expected something that is asked, got {nothing} everywhere"
+    ):
+        load_data(parse_config(config))
+
+
+def weights_of(model: Path) -> dict:
+    """Return the tensors of a checkpoint."""
+    return torch.load(model, weights_only=True)["state_dict"]
 
 
 def test_a_schedule_makes_the_answer_better_step_by_step(tmp_path):
