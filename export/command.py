@@ -14,7 +14,7 @@ from trm_edge.errors import TrmInputError
 from trm_edge.files import check_folder, refuse_overwriting
 from trm_edge.graph import GRAPH_PRECISIONS, LOOPS
 from trm_edge.limits import missing_limits, missing_text
-from trm_edge.provenance import refreshed_note
+from trm_edge.provenance import STEPS, refreshed_note, usual_steps
 
 _ENGINE_LOOPS = ("unrolled", "loop", "onnx-loop")
 
@@ -48,7 +48,11 @@ def register(commands: Any) -> None:
     parser.add_argument("--dataset", type=Path, metavar="JSON", help="the official dataset's dataset.json")
     loops = tuple(dict.fromkeys((*LOOPS, *_ENGINE_LOOPS)))
     parser.add_argument("--loop", choices=loops, help="form of the graph or engine (default: unrolled)")
-    parser.add_argument("--steps", type=int, help="of an unrolled graph, or of the golden vectors (default: 4)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help=f"of an unrolled graph (default: as trained, else {STEPS}), or of the golden vectors (default: {STEPS})",
+    )
     parser.add_argument(
         "--precision",
         choices=GRAPH_PRECISIONS,
@@ -79,9 +83,12 @@ def _run(arguments: argparse.Namespace) -> int:
     if suffix == ".trm":
         _say_limits(_export_bundle(arguments))
     elif suffix in (".onnx", ".engine"):
-        if arguments.loop != "step":
-            _say_refreshed(read_bundle(arguments.src))
-        (_export_onnx if suffix == ".onnx" else _export_engine)(arguments)
+        provenance = read_bundle(arguments.src).provenance
+        note = refreshed_note(provenance.get("features_fn"))
+        if note and arguments.loop != "step":
+            print(f"{note}, of the bundle or of a graph of --loop step", file=sys.stderr)
+        steps = usual_steps(provenance.get("trained_steps")) if arguments.steps is None else arguments.steps
+        (_export_onnx if suffix == ".onnx" else _export_engine)(arguments, steps)
     else:
         raise TrmInputError(f"{arguments.dst}: expected a name that ends in .trm, .onnx or .engine, got {suffix!r}")
     print(f"{arguments.dst}: {arguments.dst.stat().st_size:,} bytes; {_how_to_check(arguments)}")
@@ -94,21 +101,11 @@ def _refuse(arguments: argparse.Namespace, why: str, *names: str) -> None:
         raise TrmInputError(f"{', '.join(given)}: {why}")
 
 
-def _steps(arguments: argparse.Namespace) -> int:
-    return 4 if arguments.steps is None else arguments.steps
-
-
 def _say_limits(bundle: Bundle) -> None:
     """Say which limits an actions head lacks: what it answers is then not bounded there."""
     missing = missing_limits(bundle.tensors) if bundle.spec.answer == "actions" else ()
     if missing:
         print(f"limits: {missing_text(missing)}")
-
-
-def _say_refreshed(bundle: Bundle) -> None:
-    """Say where a graph of all steps is not what the head was trained as."""
-    if note := refreshed_note(bundle.provenance.get("features_fn")):
-        print(f"{note}, of the bundle or of a graph of --loop step", file=sys.stderr)
 
 
 def _export_bundle(arguments: argparse.Namespace) -> Bundle:
@@ -119,25 +116,25 @@ def _export_bundle(arguments: argparse.Namespace) -> Bundle:
         arguments.dst,
         official=arguments.official,
         dataset=arguments.dataset,
-        steps=_steps(arguments),
+        steps=STEPS if arguments.steps is None else arguments.steps,
         seed=arguments.seed or 0,
     )
 
 
-def _export_onnx(arguments: argparse.Namespace) -> None:
+def _export_onnx(arguments: argparse.Namespace, steps: int) -> None:
     from .onnx_graph import export_onnx
 
-    export_onnx(arguments.src, arguments.dst, arguments.loop or "unrolled", _steps(arguments), arguments.precision)
+    export_onnx(arguments.src, arguments.dst, arguments.loop or "unrolled", steps, arguments.precision)
 
 
-def _export_engine(arguments: argparse.Namespace) -> None:
+def _export_engine(arguments: argparse.Namespace, steps: int) -> None:
     from .tensorrt import export_engine
 
     built = export_engine(
         arguments.src,
         arguments.dst,
         arguments.loop or "unrolled",
-        _steps(arguments),
+        steps,
         arguments.precision,
         gpus=arguments.gpu.split(",") if arguments.gpu else (),
         context=_lengths(arguments.context) if arguments.context else (),

@@ -120,7 +120,8 @@ def assemble(
         )
     inputs = contract.input_signature(spec, loop)
     outputs = contract.output_signature(spec, loop, steps)
-    info = GraphInfo(spec, loop, steps if loop == "unrolled" else 0, bundle.tensors, bundle.sha256, precision)
+    count = steps if loop == "unrolled" else 0
+    info = GraphInfo(spec, loop, count, bundle.tensors, bundle.sha256, precision, bundle.provenance)
     graph = onnx.helper.make_graph(nodes, "trm_edge", _values(inputs), _values(outputs), weights.initializers())
     model = onnx.helper.make_model(
         graph,

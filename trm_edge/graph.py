@@ -14,6 +14,7 @@ A graph carries all that a host needs in its metadata, so that the file alone is
                              TensorRT engine; left out for ``fp32``
 ``trm_edge.bundle_sha256``   hash of the bundle that the graph was made from
 ``spec.<field>``             every field of :class:`~trm_edge.spec.TrmSpec`
+``provenance.<name>``        what the bundle says of where its weights came from
 ===========================  ====================================================================================
 """
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ GRAPH_PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 Dims = tuple[int | str, ...]
 Signature = dict[str, tuple[np.dtype[Any], Dims]]
 
+_PROVENANCE = "provenance."
 _FLOAT, _INT, _LONG, _BOOL = (np.dtype(t) for t in (np.float32, np.int32, np.int64, np.bool_))
 _HOST_STATISTICS = ("limits.lower", "limits.upper", "limits.velocity", "normalization.y0.mean")
 
@@ -52,6 +54,7 @@ class GraphInfo:
     statistics: Mapping[str, Array]
     bundle_sha256: str = ""
     precision: str = "fp32"
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 def input_signature(spec: TrmSpec, loop: str) -> Signature:
@@ -118,6 +121,7 @@ def metadata_of(info: GraphInfo) -> dict[str, str]:
         "trm_edge.bundle_sha256": info.bundle_sha256,
         **({} if info.precision == "fp32" else {"trm_edge.precision": info.precision}),
         **info.spec.to_metadata(),
+        **{_PROVENANCE + name: text for name, text in info.provenance.items()},
     }
 
 
@@ -145,7 +149,9 @@ def parse_metadata(metadata: Mapping[str, str]) -> GraphInfo:
     spec = TrmSpec.from_metadata(metadata)
     steps = _parse_steps(loop, metadata.get("trm_edge.steps", ""))
     statistics = _statistics_from_json(spec, metadata.get("trm_edge.statistics", ""))
-    return GraphInfo(spec, loop, steps, statistics, metadata.get("trm_edge.bundle_sha256", ""), precision)
+    sha256 = metadata.get("trm_edge.bundle_sha256", "")
+    said = {name[len(_PROVENANCE) :]: text for name, text in metadata.items() if name.startswith(_PROVENANCE)}
+    return GraphInfo(spec, loop, steps, statistics, sha256, precision, said)
 
 
 def _context_rows(spec: TrmSpec) -> int | str:

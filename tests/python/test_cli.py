@@ -429,6 +429,23 @@ def test_commands_say_where_training_had_fresh_features(tmp_path: Path, capsys: 
         assert code == 0 and (said in err) == notes
 
 
+@pytest.mark.parametrize("loop", ["unrolled", "onnx-loop", "step"])
+def test_a_graph_says_what_its_head_was_trained_for(loop: str, tmp_path: Path, capsys: Capture) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    said = {"trained_steps": "3", "features_fn": "hooks:make", "source": "caf\u00e9.pt"}
+    head, graph = tmp_path / "head.trm", tmp_path / "a.onnx"
+    write_bundle(head, replace(read_bundle(EXAMPLE), provenance=said))
+    assert run(capsys, "export", head, graph, "--loop", loop)[0] == 0
+    refiner = trm_edge.load(graph)
+    assert {name: refiner.provenance(name) for name in (*said, "none")} == said | {"none": None}
+    assert refiner.most_steps == (3 if loop == "unrolled" else 1024)
+    tick = save(tmp_path / "tick.npz", **_given(golden_arguments(read_bundle(EXAMPLE).golden[0])))
+    code, out, err = run(capsys, "refine", graph, "--input", tick, "--repeat", 1, "--json")
+    assert (code, json.loads(out)["steps_run"]) == (0, 3)
+    assert "features that hooks:make makes anew" in err
+
+
 def test_a_graph_of_fewer_steps_is_run_in_those(tmp_path: Path, capsys: Capture) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
@@ -625,7 +642,7 @@ def test_a_graph_that_is_not_of_the_bundle_fails_the_check(tmp_path: Path, capsy
 def test_export_names_no_verify_that_always_fails(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_command, "_export_engine", lambda arguments: arguments.dst.write_bytes(b"engine"))
+    monkeypatch.setattr(export_command, "_export_engine", lambda arguments, _: arguments.dst.write_bytes(b"engine"))
     command = ("export", EXAMPLE, tmp_path / "head.engine")
     assert "check it with: trm-edge verify" in run(capsys, *command, "--precision", "int8")[1]
     _, out, _ = run(capsys, *command, "--precision", "fp8")

@@ -26,6 +26,10 @@ class GraphBackend(HostBackend):
         """K of an unrolled graph; others run any number."""
         return self.info.steps if self.info.loop == "unrolled" else super().most_steps
 
+    def provenance(self, name: str) -> str | None:
+        """Return what the graph repeats of its bundle; None where that says nothing."""
+        return self.info.provenance.get(name)
+
     def refine(self, arrays: Arrays, puzzle_id: object, steps: int, halt: float | None, trajectory: bool) -> Refinement:
         """Run up to ``steps`` steps from the start; an unrolled graph has a largest number."""
         count = check_steps(steps, self.spec.answer)

@@ -99,10 +99,6 @@ class HostBackend(ABC):
         """The largest ``steps`` that a call may ask for."""
         return MAX_STEPS
 
-    def provenance(self, name: str) -> str | None:
-        """Graphs do not say where their weights came from."""
-        return None
-
     @contextmanager
     def _held(self) -> Iterator[None]:
         """Hold the session for one call, or raise: a second caller is told rather than kept waiting."""
@@ -112,6 +108,10 @@ class HostBackend(ABC):
             yield
         finally:
             self._lock.release()
+
+    @abstractmethod
+    def provenance(self, name: str) -> str | None:
+        """Return what the file says under ``provenance.<name>``; None where it says nothing."""
 
     @abstractmethod
     def outputs(self, inputs: Inputs, steps: int) -> Iterator[StepOutput]:

@@ -21,6 +21,7 @@ from ..golden import golden_arguments, random_inputs
 from ..inputs import check_inputs, check_steps
 from ..picture import check_picture
 from ..plain import plain
+from ..provenance import STEPS, usual_steps
 from ..shipped import example as shipped_example
 from ..spec import TrmSpec
 from .configurations import Choice, Configuration, open_configuration, parse_choices, with_golden
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser, example: Path) -> None:
     parser.add_argument("--backend", default="fused", help=f"of {', '.join(NAMES)}; several: a,b (default: fused)")
     parser.add_argument("--precision", help=f"of {', '.join(_PRECISIONS)}; several: a,b (default: the bundle's own)")
     parser.add_argument("--threads", default="1", help="threads of a session; several: 1,2 (default: 1)")
-    parser.add_argument("--steps", type=int, default=4, help="refinement steps (default: 4)")
+    parser.add_argument("--steps", type=int, help=f"refinement steps (default: as trained, else {STEPS})")
     parser.add_argument("--input", type=Path, help=".npz file with the arrays of one call (default: golden, or random)")
     parser.add_argument("--graph", type=Path, help="exported file for backends that read one (default: export it)")
     parser.add_argument("--rate", default="1000,100", help="wakes per second, or none (default: 1000,100)")
@@ -130,7 +131,7 @@ class Settings:
             raise TrmInputError(f"--seconds: expected more than 0, got {self.seconds}")
         asked = None if arguments.cpu is None else [int(n) for n in _numbers("--cpu", arguments.cpu, True, 0)]
         self.cpus = choose_cpus(max(threads), asked)
-        self.steps: int = arguments.steps
+        self.steps: int | None = arguments.steps
 
     def amount(self) -> dict[str, Any]:
         """Return how long to measure, as the functions of ``timing`` take it."""
@@ -152,7 +153,8 @@ class Settings:
 def profile(settings: Settings) -> tuple[dict[str, Any], dict[str, Samples]]:
     """Run everything; return the report and the closed-loop samples by configuration."""
     bundle = read_bundle(settings.bundle)
-    steps = check_steps(settings.steps, bundle.spec.answer)
+    steps = usual_steps(bundle.provenance.get("trained_steps")) if settings.steps is None else settings.steps
+    steps = check_steps(steps, bundle.spec.answer)
     if steps < 1:
         raise TrmInputError("--steps: expected at least 1, got 0")
     calls, inputs = _calls(settings.input, bundle)
