@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +27,7 @@ from trm_edge.spec import TrmSpec, check_statistics, identity_statistics
 FORMAT = "trm_edge.checkpoint"
 VERSION = 1
 
+_ADVICE = re.compile(r" (?:Re-running|This file can still be loaded)")  # how torch begins it, for whoever trusts a file
 _KEYS = {"format", "version", "spec", "state_dict"}
 
 
@@ -90,7 +92,7 @@ def read_torch(path: StrPath) -> tuple[Any, str]:
     try:
         content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises whatever its zip reader and unpickler meet in a damaged file
-        reason = str(error).strip().split("\n")[0].partition(" Re-running")[0]  # advice for whoever trusts the file
+        reason = _ADVICE.split(str(error).strip().split("\n")[0])[0]
         raise TrmBundleError(
             f"{os.fspath(path)}: not a readable checkpoint (a torch.save of tensors): {type(error).__name__}: {reason}"
         ) from None

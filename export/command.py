@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -159,5 +160,6 @@ def _how_to_check(arguments: argparse.Namespace) -> str:
     where = " (on its GPU)" if arguments.dst.suffix == ".engine" else ""
     if arguments.precision == "fp8":
         return f"verify has no oracle of fp8; compare its answers with the bundle's by trm-edge refine{where}"
-    golden = "" if arguments.dst.suffix == ".trm" else f" --golden {arguments.src}"
-    return f"check it with: trm-edge verify {arguments.dst}{golden}{where}"
+    dst, src = (shlex.quote(str(path)) for path in (arguments.dst, arguments.src))
+    golden = "" if arguments.dst.suffix == ".trm" else f" --golden {src}"
+    return f"check it with: trm-edge verify {dst}{golden}{where}"

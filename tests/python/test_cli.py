@@ -645,6 +645,10 @@ def test_export_names_no_verify_that_always_fails(
     monkeypatch.setattr(export_command, "_export_engine", lambda arguments, _: arguments.dst.write_bytes(b"engine"))
     command = ("export", EXAMPLE, tmp_path / "head.engine")
     assert "check it with: trm-edge verify" in run(capsys, *command, "--precision", "int8")[1]
+    spaced = tmp_path / "my head.trm"
+    spaced.write_bytes(EXAMPLE.read_bytes())
+    said = run(capsys, "export", spaced, tmp_path / "my head.engine")[1]
+    assert f"verify '{tmp_path}/my head.engine' --golden '{spaced}'" in said
     _, out, _ = run(capsys, *command, "--precision", "fp8")
     assert "verify has no oracle of fp8" in out and "trm-edge verify" not in out
 

@@ -199,8 +199,9 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
         whole.replace(b"trm_edge.checkpoint", b"trm_edge.chequebook"),
     ):
         path.write_bytes(data)
-        with pytest.raises(TrmBundleError, match=r"a\.pt"):
+        with pytest.raises(TrmBundleError, match=r"a\.pt") as caught:
             load_checkpoint(path)
+        assert "\x1b" not in str(caught.value) and "two options" not in str(caught.value)
     with pytest.raises(TrmIOError, match=r"none\.pt"):
         load_checkpoint(tmp_path / "none.pt")
 
