@@ -87,11 +87,9 @@ class Case {
         }
     }
 
-    size_t steps() const { return steps_; }
-
     // Whether the error of what the bundle was calibrated to is recorded, and the largest over the steps.
     bool records_quantized() const { return golden_.out.count("quantized_error") != 0; }
-    double quantized_error() {
+    double quantized_error() const {
         check_errors("quantized_error");
         return largest(output("quantized_error", "F64").data<double>(), steps_);
     }
@@ -220,7 +218,7 @@ class Case {
 };
 
 // By how much the model may err for its rounding, by case; 0 in float32.
-std::vector<double> roundings(const Model& model, std::vector<Case>& cases) {
+std::vector<double> roundings(const Model& model, const std::vector<Case>& cases) {
     const bool recorded = model.as_calibrated && std::all_of(cases.begin(), cases.end(),
                                                              [](const Case& one) { return one.records_quantized(); });
     if (!recorded && model.precision != Precision::kFp32)
@@ -228,7 +226,7 @@ std::vector<double> roundings(const Model& model, std::vector<Case>& cases) {
                                               model.precision_name() +
                                               " may be off; calibrate it, or check it with trm-edge verify");
     std::vector<double> allowed;
-    for (Case& one : cases) allowed.push_back(recorded ? kQuantizedMargin * one.quantized_error() : 0);
+    for (const Case& one : cases) allowed.push_back(recorded ? kQuantizedMargin * one.quantized_error() : 0);
     return allowed;
 }
 
