@@ -19,7 +19,7 @@ FeaturesFn = Callable[[Tensor, Batch], Tensor]
 
 
 def find_hook(field: str, name: str, folder: Path) -> Callable[..., Any] | None:
-    """Import what ``name`` says; modules are also looked for in the current folder and in the configuration's.
+    """Import what ``name`` says, from the configuration's folder, the current one, or where Python looks.
 
     Returns None where ``name`` is empty, and raises :class:`TrmInputError` where it cannot be found.
     """
@@ -28,7 +28,7 @@ def find_hook(field: str, name: str, folder: Path) -> Callable[..., Any] | None:
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
         raise TrmInputError(f"{field}: expected 'module:function', got {name!r}")
-    places = [str(Path.cwd()), str(folder.resolve())]
+    places = [str(folder.resolve()), str(Path.cwd())]
     sys.path[:0] = places
     try:
         module = importlib.import_module(module_name)

@@ -25,7 +25,7 @@ from .parallel import Group
 class JsonLines:
     """Append-only log of one JSON object a line, without times, so that equal runs write equal bytes.
 
-    A line reaches the system in one write. The file is locked, so that no two processes train in one folder.
+    A line reaches the system in one write. The file is locked, so that no two runs train in one folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,7 +33,8 @@ class JsonLines:
         with self._named():
             self._stream = path.open("ab", buffering=0)
         try:
-            fcntl.lockf(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process, however it ends
+            # Goes with the process, however it ends; of this handle alone, so that reading the log does not unlock it.
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise TrmInputError(

@@ -517,6 +517,15 @@ def test_command_leaves_model_log_state_and_curve(tmp_path, capsys, monkeypatch)
     assert main(["train", "push.toml"]) == 2
 
 
+def test_a_folder_takes_one_run_at_a_time_within_a_process_too(tmp_path):
+    config = parse_config(make_config("tokens", tmp_path, train={"max_updates": 4}))
+    first = Trainer(config, tmp_path / "run", quiet=True)
+    (tmp_path / "run" / "log.jsonl").read_bytes()  # closing another handle does not unlock the file
+    with pytest.raises(trm_edge.TrmInputError, match="another process trains here"):
+        Trainer(config, tmp_path / "run", quiet=True, resume=True)
+    assert first.run().updates == 4
+
+
 def test_encoder_rate_is_that_of_the_maps_around_the_blocks(tmp_path):
     config = parse_config(make_config("tokens", tmp_path, train={"encoder_rate": 5.0}), tmp_path)
     head = TrmHead(config.spec)
