@@ -20,7 +20,7 @@ Train a head on recorded examples and leave OUT/model.pt, which `trm-edge export
   torchrun --nproc-per-node 2 -m trm_edge.train push.toml
 
 OUT also holds state.pt (to resume), log.jsonl and curve.png. SIGINT and SIGTERM finish the batch at hand, save, and
-exit with 130. Needs pip install 'trm-edge[train]'."""
+exit with 130; a validation is given up, and made up for by --resume. Needs pip install 'trm-edge[train]'."""
 
 
 def register(commands: Any) -> None:

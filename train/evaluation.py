@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,9 +30,17 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    head: TrmHead, examples: Examples, steps: int, batch_size: int = 256, features_fn: FeaturesFn | None = None
+    head: TrmHead,
+    examples: Examples,
+    steps: int,
+    batch_size: int = 256,
+    features_fn: FeaturesFn | None = None,
+    poll: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Run ``steps`` refinement steps on every example and return the metric by step."""
+    """Run ``steps`` refinement steps on every example and return the metric by step.
+
+    ``poll`` is called before every step of a batch; what it raises ends the evaluation.
+    """
     device = str(head.w("y_init").device)
     actions = head.spec.answer == "actions"
     sums, draft, count = [0.0] * steps, 0.0, 0
@@ -43,6 +52,8 @@ def evaluate(
             draft += float(action_error(head, inside_limits(head, head.draft(batch)), batch["target"]).sum())
         carry = head.begin(batch)
         for k in range(steps):
+            if poll is not None:
+                poll()
             carry, out = head.step(carry, batch)
             if actions:
                 score = action_error(head, inside_limits(head, out.y), batch["target"])

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish: the loop finishes what it is doing, saves, and leaves."""
+"""SIGINT and SIGTERM as a wish: the loop finishes the batch at hand, saves, and leaves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
+
+
+class Stopped(Exception):
+    """What was under way is given up, as a stop was asked for."""
 
 
 class StopRequest:
@@ -24,6 +28,11 @@ class StopRequest:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise :class:`Stopped` where a stop was asked for."""
+        if self.requested:
+            raise Stopped
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:

@@ -42,7 +42,7 @@ from .losses import step_loss
 from .model import Batch, Carry, StepOutput, TrmHead
 from .optimizer import learning_rate, make_optimizer, update_average
 from .parallel import Group
-from .signals import StopRequest
+from .signals import Stopped, StopRequest
 from .state import check_same_run, read_state, restore_random, seed_everything, write_state
 from .targets import reveal_order, step_target
 
@@ -99,7 +99,8 @@ class Trainer:
         self.seconds = 0.0
         self.evaluation: Evaluation | None = None
         self._sums = LogSums()
-        self._evaluated_at = -1
+        self._evaluated_at = 0
+        self._saved: tuple[int, int] | None = None  # updates and _evaluated_at of the last checkpoint of this process
         self._digests = {
             "train": self.train_set.digest(),
             "validation": None if self.validation_set is None else self.validation_set.digest(),
@@ -107,31 +108,33 @@ class Trainer:
         self._log = self._open(resume)
 
     def run(self) -> RunResult:
-        """Train until ``max_updates``, ``max_seconds``, SIGINT or SIGTERM; the batch at hand is finished and saved."""
+        """Train until ``max_updates``, ``max_seconds``, SIGINT or SIGTERM; the batch at hand is finished and saved.
+
+        A validation is given up at a signal, and made up for when the run goes on.
+        """
         train, progress = self.config.train, Progress(self.config.train.max_updates, self.updates, self.quiet)
         lines = [*describe_asking(self.train_set), *describe_limits(self.head, self.train_set)]
         for line in () if self.quiet else lines:
             progress.say(line)
         interrupted = False
-        saved_at = -1
         with StopRequest() as stop:
             started = time.monotonic() - self.seconds
+            self._validate_if_due(progress, stop)  # the run to resume may have ended within its validation
             while self.updates < train.max_updates and not self.group.any(self.seconds >= train.max_seconds):
+                if self.group.any(stop.requested):
+                    interrupted = True
+                    break
                 before = self.updates
                 self._train_batch()
                 self.seconds = time.monotonic() - started
                 progress.advance(self.updates - before)
                 self._report(before, progress)
                 if crossed(before, self.updates, train.checkpoint_every):
-                    self.save()
-                    saved_at = self.updates
-                if self.group.any(stop.requested):
-                    interrupted = True
-                    break
+                    self._save_news()
+                self._validate_if_due(progress, stop)
             if not interrupted and self._evaluated_at != self.updates:
-                self._validate(progress)
-            if saved_at != self.updates:
-                self.save()
+                interrupted = self.group.any(not self._validate(progress, stop))
+            self._save_news()
         progress.close()
         if self._log is not None:
             self._log.close()
@@ -157,8 +160,14 @@ class Trainer:
             "log_sums": self._sums.state(),
             "log_length": self._log.length(),
         }
+        self._saved = self.updates, self._evaluated_at
         write_state(self.out / "state.pt", state)
         save_checkpoint(self.out / "model.pt", self.config.spec, self.averaged.state_dict(), provenance(self.config))
+
+    def _save_news(self) -> None:
+        """Save unless the last checkpoint holds all there is."""
+        if self._saved != (self.updates, self._evaluated_at):
+            self.save()
 
     def _open(self, resume: bool) -> JsonLines | None:
         """Prepare the folder, take up the state where there is one, and open the log; only one process has a log."""
@@ -303,18 +312,29 @@ class Trainer:
             if self._log is not None:
                 self._log.write(record)
             progress.say(f"update {self.updates}  {describe(record)}  {self.seconds:.0f} s")
-        if crossed(before, self.updates, train.eval_every):
-            self._validate(progress)
 
-    def _validate(self, progress: Progress) -> None:
-        """Evaluate the averaged weights, in one process, and log it."""
+    def _validate_if_due(self, progress: Progress, stop: StopRequest) -> None:
+        if crossed(self._evaluated_at, self.updates, self.config.train.eval_every):
+            self._validate(progress, stop)
+
+    def _validate(self, progress: Progress, stop: StopRequest) -> bool:
+        """Evaluate the averaged weights, in one process, and log it; returns False where a stop ended that.
+
+        What was trained is saved before, so that no death meanwhile loses any of it. That state is also the one to
+        resume from where the evaluation is given up: hooks may have drawn random numbers in it.
+        """
+        if self.validation_set is not None and self._log is not None:
+            self._save_news()
+            steps, hook = self.config.train.eval_steps, self.features_fn
+            try:
+                evaluation = evaluate(self.averaged, self.validation_set, steps, features_fn=hook, poll=stop.check)
+            except Stopped:
+                return False
+            self.evaluation = evaluation
+            self._log.write({"kind": "validation", "update": self.updates, **asdict(evaluation)})
+            progress.say(f"update {self.updates}  validation {summary(evaluation)}")
         self._evaluated_at = self.updates
-        if self.validation_set is None or self._log is None:
-            return
-        steps = self.config.train.eval_steps
-        self.evaluation = evaluate(self.averaged, self.validation_set, steps, features_fn=self.features_fn)
-        self._log.write({"kind": "validation", "update": self.updates, **asdict(self.evaluation)})
-        progress.say(f"update {self.updates}  validation {summary(self.evaluation)}")
+        return True
 
 
 def usable_device(name: str) -> torch.device:

@@ -28,7 +28,7 @@ from trm_edge.export import export_bundle  # noqa: E402
 from trm_edge.train import Trainer, load_config, parse_config  # noqa: E402
 from trm_edge.train.config import LossConfig  # noqa: E402
 from trm_edge.train.data import to_tensors  # noqa: E402
-from trm_edge.train.evaluation import summary  # noqa: E402
+from trm_edge.train.evaluation import evaluate, summary  # noqa: E402
 from trm_edge.train.limits import shares_beyond  # noqa: E402
 from trm_edge.train.log import JsonLines, Progress, read_log  # noqa: E402
 from trm_edge.train.losses import action_error, is_right, step_loss  # noqa: E402
@@ -678,6 +678,56 @@ def test_signals_save_and_leave(undisturbed, tmp_path, number):
     assert 0 < done < LIVELY["max_updates"]
     assert main(["train", str(config), "--out", str(tmp_path / "run"), "--resume"]) == 0
     assert_same_run(whole, tmp_path / "run")
+
+
+def disturb_validation(monkeypatch, number: int, what) -> None:
+    """Call ``what`` at the beginning of validation ``number`` (from 1) of the runs that follow."""
+    calls = iter(range(1, 1000))
+
+    def disturbed(*arguments, **options):
+        if next(calls) == number:
+            what()
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr("trm_edge.train.trainer.evaluate", disturbed)
+
+
+VALIDATED = {**LIVELY, "max_updates": 30, "checkpoint_every": 10, "eval_every": 10, "log_every": 10}
+
+
+@pytest.mark.parametrize("validation", [2, 3])  # on the way, and the last one
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_validation_which_the_resumed_run_makes_up_for(tmp_path, monkeypatch, number, validation):
+    changes = {"features_fn": "train_cases:noisy_features"}
+    config = make_config("actions", tmp_path, data=changes, train=VALIDATED)
+    train(config, tmp_path / "whole")
+    disturb_validation(monkeypatch, validation, lambda: os.kill(os.getpid(), number))
+    result = train(config, tmp_path / "run")
+    assert result.interrupted and result.updates == 10 * validation
+    logged = [r["update"] for r in read_log(tmp_path / "run" / "log.jsonl") if r["kind"] == "validation"]
+    assert logged == [10, 20][: validation - 1]
+    assert not train(config, tmp_path / "run", resume=True).interrupted
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize("checkpoint_every", [10, 1000])
+@pytest.mark.parametrize("validation", [2, 3])
+def test_a_death_within_a_validation_loses_nothing(tmp_path, monkeypatch, validation, checkpoint_every):
+    changes = VALIDATED | {"checkpoint_every": checkpoint_every}
+    config = make_config("actions", tmp_path, data={"features_fn": "train_cases:noisy_features"}, train=changes)
+    train(config, tmp_path / "whole")
+
+    def die():
+        raise RuntimeError("dead")
+
+    disturb_validation(monkeypatch, validation, die)
+    trainer = Trainer(parse_config(config), tmp_path / "run", quiet=True)
+    with pytest.raises(RuntimeError, match="dead"):
+        trainer.run()
+    trainer._log.close()
+    assert read_state(tmp_path / "run" / "state.pt")["updates"] == 10 * validation
+    train(config, tmp_path / "run", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
 TRAIN_AND_LOOK = """
