@@ -10,6 +10,7 @@ from typing import Any
 
 from trm_edge.cli import add_command
 from trm_edge.extras import import_extra
+from trm_edge.plain import plain
 
 DETAILS = """\
 Train a head on recorded examples and leave OUT/model.pt, which `trm-edge export` takes.
@@ -19,8 +20,8 @@ Train a head on recorded examples and leave OUT/model.pt, which `trm-edge export
   trm-edge export runs/push/model.pt push.trm
   torchrun --nproc-per-node 2 -m trm_edge.train push.toml
 
-OUT also holds state.pt (to resume), log.jsonl and curve.png. SIGINT and SIGTERM finish the batch at hand, save, and
-exit with 130; a validation is given up, and made up for by --resume. Needs pip install 'trm-edge[train]'."""
+OUT also holds state.pt (to resume), log.jsonl and curve.png. SIGINT, SIGTERM and SIGHUP finish the batch at hand, save,
+and exit with 130; a validation is given up, and made up for by --resume. Needs pip install 'trm-edge[train]'."""
 
 
 def register(commands: Any) -> None:
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     with process_group() as group:
         result = Trainer(config, out, resume=arguments.resume, group=group, quiet=arguments.json).run()
     if group.leads and arguments.json:
-        print(json.dumps(asdict(result) | {"model": str(result.model)}))
+        print(json.dumps(plain(asdict(result) | {"model": str(result.model)})))
     elif group.leads:
         if result.evaluation is not None:
             print(summary(result.evaluation))

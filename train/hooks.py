@@ -65,4 +65,6 @@ def fresh_features(features_fn: FeaturesFn, y_hat: Tensor, batch: Batch) -> Tens
         raise TrmInputError(f"data.features_fn: expected a tensor {list(expected)}, got {type(features).__name__}")
     if features.shape != expected:
         raise TrmInputError(f"data.features_fn: expected features {list(expected)}, got {list(features.shape)}")
+    if bool(y_hat.isfinite().all()) and not bool(features.isfinite().all()):
+        raise TrmInputError("data.features_fn: expected finite features of finite answers, got NaN or Inf")
     return features.detach().to(batch["features"])

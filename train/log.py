@@ -21,6 +21,8 @@ from trm_edge.picture import pyplot, save
 from .losses import StepLoss
 from .parallel import Group
 
+_START = b'{"kind": "'
+
 
 class JsonLines:
     """Append-only log of one JSON object a line, without times, so that equal runs write equal bytes.
@@ -112,7 +114,10 @@ def _add(sums: list[float], values: list[float]) -> list[float]:
 
 
 class Progress:
-    """A tqdm bar on a terminal, plain lines elsewhere; both on standard error."""
+    """A tqdm bar on a terminal, plain lines elsewhere; both on standard error.
+
+    Where nobody reads it any more, a run goes on without.
+    """
 
     def __init__(self, total: int, done: int, quiet: bool) -> None:
         self._quiet = quiet
@@ -122,26 +127,43 @@ class Progress:
 
     def advance(self, updates: int) -> None:
         """Count updates."""
-        if self._bar is not None:
-            self._bar.update(updates)
+        with self._unheard():
+            if self._bar is not None:
+                self._bar.update(updates)
 
     def say(self, text: str) -> None:
         """Print a line."""
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        elif not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+        with self._unheard():
+            if self._bar is not None:
+                self._bar.write(text, file=sys.stderr)
+            elif not self._quiet:
+                print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        if self._bar is not None:
-            self._bar.close()
+        with self._unheard():
+            if self._bar is not None:
+                self._bar.close()
+
+    @contextmanager
+    def _unheard(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:  # a pipe without a reader, a terminal that is gone
+            self._quiet, self._bar = True, None
 
 
 def describe(record: dict[str, Any]) -> str:
     """Return a train record as a line for people."""
     terms = "  ".join(f"{name} {sum(by_step) / len(by_step):.4f}" for name, by_step in record["terms"].items())
     return f"{terms}  right {record['right'][-1]:.3f}"
+
+
+def is_log(path: Path) -> bool:
+    """Whether a file is empty or begins as a log does."""
+    with path.open("rb") as stream:
+        start = stream.read(len(_START))
+    return _START.startswith(start)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish: the loop finishes the batch at hand, saves, and leaves."""
+"""SIGINT, SIGTERM and SIGHUP as a wish: the loop finishes the batch at hand, saves, and leaves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Within the context, SIGINT and SIGTERM set :attr:`requested`; a second SIGINT interrupts at once."""
+    """Within the context, SIGINT, SIGTERM and SIGHUP set :attr:`requested`; a second SIGINT interrupts at once.
+
+    A SIGHUP that is ignored, as under ``nohup``, stays so.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -21,7 +24,9 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._handle)
         return self
 

@@ -50,8 +50,14 @@ def seed_everything(seed: int) -> None:
 
 
 def check_same_run(stored: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise :class:`TrmInputError` where a configuration differs in anything but how long to go on."""
-    free = {("train", "max_updates"), ("train", "max_seconds")}
+    """Raise :class:`TrmInputError` where a configuration differs in what could change the result.
+
+    How long to go on may differ, but for the end of a cosine schedule, which all its rates depend on; so may how often
+    to save, and where the examples are, whose digest is compared.
+    """
+    free = {("train", "max_seconds"), ("train", "checkpoint_every"), ("data", "train"), ("data", "validation")}
+    if now["train"]["schedule"] == "constant":
+        free.add(("train", "max_updates"))
     for table, fields in now.items():
         for name, value in fields.items():
             before = stored[table].get(name)

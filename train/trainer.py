@@ -37,7 +37,7 @@ from .evaluation import Evaluation, evaluate, summary
 from .hooks import call_hook, find_hook, fresh_features
 from .limits import describe_limits
 from .load import load_examples
-from .log import JsonLines, LogSums, Progress, describe, plot_curve
+from .log import JsonLines, LogSums, Progress, describe, is_log, plot_curve
 from .losses import step_loss
 from .model import Batch, Carry, StepOutput, TrmHead
 from .optimizer import learning_rate, make_optimizer, update_average
@@ -49,7 +49,7 @@ from .targets import reveal_order, step_target
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended. ``evaluation`` is of the averaged weights that ``model`` holds, None without validation."""
+    """How a run ended. ``evaluation`` is of the averaged weights that ``model`` holds, None where there was none."""
 
     model: Path
     updates: int
@@ -139,7 +139,8 @@ class Trainer:
         if self._log is not None:
             self._log.close()
             plot_curve(self.out / "log.jsonl", self.out / "curve.png")
-        return RunResult(self.out / "model.pt", self.updates, self.seconds, interrupted, self.evaluation)
+        evaluation = self.evaluation if self._evaluated_at == self.updates else None
+        return RunResult(self.out / "model.pt", self.updates, self.seconds, interrupted, evaluation)
 
     def save(self) -> None:
         """Write state and model. The state comes first: a model is never ahead of what can be resumed."""
@@ -174,6 +175,8 @@ class Trainer:
         path = self.out / "state.pt"
         if path.exists() and not resume:
             raise TrmInputError(f"{self.out}: holds a run; go on with --resume, or name another folder with --out")
+        if not path.exists():
+            self._refuse_to_overwrite()
         log = self._own_folder() if self.group.leads else None
         length = 0
         if path.exists():
@@ -188,6 +191,17 @@ class Trainer:
         if log is not None:
             log.cut(length)
         return log
+
+    def _refuse_to_overwrite(self) -> None:
+        """Raise where the folder holds what no run that can go on has left: a model without its state, another log."""
+        model, log = self.out / "model.pt", self.out / "log.jsonl"
+        if model.exists():
+            raise TrmInputError(
+                f"{model}: is there without its state.pt, so that the run cannot go on, and would be overwritten; "
+                f"name another folder with --out, and train.start = '{model}' to begin from it"
+            )
+        if log.is_file() and not is_log(log):
+            raise TrmInputError(f"{log}: is no log of a run, and would be overwritten; name another folder with --out")
 
     def _own_folder(self) -> JsonLines:
         """Make the folder, keep other runs out of it, and tidy it up."""
@@ -225,22 +239,24 @@ class Trainer:
         train = self.config.train
         batch = self.batch(self.batches)
         weights = self.config.loss.step_weights or (1.0,) * train.steps
-        carry, losses, norm = self.head.begin(batch), [], 0.0
+        carry, losses, norm, updates = self.head.begin(batch), [], 0.0, self.updates
         for k in range(train.steps):
             carry, out = self._step(carry, batch)
             target = step_target(self.head, batch, k + 1, train.steps, batch.get("order"))
             loss = step_loss(self.head, out, target, batch, self.config.loss)
             share = weights[k] / sum(weights)
-            torch.autograd.backward(loss.total * (weights[k] if train.update == "step" else share))
             losses.append(loss)
-            if train.update == "step" or k == train.steps - 1:
+            at_once = train.update == "step"
+            if weights[k] or not at_once:  # a step of weight 0 is no update
+                torch.autograd.backward(loss.total * (weights[k] if at_once else share))
+            if weights[k] if at_once else k == train.steps - 1:
                 norm += self._update()
             carry = carry.detach()
             if self.features_fn is not None and k < train.steps - 1:
                 with torch.no_grad():
                     batch["features"] = fresh_features(self.features_fn, out.y.detach(), batch)
         self.batches += 1
-        self._sums.add(losses, norm / (train.steps if train.update == "step" else 1))
+        self._sums.add(losses, norm / (self.updates - updates))
 
     def _step(self, carry: Carry, batch: Batch) -> tuple[Carry, StepOutput]:
         train = self.config.train
@@ -271,7 +287,10 @@ class Trainer:
         try:
             if not isinstance(augmented, Mapping):
                 raise TrmInputError(f"expected a dictionary of arrays, got {type(augmented).__name__}")
-            return check_arrays(self.config.spec, augmented)
+            checked = check_arrays(self.config.spec, augmented)
+            if len(checked["x"]) != len(arrays["x"]):
+                raise TrmInputError(f"x: expected {len(arrays['x'])} examples, got {len(checked['x'])}")
+            return checked
         except TrmInputError as error:
             raise TrmInputError(f"data.augment: {self.config.data.augment} returned a wrong batch: {error}") from None
 
@@ -291,10 +310,11 @@ class Trainer:
         norm = float(nn.utils.clip_grad_norm_(parameters, train.max_grad_norm))
         if not math.isfinite(norm):
             saved = (self.out / "state.pt").exists()
+            begin = f", in another folder; train.start = '{self.out / 'model.pt'}' begins from it" if saved else ""
             raise TrmError(
                 f"training diverged: the gradient of update {self.updates} is {norm}; {self.out} "
                 f"{'keeps the last checkpoint' if saved else 'holds no checkpoint yet'}. Try a lower "
-                "train.learning_rate, a longer train.warmup_updates, or look at the data"
+                f"train.learning_rate, a longer train.warmup_updates, or look at the data{begin}"
             )
         for group in self.optimizer.param_groups:
             group["lr"] = group["scale"] * learning_rate(train, self.updates)

@@ -34,6 +34,7 @@ from trm_edge.train.log import JsonLines, Progress, read_log  # noqa: E402
 from trm_edge.train.losses import action_error, is_right, step_loss  # noqa: E402
 from trm_edge.train.model import TrmHead, load_weights  # noqa: E402
 from trm_edge.train.optimizer import learning_rate, make_optimizer, update_average  # noqa: E402
+from trm_edge.train.signals import StopRequest  # noqa: E402
 from trm_edge.train.state import read_state  # noqa: E402
 from trm_edge.train.trainer import load_data, new_head  # noqa: E402
 
@@ -396,6 +397,8 @@ def test_a_full_disk_is_named_by_the_log():
         ("augment", "wrong_inside", r"data\.augment: .*has no len\(\)\n  File .*line \d+, in wrong_inside\n.*len\(3\)"),
         ("features_fn", "one_argument", r"data\.features_fn: expected a function of \(y_hat, batch\), got TypeError: "),
         ("features_fn", "nothing", r"data\.features_fn: expected a tensor \[32, 4, 2\], got NoneType"),
+        ("features_fn", "not_finite", r"data\.features_fn: expected finite features of finite answers, got NaN or Inf"),
+        ("augment", "fewer", r"returned a wrong batch: x: expected 32 examples, got 5"),
         ("features_fn", "bad_features", r"data\.features_fn: expected features \[32, 4, 2\], got \[32, 1, 2\]"),
     ],
 )
@@ -515,6 +518,99 @@ def test_command_leaves_model_log_state_and_curve(tmp_path, capsys, monkeypatch)
     assert main(["train", "push.toml", "--resume"]) == 0
     assert "k = 1..2" in capsys.readouterr().out
     assert main(["train", "push.toml"]) == 2
+
+
+def test_a_model_without_its_state_and_another_log_are_not_overwritten(tmp_path):
+    config = parse_config(make_config("tokens", tmp_path, train={"max_updates": 4}))
+    Trainer(config, tmp_path / "run", quiet=True).run()
+    (tmp_path / "run" / "state.pt").unlink()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    for resume in (False, True):
+        with pytest.raises(trm_edge.TrmInputError, match=r"model\.pt: is there without its state\.pt.*--out"):
+            Trainer(config, tmp_path / "run", quiet=True, resume=resume)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "log.jsonl").write_text("mine\n")
+    with pytest.raises(trm_edge.TrmInputError, match=r"log\.jsonl: is no log of a run"):
+        Trainer(config, tmp_path / "other", quiet=True)
+    assert (tmp_path / "other" / "log.jsonl").read_text() == "mine\n"
+    (tmp_path / "other" / "log.jsonl").write_text('{"kind": "train", "update": 4}\n{"ki')  # died before it saved
+    assert Trainer(config, tmp_path / "other", quiet=True, resume=True).run().updates == 4
+
+
+def test_an_interrupted_run_gives_no_older_evaluation(tmp_path, monkeypatch):
+    config = make_config("tokens", tmp_path, train=LIVELY | {"eval_every": 4})
+    original = Trainer._train_batch
+
+    def train_batch(self):
+        original(self)
+        if self.updates >= 10:
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.setattr(Trainer, "_train_batch", train_batch)
+    result = train(config, tmp_path / "run")
+    assert result.interrupted and result.updates == 10 and result.evaluation is None
+    assert [r["update"] for r in read_log(tmp_path / "run" / "log.jsonl") if r["kind"] == "validation"] == [4, 8]
+
+
+def test_a_step_of_weight_0_is_no_update(tmp_path):
+    config = make_config("actions", tmp_path, train={"steps": 3, "max_updates": 6}, loss={"step_weights": [0, 1, 0.5]})
+    trainer = Trainer(parse_config(config), tmp_path / "run", quiet=True)
+    updated = []
+    original = trainer._update
+    trainer._update = lambda: updated.append(trainer.updates) or original()
+    assert trainer.run().updates == 6
+    assert (len(updated), trainer.batches) == (6, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"train": {"max_updates": 16}}, "train.max_updates"),
+        ({"train": {"max_updates": 16, "schedule": "constant"}}, "train.schedule"),
+        ({"train": {"checkpoint_every": 3}}, None),
+        ({"data": {"train": "moved.npz"}}, None),
+        ({"data": {"train": "other.npz"}}, "data.train: the examples are not those"),
+    ],
+    ids=str,
+)
+def test_what_may_differ_where_a_run_goes_on(tmp_path, changes, refused):
+    config = make_config("tokens", tmp_path, train={"max_updates": 8, "schedule": "cosine"})
+    train(config, tmp_path / "run")
+    data = Path(config["data"]["train"])
+    (tmp_path / "moved.npz").write_bytes(data.read_bytes())
+    make_config("tokens", tmp_path, examples=999)
+    data.rename(tmp_path / "other.npz")
+    if "data" not in changes:
+        changes = changes | {"data": {"train": "moved.npz"}}
+    changed = {
+        table: fields
+        | {name: str(tmp_path / v) if table == "data" else v for name, v in changes.get(table, {}).items()}
+        for table, fields in config.items()
+    }
+    if refused is None:
+        assert train(changed, tmp_path / "run", resume=True).updates == 8
+    else:
+        with pytest.raises(trm_edge.TrmInputError, match=refused):
+            train(changed, tmp_path / "run", resume=True)
+
+
+def test_a_run_goes_on_where_nobody_reads_what_it_says(tmp_path):
+    config = make_config("tokens", tmp_path, train={"max_updates": 60, "log_every": 2, "eval_steps": 2})
+    (tmp_path / "c.toml").write_text(as_toml(config))
+    command = f"{sys.executable} -m trm_edge.train {tmp_path / 'c.toml'} --out {tmp_path / 'run'} 2>&1 | head -n 1"
+    subprocess.run(["bash", "-c", command], check=True, timeout=120, capture_output=True)
+    assert read_state(tmp_path / "run" / "state.pt")["updates"] == 60
+
+
+def test_a_hang_up_that_is_ignored_ends_nothing():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_folder_takes_one_run_at_a_time_within_a_process_too(tmp_path):

@@ -112,6 +112,16 @@ def bad_features(y_hat: Any, batch: Any) -> Any:
     return y_hat[:, :1]
 
 
+def not_finite(y_hat: Any, batch: Any) -> Any:
+    """Return features with a NaN."""
+    return batch["y0"] * float("nan")
+
+
+def fewer(batch: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return some of the examples."""
+    return {name: array[:5] for name, array in batch.items()}
+
+
 def flip_signs(batch: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Negate some examples of the problem ``actions``, which stays the same problem."""
     sign = np.where(rng.random(len(batch["x"])) < 0.5, -1, 1).astype(np.float32)[:, None, None]
