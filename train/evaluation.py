@@ -60,7 +60,7 @@ def evaluate(
             else:
                 score = is_right(head, out.y, batch, 0.0) & asked
             sums[k] += float(score.sum())
-            if features_fn is not None:
+            if features_fn is not None and k < steps - 1:
                 batch["features"] = fresh_features(features_fn, out.y, batch)
     metric = "rms error" if actions else "exact rate"
     return Evaluation(metric, [total / count for total in sums], draft / count if actions else None, count)
