@@ -19,6 +19,7 @@ from trm_edge.errors import TrmBundleError, TrmError, TrmInputError, TrmIOError
 from trm_edge.export.checkpoint import load_checkpoint, save_checkpoint
 from trm_edge.files import StrPath, remove_unfinished
 from trm_edge.inputs import Array
+from trm_edge.limits import NAMES
 from trm_edge.quantization import Quantization, uniform
 from trm_edge.spec import TrmSpec, check_statistics, identity_statistics
 
@@ -114,6 +115,8 @@ class Trainer:
         """
         train, progress = self.config.train, Progress(self.config.train.max_updates, self.updates, self.quiet)
         lines = [*describe_asking(self.train_set), *describe_limits(self.head, self.train_set)]
+        if train.warmup_updates > train.max_updates:
+            lines.append(f"the learning rate rises over {train.warmup_updates} updates, longer than this run")
         for line in () if self.quiet else lines:
             progress.say(line)
         interrupted = False
@@ -402,6 +405,10 @@ def new_head(config: RunConfig, examples: Examples) -> TrmHead:
             found[f"limits.{name}"] = np.asarray(values, np.float32)
     check_statistics({**identity_statistics(config.spec), **found})
     head.load_state_dict({name: torch.from_numpy(value) for name, value in found.items()}, strict=False)
+    if config.loss.limits and not any(bool(head.w(f"limits.{name}").isfinite().any()) for name in NAMES):
+        raise TrmInputError(
+            f"loss.limits: {config.train.start} has no limits to exceed; give [limits], or leave it out"
+        )
     return head
 
 

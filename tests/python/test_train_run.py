@@ -557,6 +557,25 @@ def test_an_interrupted_run_gives_no_older_evaluation(tmp_path, monkeypatch):
     assert [r["update"] for r in read_log(tmp_path / "run" / "log.jsonl") if r["kind"] == "validation"] == [4, 8]
 
 
+def test_a_loss_of_limits_needs_some_of_the_start(tmp_path):
+    config = make_config("actions", tmp_path, train={"max_updates": 2})
+    plain = train(config, tmp_path / "plain").model
+    begun = config | {"train": config["train"] | {"start": str(plain)}, "loss": {"limits": 1.0}}
+    with pytest.raises(
+        trm_edge.TrmInputError, match=r"loss\.limits: .*model\.pt has no limits to exceed; give \[limits\]"
+    ):
+        train(begun, tmp_path / "run")
+    begun["limits"] = {"lower": [-9.0, -9.0]}
+    assert train(begun, tmp_path / "run").updates == 2
+
+
+def test_a_warm_up_longer_than_the_run_is_told(tmp_path, capsys):
+    for warmup, told in ((61, True), (60, False)):
+        config = make_config("tokens", tmp_path, train={"max_updates": 60, "warmup_updates": warmup})
+        Trainer(parse_config(config), tmp_path / str(warmup)).run()
+        assert ("the learning rate rises over 61 updates, longer than this run" in capsys.readouterr().err) == told
+
+
 def test_a_step_of_weight_0_is_no_update(tmp_path):
     config = make_config("actions", tmp_path, train={"steps": 3, "max_updates": 6}, loss={"step_weights": [0, 1, 0.5]})
     trainer = Trainer(parse_config(config), tmp_path / "run", quiet=True)
