@@ -93,7 +93,9 @@ class Trainer:
                 f"train.batch_size: expected a multiple of {self.group.size} process(es) and at most the "
                 f"{len(self.train_set)} training examples, got {config.train.batch_size}"
             )
-        self.head = new_head(config, self.train_set).to(usable_device(config.train.device))
+        begun = resume and (self.out / "state.pt").exists()  # and holds all weights: train.start may be gone
+        head = TrmHead(config.spec, fake_quantization(config)) if begun else new_head(config, self.train_set)
+        self.head = head.to(usable_device(config.train.device))
         self.averaged = copy.deepcopy(self.head).requires_grad_(False)
         self.optimizer = make_optimizer(self.head, config.train)
         self.updates = self.batches = 0
@@ -313,7 +315,8 @@ class Trainer:
         norm = float(nn.utils.clip_grad_norm_(parameters, train.max_grad_norm))
         if not math.isfinite(norm):
             saved = (self.out / "state.pt").exists()
-            begin = f", in another folder; train.start = '{self.out / 'model.pt'}' begins from it" if saved else ""
+            model = (self.out / "model.pt").resolve()
+            begin = f", in another folder; train.start = '{model}' begins from it" if saved else ""
             raise TrmError(
                 f"training diverged: the gradient of update {self.updates} is {norm}; {self.out} "
                 f"{'keeps the last checkpoint' if saved else 'holds no checkpoint yet'}. Try a lower "

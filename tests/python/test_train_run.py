@@ -569,6 +569,19 @@ def test_a_loss_of_limits_needs_some_of_the_start(tmp_path):
     assert train(begun, tmp_path / "run").updates == 2
 
 
+def test_a_run_goes_on_without_the_file_that_it_began_from(tmp_path):
+    config = make_config("tokens", tmp_path, train={"max_updates": 4})
+    start = train(config, tmp_path / "first").model
+    begun = config | {"train": config["train"] | {"start": str(start), "max_updates": 8}}
+    train(begun, tmp_path / "whole")
+    half = begun | {"train": begun["train"] | {"max_updates": 4}}
+    train(half, tmp_path / "run")
+    start.unlink()
+    assert train(begun, tmp_path / "run", resume=True).updates == 8
+    with pytest.raises(trm_edge.TrmIOError):
+        train(begun, tmp_path / "anew")
+
+
 def test_a_warm_up_longer_than_the_run_is_told(tmp_path, capsys):
     for warmup, told in ((61, True), (60, False)):
         config = make_config("tokens", tmp_path, train={"max_updates": 60, "warmup_updates": warmup})
