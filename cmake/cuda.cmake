@@ -47,6 +47,7 @@ endfunction()
 
 # What trm_cuda_missing will say.
 function(leave_cuda_out why)
+  string(REGEX REPLACE "[;\"\\]" "," why "${why}")  # which would end an argument or the text
   message(STATUS "Backend cuda: not built (${why})")
   set_property(SOURCE ${PROJECT_SOURCE_DIR}/csrc/api/model.cc APPEND PROPERTY
     COMPILE_DEFINITIONS "TRM_WHY_NO_CUDA=\"${why}\"")
@@ -65,7 +66,7 @@ if(CMAKE_CROSSCOMPILING)
   if(TRM_EDGE_CUDA STREQUAL "ON")
     message(FATAL_ERROR "TRM_EDGE_CUDA is ON, but backend cuda is not cross-compiled; build on the device")
   endif()
-  leave_cuda_out("it is not cross-compiled; build on the device")
+  leave_cuda_out("it is not cross-compiled, build on the device")
   return()
 endif()
 find_working_nvcc(known_targets why_no_cuda)
