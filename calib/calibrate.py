@@ -117,9 +117,7 @@ def calibrate(
     """
     _check_arguments(calls, scheme, observer, steps)
     spec, tensors = bundle.spec, bundle.tensors
-    names, (ranging, measured) = matrix_names(spec), split_calls(calls)
-    if scheme == "dynamic":
-        ranging, measured = [], list(calls)  # its scales are worked out by the engine
+    names, (ranging, measured) = matrix_names(spec), split_calls(calls, scheme)
     few = min(_SENSITIVITY_CALLS, len(measured))
     with _progress(len(ranging) + 2 * len(measured) + few * len(names), progress) as tick:
         ranges = collect(spec, tensors, ranging, steps, tick)

@@ -13,7 +13,7 @@ from trm_edge.errors import TrmInputError
 from trm_edge.files import StrPath
 from trm_edge.golden import golden_arguments
 from trm_edge.inputs import Array, Inputs, check_inputs, stored_integer
-from trm_edge.recorded import PACKED, PARTS, is_packed, read_arrays
+from trm_edge.recorded import IGNORED, PACKED, PARTS, is_packed, read_arrays
 from trm_edge.spec import TrmSpec
 
 _LENGTHS = {f"{part}_len": axes for part, axes in PARTS.items()}
@@ -24,9 +24,6 @@ _NAMES = {
     "tokens": ("x", "puzzle_id"),
 }
 _OPTIONAL = ("y0", "puzzle_id", "features")  # check_inputs asks for those that a head needs
-_IGNORED = {"slots": -1, "tokens": -100}
-"""Target where nothing is asked."""
-
 
 _Example = Callable[[int], dict[str, Array]]
 
@@ -92,8 +89,13 @@ def golden_calls(bundle: Bundle) -> list[Call]:
     return [Call(check_inputs(bundle.spec, **golden_arguments(case)), None) for case in bundle.golden]
 
 
-def split_calls(calls: Sequence[Call]) -> tuple[list[Call], list[Call]]:
-    """Return calls to take ranges from and others to measure on, in turns; the same where there are fewer than four."""
+def split_calls(calls: Sequence[Call], scheme: str) -> tuple[list[Call], list[Call]]:
+    """Return calls to take ranges from and others to measure on, in turns; the same where there are fewer than four.
+
+    ``dynamic``, whose scales the engine works out, takes none and measures them all.
+    """
+    if scheme == "dynamic":
+        return [], list(calls)
     return (list(calls), list(calls)) if len(calls) < 4 else (list(calls[::2]), list(calls[1::2]))
 
 
@@ -201,7 +203,7 @@ def _check_target(spec: TrmSpec, target: Array, inputs: Inputs) -> None:
         raise TrmInputError("target: expected finite values, found NaN or Inf")
     if spec.answer_is_float:
         return
-    ignored = _IGNORED[spec.answer]
+    ignored = IGNORED[spec.answer]
     asked = target != ignored
     wrong = asked & ((target < 0) | (target >= choices))
     if wrong.any():

@@ -14,7 +14,7 @@ from trm_edge.errors import TrmInputError
 from trm_edge.files import check_folder, refuse_overwriting
 from trm_edge.picture import check_picture
 from trm_edge.plain import plain
-from trm_edge.provenance import STEPS, refreshed_note, usual_steps
+from trm_edge.provenance import STEPS, refreshed_note, steps_to_run
 from trm_edge.quantization import SCHEMES
 
 from .calibrate import MAX_ERROR, MAX_LOSS, Calibration, calibrate
@@ -90,14 +90,10 @@ def run(arguments: argparse.Namespace) -> int:
         refuse_overwriting(arguments.plot, arguments.src, arguments.data)
     bundle = read_bundle(arguments.src)
     calls = load_calls(arguments.data, bundle.spec, most) if arguments.data else golden_calls(bundle)
-    measured = calls if arguments.scheme == "dynamic" else split_calls(calls)[1]
-    if arguments.max_loss is not None and not any(call.asks for call in measured):
+    if arguments.max_loss is not None and not any(call.asks for call in split_calls(calls, arguments.scheme)[1]):
         raise TrmInputError(
             "--max-loss: of the task's metric, which needs calls with a target; those that are measured ask nothing"
         )
-    steps = arguments.steps
-    if steps is None:
-        steps = usual_steps(bundle.provenance.get("trained_steps"))
     if note := refreshed_note(bundle.provenance.get("features_fn")):
         print(note, file=sys.stderr)
     result = calibrate(
@@ -105,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         calls,
         scheme=arguments.scheme,
         observer=arguments.observer or "minmax",
-        steps=steps,
+        steps=steps_to_run(arguments.steps, bundle.provenance.get("trained_steps")),
         max_error=arguments.max_error,
         max_loss=max_loss,
         mixed=arguments.mixed,

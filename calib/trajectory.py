@@ -9,6 +9,7 @@ import numpy as np
 
 from trm_edge.golden import relative_error, run_reference
 from trm_edge.inputs import Array
+from trm_edge.limits import NAMES
 from trm_edge.reference import ReferenceModel, StepOutput, project_limits
 
 from .calls import Call
@@ -113,7 +114,7 @@ class Measurement:
         assert call.target is not None
         if step.logits is not None:
             return _is_right(step, call.target, call.right)
-        limits = (self._w[f"limits.{name}"].astype(np.float32) for name in ("lower", "upper", "velocity"))
+        limits = (self._w[f"limits.{name}"].astype(np.float32) for name in NAMES)
         inside, _ = project_limits(step.y.astype(np.float32), *limits)
         return float((((inside - call.target) / self._w["normalization.y0.std"]) ** 2).mean())
 

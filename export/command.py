@@ -15,7 +15,7 @@ from trm_edge.errors import TrmInputError
 from trm_edge.files import check_folder, refuse_overwriting
 from trm_edge.graph import GRAPH_PRECISIONS, LOOPS
 from trm_edge.limits import missing_limits, missing_text
-from trm_edge.provenance import STEPS, refreshed_note, usual_steps
+from trm_edge.provenance import STEPS, refreshed_note, steps_to_run
 
 _ENGINE_LOOPS = ("unrolled", "loop", "onnx-loop")
 
@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
         note = refreshed_note(provenance.get("features_fn"))
         if note and arguments.loop != "step":
             print(f"{note}, of the bundle or of a graph of --loop step", file=sys.stderr)
-        steps = usual_steps(provenance.get("trained_steps")) if arguments.steps is None else arguments.steps
+        steps = steps_to_run(arguments.steps, provenance.get("trained_steps"))
         (_export_onnx if suffix == ".onnx" else _export_engine)(arguments, steps)
     else:
         raise TrmInputError(f"{arguments.dst}: expected a name that ends in .trm, .onnx or .engine, got {suffix!r}")

@@ -28,13 +28,11 @@ from torch import Tensor
 
 from trm_edge.errors import TrmInputError
 from trm_edge.inputs import Array
-from trm_edge.recorded import PARTS
+from trm_edge.recorded import IGNORED, PACKED, PARTS
 from trm_edge.spec import TrmSpec
 
 BUCKET, GROUP = 64, 8  # batches whose examples are sorted together, by one length and by the other
 _BLOCK = 1 << 16  # rows that are widened to float64 at once
-IGNORED = -100
-"""Target of a token that nothing is asked of."""
 
 Arrays = dict[str, Array]
 
@@ -54,7 +52,7 @@ _SHAPES: dict[str, dict[str, tuple[str, str]]] = {  # name -> dtype kind, dimens
 for _shapes in _SHAPES.values():
     _shapes["group"] = ("i", "N")
 _OPTIONAL = {"x_len", "s_len", "m_len", "omit", "right", "required", "puzzle_id", "group"}
-_LENGTHS = {"x": "x_len", "slots": "s_len", "candidates": "m_len"}
+_LENGTHS = {name: f"{part}_len" for name, part in PACKED.items()}
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,7 @@ class Examples:
         """How many ask for something: the others' targets are all -1 (slots) or -100 (tokens)."""
         if self.spec.answer == "actions":
             return len(self)
-        ignored = IGNORED if self.spec.answer == "tokens" else -1
-        return int((self.arrays["target"] != ignored).any(1).sum())
+        return int((self.arrays["target"] != IGNORED[self.spec.answer]).any(1).sum())
 
     def subset(self, index: Array) -> Examples:
         """Return some of the examples, by number."""
@@ -287,7 +284,7 @@ def _check_values(spec: TrmSpec, arrays: Arrays) -> None:
                 raise TrmInputError(f"{name}: expected finite values, found NaN or Inf in example {where}")
     if spec.answer == "tokens":
         _range("x", arrays["x"], 0, spec.vocab_size - 1)
-        _range("target", np.where(arrays["target"] == IGNORED, 0, arrays["target"]), 0, spec.vocab_size - 1)
+        _range("target", np.where(arrays["target"] == IGNORED["tokens"], 0, arrays["target"]), 0, spec.vocab_size - 1)
         if "puzzle_id" in arrays:
             _range("puzzle_id", arrays["puzzle_id"], 0, spec.num_puzzles - 1)
     if spec.answer == "slots":

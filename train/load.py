@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from trm_edge.errors import TrmInputError
-from trm_edge.recorded import is_packed, read_arrays
+from trm_edge.recorded import IGNORED, is_packed, read_arrays
 from trm_edge.spec import TrmSpec
 
-from .data import IGNORED, Examples, check_arrays
+from .data import Examples, check_arrays
 from .packed import check_packed
 
 
@@ -19,8 +19,7 @@ def load_examples(path: Path, spec: TrmSpec) -> Examples:
         packed = spec.answer == "slots" and is_packed(arrays)
         examples = check_packed(spec, arrays) if packed else Examples(spec, check_arrays(spec, arrays))
         if not examples.asking:
-            nothing = IGNORED if spec.answer == "tokens" else -1
-            raise TrmInputError(f"target: expected something that is asked, got {nothing} everywhere")
+            raise TrmInputError(f"target: expected something that is asked, got {IGNORED[spec.answer]} everywhere")
     except TrmInputError as error:
         raise TrmInputError(f"{path}: {error}") from None
     return examples

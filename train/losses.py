@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trm_edge.recorded import IGNORED
+
 from .config import LossConfig
-from .data import IGNORED
 from .model import Batch, StepOutput, TrmHead
 
 _NONE = -1e9  # logarithm of no share; -inf would make gradients of rows that do not count NaN
@@ -51,7 +52,7 @@ def step_loss(head: TrmHead, out: StepOutput, target: Tensor, batch: Batch, conf
         terms = _action_terms(head, out.y, target, config)
     else:
         assert out.logits is not None
-        ignored = IGNORED if head.spec.answer == "tokens" else -1
+        ignored = IGNORED[head.spec.answer]
         right = right_choices(target, batch) if "right" in batch else None
         terms = {"answer": cross_entropy(out.logits, target, ignored, config.cross_entropy, right)}
         if config.left_out:
@@ -70,7 +71,7 @@ def asks(head: TrmHead, batch: Batch) -> Tensor:
     target = batch["target"]
     if head.spec.answer == "actions":
         return torch.ones(len(target), dtype=torch.bool, device=target.device)
-    return (target != (IGNORED if head.spec.answer == "tokens" else -1)).any(-1)
+    return (target != IGNORED[head.spec.answer]).any(-1)
 
 
 def is_right(head: TrmHead, y: Tensor, batch: Batch, tolerance: float) -> Tensor:
@@ -78,7 +79,7 @@ def is_right(head: TrmHead, y: Tensor, batch: Batch, tolerance: float) -> Tensor
     target = batch["target"]
     if head.spec.answer == "actions":
         return action_error(head, y.detach(), target) <= tolerance
-    correct = (y == target) | (target == (IGNORED if head.spec.answer == "tokens" else -1))
+    correct = (y == target) | (target == IGNORED[head.spec.answer])
     if "right" in batch:
         correct |= right_choices(target, batch).gather(-1, y.long().clamp_min(0)[..., None])[..., 0] & (y >= 0)
     return correct.all(-1)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from trm_edge.inputs import Array
+from trm_edge.recorded import IGNORED
 
-from .data import IGNORED, Arrays
+from .data import Arrays
 from .model import Batch, TrmHead
 
 
@@ -32,5 +33,5 @@ def step_target(head: TrmHead, batch: Batch, step: int, steps: int, order: Tenso
     if head.spec.answer == "actions":
         return torch.lerp(head.draft(batch), target, share)
     draft = batch["x"] if head.spec.answer == "tokens" else head.draft(batch)
-    opened = target == (IGNORED if head.spec.answer == "tokens" else -1)
+    opened = target == IGNORED[head.spec.answer]
     return torch.where((order < share) | opened, target, draft)

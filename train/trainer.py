@@ -243,7 +243,7 @@ class Trainer:
         """Supervise K steps of one batch; the carry is detached between them (TRM, section 4.1)."""
         train = self.config.train
         batch = self.batch(self.batches)
-        weights = self.config.loss.step_weights or (1.0,) * train.steps
+        weights, at_once = self.config.loss.step_weights or (1.0,) * train.steps, train.update == "step"
         carry, losses, norm, updates = self.head.begin(batch), [], 0.0, self.updates
         for k in range(train.steps):
             carry, out = self._step(carry, batch)
@@ -251,7 +251,6 @@ class Trainer:
             loss = step_loss(self.head, out, target, batch, self.config.loss)
             share = weights[k] / sum(weights)
             losses.append(loss)
-            at_once = train.update == "step"
             if weights[k] or not at_once:  # a step of weight 0 is no update
                 torch.autograd.backward(loss.total * (weights[k] if at_once else share))
             if weights[k] if at_once else k == train.steps - 1:

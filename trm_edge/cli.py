@@ -29,7 +29,7 @@ from .limits import Limits, missing_limits, missing_text
 from .plain import plain
 from .profiling import command as profiling
 from .profiling.timing import latency_summary
-from .provenance import STEPS, refreshed_note, usual_steps
+from .provenance import STEPS, refreshed_note, steps_to_run
 from .quantization import PRECISIONS, Quantization
 from .refinement import Refinement, confidence_of
 from .refiner import Refiner, load
@@ -303,9 +303,7 @@ def _refine(arguments: argparse.Namespace) -> int:
         check_folder(arguments.output)
     refiner = _load(arguments)
     call = read_call(arguments.input) if arguments.input else _first_golden(arguments.bundle)
-    steps = arguments.steps
-    if steps is None:
-        steps = usual_steps(refiner.provenance("trained_steps"), refiner.most_steps)
+    steps = steps_to_run(arguments.steps, refiner.provenance("trained_steps"), refiner.most_steps)
     if note := refreshed_note(refiner.provenance("features_fn")):
         print(note, file=sys.stderr)
     out = refiner.refine(**call, steps=steps, halt=arguments.halt, trajectory=True)

@@ -7,11 +7,13 @@ from .spec import MAX_STEPS
 STEPS = 4  # of a call, where neither the caller nor the file says
 
 
-def usual_steps(trained_steps: str | None, most: int = MAX_STEPS) -> int:
-    """Return the steps to run unless told otherwise: those of training where the file says, at most ``most``.
+def steps_to_run(given: int | None, trained_steps: str | None, most: int = MAX_STEPS) -> int:
+    """Return ``given``, or else the steps of training where the file says, else STEPS; these are at most ``most``.
 
     The text is free and nobody's file is trusted: one that is no number of steps says nothing.
     """
+    if given is not None:
+        return given
     text = trained_steps or ""
     known = text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= MAX_STEPS
     return min(int(text) if known else STEPS, most)

@@ -24,6 +24,9 @@ PARTS: dict[str, dict[str, int]] = {
 }
 """Array and axis of one example that ``<part>_len`` counts: context rows, slots, candidates."""
 
+IGNORED = {"slots": -1, "tokens": -100}
+"""Target of an entry that nothing is asked of."""
+
 PACKED: dict[str, str] = {
     **{"x": "x", "slots": "s", "target": "s", "y0": "s"},
     **{"candidates": "m", "slot_of": "m", "omit": "m", "right": "m"},

@@ -121,7 +121,7 @@ def test_the_report_is_that_of_the_oracle(kind: str, mixer: str, scheme: str) ->
     bundle = make_bundle(kind, mixer)
     calls = random_calls(bundle, 6)
     result = calibrate(bundle, calls, scheme=scheme, steps=3, max_error=1.0)
-    measured = calls if scheme == "dynamic" else split_calls(calls)[1]
+    measured = calls if scheme == "dynamic" else split_calls(calls, scheme)[1]
     assert result.passed and (result.measured, result.steps) == (len(measured), 3)
     assert result.calibrated == (0 if scheme == "dynamic" else 3)
     quantization = result.quantization

@@ -21,7 +21,7 @@ from ..golden import golden_arguments, random_inputs
 from ..inputs import check_inputs, check_steps
 from ..picture import check_picture
 from ..plain import plain
-from ..provenance import STEPS, usual_steps
+from ..provenance import STEPS, steps_to_run
 from ..shipped import example as shipped_example
 from ..spec import TrmSpec
 from .configurations import Choice, Configuration, open_configuration, parse_choices, with_golden
@@ -153,8 +153,7 @@ class Settings:
 def profile(settings: Settings) -> tuple[dict[str, Any], dict[str, Samples]]:
     """Run everything; return the report and the closed-loop samples by configuration."""
     bundle = read_bundle(settings.bundle)
-    steps = usual_steps(bundle.provenance.get("trained_steps")) if settings.steps is None else settings.steps
-    steps = check_steps(steps, bundle.spec.answer)
+    steps = check_steps(steps_to_run(settings.steps, bundle.provenance.get("trained_steps")), bundle.spec.answer)
     if steps < 1:
         raise TrmInputError("--steps: expected at least 1, got 0")
     calls, inputs = _calls(settings.input, bundle)
