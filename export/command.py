@@ -15,7 +15,7 @@ from trm_edge.errors import TrmInputError
 from trm_edge.files import check_folder, refuse_overwriting
 from trm_edge.graph import GRAPH_PRECISIONS, LOOPS
 from trm_edge.limits import missing_limits, missing_text
-from trm_edge.provenance import STEPS, refreshed_note, steps_to_run
+from trm_edge.provenance import STEPS, refreshed_note
 
 _ENGINE_LOOPS = ("unrolled", "loop", "onnx-loop")
 
@@ -84,12 +84,10 @@ def _run(arguments: argparse.Namespace) -> int:
     if suffix == ".trm":
         _say_limits(_export_bundle(arguments))
     elif suffix in (".onnx", ".engine"):
-        provenance = read_bundle(arguments.src).provenance
-        note = refreshed_note(provenance.get("features_fn"))
+        note = refreshed_note(read_bundle(arguments.src).provenance.get("features_fn"))
         if note and arguments.loop != "step":
             print(f"{note}, of the bundle or of a graph of --loop step", file=sys.stderr)
-        steps = steps_to_run(arguments.steps, provenance.get("trained_steps"))
-        (_export_onnx if suffix == ".onnx" else _export_engine)(arguments, steps)
+        (_export_onnx if suffix == ".onnx" else _export_engine)(arguments)
     else:
         raise TrmInputError(f"{arguments.dst}: expected a name that ends in .trm, .onnx or .engine, got {suffix!r}")
     print(f"{arguments.dst}: {arguments.dst.stat().st_size:,} bytes; {_how_to_check(arguments)}")
@@ -122,20 +120,20 @@ def _export_bundle(arguments: argparse.Namespace) -> Bundle:
     )
 
 
-def _export_onnx(arguments: argparse.Namespace, steps: int) -> None:
+def _export_onnx(arguments: argparse.Namespace) -> None:
     from .onnx_graph import export_onnx
 
-    export_onnx(arguments.src, arguments.dst, arguments.loop or "unrolled", steps, arguments.precision)
+    export_onnx(arguments.src, arguments.dst, arguments.loop or "unrolled", arguments.steps, arguments.precision)
 
 
-def _export_engine(arguments: argparse.Namespace, steps: int) -> None:
+def _export_engine(arguments: argparse.Namespace) -> None:
     from .tensorrt import export_engine
 
     built = export_engine(
         arguments.src,
         arguments.dst,
         arguments.loop or "unrolled",
-        steps,
+        arguments.steps,
         arguments.precision,
         gpus=arguments.gpu.split(",") if arguments.gpu else (),
         context=_lengths(arguments.context) if arguments.context else (),

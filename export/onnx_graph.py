@@ -21,6 +21,7 @@ from trm_edge.errors import TrmInputError, TrmUnsupportedError
 from trm_edge.files import StrPath, write_atomically
 from trm_edge.graph import GraphInfo, Signature
 from trm_edge.inputs import check_int
+from trm_edge.provenance import steps_to_run
 from trm_edge.spec import MAX_STEPS
 
 from .onnx_net import net_function
@@ -35,7 +36,7 @@ def export_onnx(
     bundle_path: StrPath,
     dst: StrPath,
     loop: str = "unrolled",
-    steps: int = 4,
+    steps: int | None = None,
     precision: str | None = None,
 ) -> None:
     """Write the ONNX graph of a ``.trm`` bundle, atomically.
@@ -53,10 +54,14 @@ def export_onnx(
     ------
     TrmIOError, TrmBundleError, TrmInputError, TrmUnsupportedError
     """
-    write_atomically(dst, build_onnx(read_bundle(bundle_path), loop, steps, precision).SerializeToString())
+    model = build_onnx(read_bundle(bundle_path), loop, steps, precision)
+    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in model.metadata_props} | contract.unsealed())
+    write_atomically(dst, contract.seal(model.SerializeToString()))
 
 
-def build_onnx(bundle: Bundle, loop: str = "unrolled", steps: int = 4, precision: str | None = None) -> onnx.ModelProto:
+def build_onnx(
+    bundle: Bundle, loop: str = "unrolled", steps: int | None = None, precision: str | None = None
+) -> onnx.ModelProto:
     """Build the ONNX graph of a bundle: opset 19, IR 9, float32 with explicit Q/DQ where the bundle is calibrated.
 
     Parameters
@@ -66,7 +71,8 @@ def build_onnx(bundle: Bundle, loop: str = "unrolled", steps: int = 4, precision
     loop
         ``unrolled``, ``onnx-loop`` or ``step``.
     steps
-        K of the unrolled form, 1..1024; the other forms run any number of steps and do not read it.
+        K of the unrolled form, 1..1024, None: as many as the head was trained for, where the bundle says so, else 4.
+        The other forms run any number of steps and do not read it.
     precision
         None: what the bundle was calibrated to, float32 where it was not; ``fp32``: float32 in any case.
 
@@ -85,8 +91,7 @@ def build_onnx(bundle: Bundle, loop: str = "unrolled", steps: int = 4, precision
     """
     if loop not in contract.LOOPS:
         raise TrmInputError(f"loop: expected one of {', '.join(contract.LOOPS)}, got {loop!r}")
-    if loop == "unrolled" and not 1 <= (steps := check_int("steps", steps)) <= MAX_STEPS:
-        raise TrmInputError(f"steps: expected 1..{MAX_STEPS} for an unrolled graph, got {steps}")
+    steps = unrolled_steps(bundle, steps, "graph") if loop == "unrolled" else 0
     if precision not in (None, "fp32"):
         raise TrmInputError(
             f"precision: expected fp32, or nothing for what the bundle was calibrated to, got {precision!r}"
@@ -100,6 +105,14 @@ def build_onnx(bundle: Bundle, loop: str = "unrolled", steps: int = 4, precision
     return assemble(bundle, loop, steps, weights, partial(RoundedProducts, weights, quantization), quantization.summary)
 
 
+def unrolled_steps(bundle: Bundle, steps: int | None, what: str) -> int:
+    """Return K of an unrolled graph or engine: ``steps``, or what the bundle says of its training."""
+    count = check_int("steps", steps_to_run(steps, bundle.provenance.get("trained_steps")))
+    if not 1 <= count <= MAX_STEPS:
+        raise TrmInputError(f"steps: expected 1..{MAX_STEPS} for an unrolled {what}, got {count}")
+    return count
+
+
 def assemble(
     bundle: Bundle,
     loop: str,
@@ -108,7 +121,10 @@ def assemble(
     products: Callable[[int], Products] | None = None,
     precision: str = "fp32",
 ) -> onnx.ModelProto:
-    """Return the graph whose block matrices are multiplied by ``products`` of a step, which ``precision`` names."""
+    """Return the graph whose block matrices are multiplied by ``products`` of a step, which ``precision`` names.
+
+    ``steps`` is K of the unrolled form, 0 for the others.
+    """
     spec = bundle.spec
     parts = Parts(spec, weights, products)
     write = {"unrolled": _write_unrolled, "onnx-loop": _write_loop, "step": _write_step}[loop]
@@ -120,8 +136,7 @@ def assemble(
         )
     inputs = contract.input_signature(spec, loop)
     outputs = contract.output_signature(spec, loop, steps)
-    count = steps if loop == "unrolled" else 0
-    info = GraphInfo(spec, loop, count, bundle.tensors, bundle.sha256, precision, bundle.provenance)
+    info = GraphInfo(spec, loop, steps, bundle.tensors, bundle.sha256, precision, bundle.provenance)
     graph = onnx.helper.make_graph(nodes, "trm_edge", _values(inputs), _values(outputs), weights.initializers())
     model = onnx.helper.make_model(
         graph,

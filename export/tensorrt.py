@@ -27,9 +27,8 @@ from trm_edge.engine import EngineManifest, manifest_bytes, manifest_path
 from trm_edge.errors import TrmError, TrmInputError, TrmUnsupportedError
 from trm_edge.files import StrPath, write_atomically
 from trm_edge.graph import parse_metadata
-from trm_edge.inputs import check_int
-from trm_edge.spec import MAX_STEPS
 
+from .onnx_graph import unrolled_steps
 from .onnx_scope import onnx
 from .onnx_typed import build_typed
 from .tensorrt_network import BlockProducts, NetworkFacts, block_products, facts, parse, parse_loop
@@ -57,7 +56,7 @@ def export_engine(
     bundle_path: StrPath,
     dst: StrPath,
     loop: str = "unrolled",
-    steps: int = 4,
+    steps: int | None = None,
     precision: str | None = None,
     *,
     gpus: Sequence[str] = (),
@@ -78,7 +77,7 @@ def export_engine(
 def build_engine(
     bundle: Bundle,
     loop: str = "unrolled",
-    steps: int = 4,
+    steps: int | None = None,
     precision: str | None = None,
     *,
     gpus: Sequence[str] = (),
@@ -94,7 +93,8 @@ def build_engine(
     loop
         ``unrolled``, ``loop`` or ``onnx-loop``.
     steps
-        K of the unrolled form; the others run any number and do not read it.
+        K of the unrolled form, None: as many as the head was trained for, where the bundle says so, else 4; the others
+        run any number and do not read it.
     precision
         ``fp32``, ``fp16``, ``bf16``, ``int8``, ``fp8``, or None: what the bundle was calibrated to, else ``fp32``.
     gpus
@@ -115,8 +115,7 @@ def build_engine(
     """
     if loop not in FORMS:
         raise TrmInputError(f"loop: expected one of {', '.join(FORMS)} for an engine, got {loop!r}")
-    if loop == "unrolled" and not 1 <= (steps := check_int("steps", steps)) <= MAX_STEPS:
-        raise TrmInputError(f"steps: expected 1..{MAX_STEPS} for an unrolled engine, got {steps}")
+    steps = unrolled_steps(bundle, steps, "engine") if loop == "unrolled" else 0
     if precision is None:
         precision = "fp32" if bundle.quantization is None else bundle.quantization.summary
     library = import_library()

@@ -13,6 +13,7 @@ A graph carries all that a host needs in its metadata, so that the file alone is
 ``trm_edge.precision``       ``int8`` or ``bf16`` where block matrices are rounded, ``fp16`` or ``fp8`` in a graph for a
                              TensorRT engine; left out for ``fp32``
 ``trm_edge.bundle_sha256``   hash of the bundle that the graph was made from
+``trm_edge.sha256``          hash of the file, where these 64 digits count as zeros; left out, nothing is checked
 ``spec.<field>``             every field of :class:`~trm_edge.spec.TrmSpec`
 ``provenance.<name>``        what the bundle says of where its weights came from
 ===========================  ====================================================================================
@@ -20,6 +21,7 @@ A graph carries all that a host needs in its metadata, so that the file alone is
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,6 +42,9 @@ Dims = tuple[int | str, ...]
 Signature = dict[str, tuple[np.dtype[Any], Dims]]
 
 _PROVENANCE = "provenance."
+_SHA256 = "trm_edge.sha256"
+_SEAL = _SHA256.encode() + b"\x12\x40"  # as protobuf writes the entry: the key, then field 2 of 64 bytes, its value
+_UNSEALED = "0" * 64
 _FLOAT, _INT, _LONG, _BOOL = (np.dtype(t) for t in (np.float32, np.int32, np.int64, np.bool_))
 _HOST_STATISTICS = ("limits.lower", "limits.upper", "limits.velocity", "normalization.y0.mean")
 
@@ -152,6 +157,42 @@ def parse_metadata(metadata: Mapping[str, str]) -> GraphInfo:
     sha256 = metadata.get("trm_edge.bundle_sha256", "")
     said = {name[len(_PROVENANCE) :]: text for name, text in metadata.items() if name.startswith(_PROVENANCE)}
     return GraphInfo(spec, loop, steps, statistics, sha256, precision, said)
+
+
+def unsealed() -> dict[str, str]:
+    """Return the metadata entry that :func:`seal` fills in."""
+    return {_SHA256: _UNSEALED}
+
+
+def seal(data: bytes) -> bytes:
+    """Return a file with :func:`unsealed` in its metadata with its checksum there."""
+    place = _seal_of(data)
+    return data[:place] + _checksum(data, place) + data[place + len(_UNSEALED) :]
+
+
+def check_seal(data: bytes) -> None:
+    """Check the checksum of a file that has one, or raise :class:`TrmBundleError`."""
+    place = _seal_of(data)
+    if place >= 0 and data[place : place + len(_UNSEALED)] != _checksum(data, place):
+        raise TrmBundleError(
+            "damaged: its content does not match its checksum; copy or export it again. Where it was changed on "
+            f"purpose, take the entry {_SHA256} out of its metadata"
+        )
+
+
+def _seal_of(data: bytes) -> int:
+    """Return where the digits of a file's checksum begin, -1 where it has none."""
+    place = data.rfind(_SEAL)
+    return place if place < 0 else place + len(_SEAL)
+
+
+def _checksum(data: bytes, place: int) -> bytes:
+    """Return the digits of the hash of all but the digits at ``place``."""
+    view = memoryview(data)
+    digest = hashlib.sha256(view[:place])
+    digest.update(_UNSEALED.encode())
+    digest.update(view[place + len(_UNSEALED) :])
+    return digest.hexdigest().encode()
 
 
 def _context_rows(spec: TrmSpec) -> int | str:

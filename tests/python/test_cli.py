@@ -642,7 +642,7 @@ def test_a_graph_that_is_not_of_the_bundle_fails_the_check(tmp_path: Path, capsy
 def test_export_names_no_verify_that_always_fails(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_command, "_export_engine", lambda arguments, _: arguments.dst.write_bytes(b"engine"))
+    monkeypatch.setattr(export_command, "_export_engine", lambda arguments: arguments.dst.write_bytes(b"engine"))
     command = ("export", EXAMPLE, tmp_path / "head.engine")
     assert "check it with: trm-edge verify" in run(capsys, *command, "--precision", "int8")[1]
     spaced = tmp_path / "my head.trm"

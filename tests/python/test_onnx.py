@@ -294,6 +294,34 @@ def test_export_from_a_bundle_file(tmp_path: Any) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx", "a.trm"]
 
 
+def test_a_damaged_file_is_refused_by_its_checksum(tmp_path: Any) -> None:
+    write_bundle(tmp_path / "a.trm", bundle_of("actions"))
+    export_onnx(tmp_path / "a.trm", tmp_path / "a.onnx", "step")
+    data = (tmp_path / "a.onnx").read_bytes()
+    assert opened(data).spec.answer == "actions"
+    rng, key = np.random.default_rng(0), data.rindex(b"trm_edge.sha256")
+    weight = max(onnx.load_from_string(data).graph.initializer, key=lambda tensor: len(tensor.raw_data)).raw_data
+    begin = data.index(weight)
+    places = [*rng.integers(0, key, 20).tolist(), *rng.integers(begin, begin + len(weight), 20).tolist(), key + 17]
+    for place in places:
+        damaged = bytearray(data)
+        damaged[place] ^= 1  # of a weight the least that a file can be off by, which no tolerance would tell
+        with pytest.raises(TrmBundleError, match="damaged: its content does not match its checksum"):
+            opened(bytes(damaged))
+
+
+def test_a_graph_changed_on_purpose_has_no_checksum(tmp_path: Any) -> None:
+    write_bundle(tmp_path / "a.trm", bundle_of("actions"))
+    export_onnx(tmp_path / "a.trm", tmp_path / "a.onnx", "step")
+    model = onnx.load(tmp_path / "a.onnx")
+    model.producer_name = "another tool"
+    with pytest.raises(TrmBundleError, match=r"take the entry trm_edge\.sha256 out of its metadata"):
+        opened(model.SerializeToString())
+    kept = {entry.key: entry.value for entry in model.metadata_props if entry.key != "trm_edge.sha256"}
+    onnx.helper.set_model_props(model, kept)
+    assert opened(model.SerializeToString()).spec.answer == "actions"
+
+
 @pytest.mark.parametrize(("loop", "steps"), [("loop", 4), ("unrolled", 0), ("unrolled", 1025)])
 def test_wrong_arguments(loop: str, steps: int) -> None:
     with pytest.raises(TrmInputError, match="expected"):
@@ -306,6 +334,14 @@ def test_steps_that_are_no_integer(steps: Any) -> None:
         with pytest.raises(TrmInputError, match=f"steps: expected an int, got {steps!r}"):
             build(bundle_of("actions"), "unrolled", steps)
     assert build_onnx(bundle_of("actions"), "unrolled", np.int64(2)).metadata_props
+
+
+@pytest.mark.parametrize(("said", "steps"), [("3", 3), ("", 4), ("many", 4)])
+def test_an_unrolled_graph_has_as_many_steps_as_the_head_was_trained_for(said: str, steps: int) -> None:
+    bundle = bundle_of("actions")
+    bundle.provenance["trained_steps"] = said
+    assert opened(build_onnx(bundle).SerializeToString()).most_steps == steps
+    assert opened(build_onnx(bundle, steps=2).SerializeToString()).most_steps == 2
 
 
 def test_too_large_for_one_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from .._native import core
 from ..errors import TrmBundleError, TrmUnsupportedError
 from ..extras import import_extra
 from ..files import StrPath, read_file
-from ..graph import Signature, input_signature, output_signature, parse_metadata
+from ..graph import Signature, check_seal, input_signature, output_signature, parse_metadata
 from ..inputs import Array, Inputs
 from ..reference import StepOutput
 from ..refinement import Refinement
@@ -60,6 +60,7 @@ class OnnxRuntimeBackend(GraphBackend):
         data = source if isinstance(source, bytes) else read_file(source)
         file = "graph" if isinstance(source, bytes) else os.fspath(source)
         try:
+            check_seal(data)
             session = create_session(data, threads)
             metadata, given_inputs, given_outputs = _describe(session)
             info = parse_metadata(metadata)
