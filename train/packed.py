@@ -52,16 +52,16 @@ class Packed(Examples):
         return len(self.arrays["x_len"])
 
     def take(self, index: Array) -> Arrays:
-        """Return examples by number as padded arrays, float32, as ``train.data`` describes them."""
-        lengths = {part: self.arrays[f"{part}_len"][index] for part in _LIMITS}
+        """Return examples by number as padded arrays, float32 and int64, as ``train.data`` describes them."""
+        lengths = {part: self.arrays[f"{part}_len"][index].astype(np.int64) for part in _LIMITS}
         most = {part: int(length.max(initial=0)) for part, length in lengths.items()}
         padded: Arrays = {f"{part}_len": length for part, length in lengths.items()}
         for name, part in PACKED.items():
             if name not in self.arrays or name == "slot_of":
                 continue
             rows = self.arrays[name]
-            fill: Any = -1 if name in ("target", "y0") else 0
-            kind = np.float32 if rows.dtype.kind == "f" else rows.dtype
+            fill = -1 if name in ("target", "y0") else 0
+            kind: Any = {"f": np.float32, "i": np.int64}.get(rows.dtype.kind, rows.dtype)
             into = np.full((len(index), most[part], *rows.shape[1:]), fill, kind)
             for row, (begin, length) in enumerate(zip(self.begins[part][index], lengths[part], strict=True)):
                 into[row, :length] = rows[begin : begin + length]

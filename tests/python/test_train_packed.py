@@ -86,6 +86,14 @@ def test_unsigned_integers_are_taken_too():
     assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
+def test_a_batch_of_narrow_integers_is_one_that_an_augmentation_may_return():
+    arrays = pack(calls())
+    narrow = {n: a.astype(np.int16) if a.dtype.kind == "i" else a for n, a in arrays.items()}
+    batch = check_packed(SPEC, narrow).take(np.arange(3))
+    checked = check_arrays(SPEC, batch)
+    assert all(np.array_equal(checked[name], check_packed(SPEC, arrays).take(np.arange(3))[name]) for name in batch)
+
+
 def test_statistics_are_over_all_rows():
     made = calls()
     found = statistics(check_packed(SPEC, pack(made)))
