@@ -44,9 +44,9 @@ class JsonLines:
                 ) from None  # else: a file system without locks
 
     def cut(self, length: int) -> None:
-        """Take off what stands behind the last checkpoint; a log that has lost lines since then begins anew."""
+        """Take off what stands behind the last checkpoint; where the end is lost, keep the whole lines."""
         with self._named():
-            self._stream.truncate(length if length <= os.fstat(self._stream.fileno()).st_size else 0)
+            self._stream.truncate(self._path.read_bytes().rfind(b"\n", 0, length) + 1)
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record."""

@@ -786,6 +786,17 @@ def test_a_run_whose_log_is_lost_goes_on_with_a_new_one(tmp_path, left):
     assert [r["update"] for r in read_log(tmp_path / "run" / "log.jsonl") if r["kind"] == "train"] == [12, 16]
 
 
+def test_a_log_that_has_lost_its_end_keeps_the_whole_lines(tmp_path):
+    config = make_config("tokens", tmp_path, train={**LIVELY, "max_updates": 8})
+    train(config, tmp_path / "run")
+    log = tmp_path / "run" / "log.jsonl"
+    log.write_bytes(log.read_bytes()[:-5])
+    kept = [line for line in log.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    train(config | {"train": config["train"] | {"max_updates": 16}}, tmp_path / "run", resume=True)
+    assert kept and log.read_bytes().startswith(b"".join(kept))
+    assert [r["update"] for r in read_log(log)[len(kept) :] if r["kind"] == "train"] == [12, 16]
+
+
 @pytest.mark.slow
 def test_twenty_kills_resume_to_the_same_bits(tmp_path):
     config = make_config("actions", tmp_path, train={**LIVELY, "max_updates": 3000, "checkpoint_every": 10})
