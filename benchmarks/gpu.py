@@ -5,8 +5,8 @@
 
 Every way is checked against the float64 oracle before it is timed. Official sizes (D=512, H=8, I=1536), bf16 (backend
 ``cuda`` also in others: ``--precision bf16,fp16,w8a16``), batch 1. *device* is the time from the first kernel of a call
-to the end of its last one, as CUPTI records it, *call* the wall clock around a call from host memory to host memory;
-medians over the calls of one process, ways interleaved in rounds.
+to the end of its last one, as CUPTI records it, one way after another; *call* the wall clock around a call from host
+memory to host memory, ways interleaved in rounds. Both are medians over the calls of one process.
 PyTorch's ways hold everything in bfloat16 on the device: a CUDA graph of the whole recursion of eager kernels, or of
 ``torch.compile(mode="max-autotune-no-cudagraphs")``; their *call* has no copies from and to the host in it, and that of
 *on device*, backend ``cuda`` on arrays of PyTorch's, has none either. It is encoders and decoders as well, which

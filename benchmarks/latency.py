@@ -34,20 +34,24 @@ from threadpoolctl import ThreadpoolController
 
 import trm_edge
 from trm_edge.bundle import Bundle, read_bundle
-from trm_edge.files import write_atomically
+from trm_edge.files import check_folder, refuse_overwriting, write_atomically
 from trm_edge.golden import golden_arguments, random_inputs
 from trm_edge.inputs import Inputs
 from trm_edge.plain import plain
 from trm_edge.profiling import Samples, Task, Work, bandwidth, closed_loop, machine_facts, pinned, register_peak
 from trm_edge.profiling.machine import describe, machine_state
-from trm_edge.profiling.report import FORMAT, FORMAT_VERSION
-from trm_edge.profiling.timing import Progress, choose_cpus
+from trm_edge.profiling.report import FORMAT, FORMAT_VERSION, number
+from trm_edge.profiling.timing import SETTLE_S, Progress, choose_cpus
 from trm_edge.spec import TrmSpec, identity_statistics
 
 WRONG = 10.0  # times the error of rounded weights alone
 FLOOR = 1e-6  # no error below this is wrong: float32 itself
 WAITED = 0.05  # share of a call, in the median: an engine that waits longer than this for its core is not ranked
 SMALL = {"hidden": 128, "heads": 4, "inner": 384}
+MODEL: dict[str, Any] = {  # what random models are like, where the command line does not say
+    **{"hidden": 512, "heads": 8, "inner": 1536, "mixer": "attention", "token_inner": 256},
+    **{"l_cycles": 2, "h_cycles": 1, "rows": [8, 16, 32, 64, 128, 256]},
+}
 ENVIRONMENT = (
     *("TRM_EDGE_ISA", "ONEDNN_MAX_CPU_ISA", "FBGEMM_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY"),
     *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"),
@@ -201,7 +205,11 @@ class Cell:
             "precision": entry.precision,
             "threads": self.threads,
             "rows": rows,
+            "steps": self.problem.steps,
+            "evaluations": self.problem.steps * spec.h_cycles * (spec.l_cycles + 1),
+            "sha256": self.problem.digest(),
             "form": entry.form,
+            "version": self.arguments.versions[entry.peer],
             "check": {"passed": entry.run is not None, "error": entry.error, "allowed": self.limits[entry.precision]},
             "tries": entry.tries,
         }
@@ -211,7 +219,7 @@ class Cell:
         found = [peak for peak in peaks[entry.precision] if peak]
         work = Work.of(spec, rows, self.problem.steps)
         copied = bandwidth(work.weight_bytes(entry.precision))
-        peak = float(np.median(found)) if found else None
+        peak = max(found, default=None)
         row["closed_loop"] = times
         row["roofline"] = work.facts(times["p50_us"], entry.precision, self.threads, peak, copied)
         return row
@@ -223,7 +231,7 @@ def _task(name: str, run: Run, inputs: list[Inputs], threads: int) -> Task:
     def call() -> None:
         run(next(turn))
 
-    return Task(name, call, threads)
+    return Task(name, call, threads, SETTLE_S if threads > 1 else 0.0)
 
 
 def print_cell(rows: list[dict[str, Any]], problem: Problem, threads: int) -> None:
@@ -242,7 +250,7 @@ def print_cell(rows: list[dict[str, Any]], problem: Problem, threads: int) -> No
         times, share = row["closed_loop"], row["roofline"]["share_of_peak"]
         fused = ratio_to_fused(row, rows)
         print(
-            f"{head}  {row['check']['error']:.1e}  {times['p50_us']:11.1f} {times['p99_us']:10.1f} "
+            f"{head}  {row['check']['error']:.1e}  {times['p50_us']:11.1f} {number(times['p99_us'], '10.1f')} "
             f"{times['max_us']:10.1f}  {'-' if fused is None else f'{fused:.2f}':>7}  "
             f"{'-' if share is None else f'{100 * share:.0f} %':>5}  {100 * waited(row):5.1f} %"
         )
@@ -277,7 +285,8 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
         if not others:
             continue
         best = min(others, key=lambda row: row["closed_loop"]["p50_us"])
-        shared = [row for row in others if waited(row) > WAITED]
+        own = [row for row in rows if row["precision"] == precision and row["backend"] == "fused"]
+        shared = [row for row in [*own, *others] if "closed_loop" in row and waited(row) > WAITED]
         if shared:
             names = ", ".join(f"{row['backend']} {row['form']} ({100 * waited(row):.0f} %)" for row in shared)
             lines.append(f"{precision}: no ratio: another thread had the core during {names}")
@@ -290,21 +299,33 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Measure, print one table per L and number of threads, write JSON and plot."""
+def main() -> int:
+    """Measure, print one table per L and number of threads, write JSON and plot.
+
+    Returns 1 where the fused engine's answers are wrong, 2 for bad input.
+    """
     arguments = _parse()
     # NumPy encodes and decodes around some peers. From L = 32 its OpenBLAS would start workers, which spin on the core
     # that the peer is timed on.
     with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
-        measure(arguments)
+        try:
+            rows = measure(arguments)
+        except trm_edge.TrmError as error:
+            print(f"latency.py: {error}", file=sys.stderr)
+            return 2
+    return 1 if any(row["backend"] == "fused" and not row["check"]["passed"] for row in rows) else 0
 
 
-def measure(arguments: argparse.Namespace) -> None:
-    """Measure as the command line says."""
+def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure as the command line says; return the rows of the report."""
     cpus = choose_cpus(max(arguments.threads), arguments.cpu)
+    for written in (arguments.json, arguments.plot):
+        if written is not None:
+            refuse_overwriting(written, arguments.bundle)
+            check_folder(written)
     progress = Progress()
-    versions = {name: PEERS[name].version() for name in arguments.peers}
-    before, machine = machine_state(), machine_facts()
+    arguments.versions = versions = {name: PEERS[name].version() for name in arguments.peers}
+    before, machine = machine_state(), machine_facts(cpu=cpus[0])
     print(describe(machine))
     print(f"cores {cpus}, " + ", ".join(f"{name} {version}" for name, version in versions.items()))
     rows: list[dict[str, Any]] = []
@@ -340,19 +361,20 @@ def measure(arguments: argparse.Namespace) -> None:
         from latency_plot import draw
 
         draw(arguments.plot, rows)
+    return rows
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hidden", type=int, default=512, help="D")
-    parser.add_argument("--heads", type=int, default=8, help="H")
-    parser.add_argument("--inner", type=int, default=1536, help="I")
+    parser.add_argument("--hidden", type=int, help="D (default: 512)")
+    parser.add_argument("--heads", type=int, help="H (default: 8)")
+    parser.add_argument("--inner", type=int, help="I (default: 1536)")
     parser.add_argument("--small", action="store_true", help="D=128 H=4 I=384")
-    parser.add_argument("--mixer", choices=("attention", "mlp_t"), default="attention")
-    parser.add_argument("--token-inner", type=int, default=256, help="inner width of the token mixing (mlp_t)")
-    parser.add_argument("--l-cycles", type=int, default=2, help="n")
-    parser.add_argument("--h-cycles", type=int, default=1)
-    parser.add_argument("--rows", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256], help="L, at least 4")
+    parser.add_argument("--mixer", choices=("attention", "mlp_t"), help="default: attention")
+    parser.add_argument("--token-inner", type=int, help="inner width of the token mixing of mlp_t (default: 256)")
+    parser.add_argument("--l-cycles", type=int, help="n (default: 2)")
+    parser.add_argument("--h-cycles", type=int, help="default: 1")
+    parser.add_argument("--rows", type=int, nargs="+", help="L, at least 4 (default: 8 to 256)")
     parser.add_argument("--bundle", type=Path, help="measure this .trm file in place of random models")
     parser.add_argument("--steps", type=int, default=4, help="K")
     parser.add_argument("--precision", type=_list(("fp32", "bf16", "int8")), default=["fp32", "bf16", "int8"])
@@ -367,7 +389,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--plot", type=Path, help="picture to write")
     arguments = parser.parse_args()
     for name, numbers, least in (
-        ("--rows", arguments.rows, 4),
+        ("--rows", arguments.rows or [], 4),
         ("--steps", [arguments.steps], 1),
         ("--threads", arguments.threads, 1),
         ("--inputs", [arguments.inputs], 1),
@@ -378,8 +400,15 @@ def _parse() -> argparse.Namespace:
     for name, seconds in (("--seconds", arguments.seconds), ("--try-seconds", arguments.try_seconds)):
         if not 0 < seconds < 1e6:
             parser.error(f"{name}: expected more than 0, got {seconds:g}")
-    if arguments.small:
-        vars(arguments).update(SMALL)
+    given = [name for name in MODEL if getattr(arguments, name) is not None]
+    for option, fixed in (("--small", SMALL), ("--bundle", MODEL)):
+        clash = [name for name in given if name in fixed] if getattr(arguments, option[2:]) else []
+        if clash:
+            parser.error(f"--{clash[0].replace('_', '-')}: {option} says that; leave one of them out")
+    if arguments.bundle and arguments.small:
+        parser.error("--small: --bundle says that; leave one of them out")
+    chosen = MODEL | (SMALL if arguments.small else {})
+    vars(arguments).update({name: value for name, value in chosen.items() if name not in given})
     missing = {name: PEERS[name].missing() for name in arguments.peers or PEERS}
     for name, reason in missing.items():
         if reason and arguments.peers:
@@ -406,4 +435,4 @@ def _list(known: tuple[str, ...] | None) -> Callable[[str], list[Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -28,7 +28,7 @@ from .inputs import Array
 from .limits import Limits, missing_limits, missing_text
 from .plain import plain
 from .profiling import command as profiling
-from .profiling.timing import latency_summary
+from .profiling.timing import latency_summary, latency_text
 from .provenance import STEPS, refreshed_note, steps_to_run
 from .quantization import PRECISIONS, Quantization
 from .refinement import Refinement, confidence_of
@@ -323,10 +323,7 @@ def _refine(arguments: argparse.Namespace) -> int:
     where = refiner.backend + (f" ({refiner.isa})" if refiner.isa else "")
     print(f"{refiner.spec.answer} head on {where}: status {out.status.name}, {out.steps_run} steps")
     _print_steps(call.get("y0"), out, refiner.limits)
-    print(
-        f"latency over {latency['calls']} calls: p50 {latency['p50_us']:.1f} us, p99 {latency['p99_us']:.1f} us, "
-        f"max {latency['max_us']:.1f} us"
-    )
+    print(f"latency {latency_text(latency)}")
     return 0
 
 

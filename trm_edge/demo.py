@@ -19,7 +19,7 @@ from .bundle import Bundle, read_bundle
 from .errors import TrmInputError, TrmUnsupportedError
 from .files import read_npz
 from .inputs import Array, check_steps
-from .profiling.timing import latency_summary
+from .profiling.timing import latency_summary, latency_text
 from .refiner import Refiner, load
 from .shipped import example
 
@@ -258,9 +258,8 @@ def _print_report(
         if row.gain is not None and row.projected:
             print(f"  {row.answer:<8}{_interval(row.gain, '+.4f')}   {_verdict(row.gain)}")
     print(
-        f"\n{spec.parameter_count():,} parameters, K={steps} on {refiner.backend} ({refiner.isa}), one thread: "
-        f"p50 {latency['p50_us']:.0f} us, p99 {latency['p99_us']:.0f} us, max {latency['max_us']:.0f} us "
-        f"over {latency['calls']} calls"
+        f"\n{spec.parameter_count():,} parameters, K={steps} on {refiner.backend} ({refiner.isa}), one thread, "
+        f"{latency_text(latency)}"
     )
     print("brackets: 95 % bootstrap intervals over episodes; open loop: chunks are compared, they drive no robot")
 

@@ -13,6 +13,7 @@ engine and ``export`` decode every step.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from trm_edge.bundle import Bundle
+from trm_edge.bundle import Bundle, bundle_bytes
 from trm_edge.golden import relative_error, run_reference
 from trm_edge.inputs import Array, Inputs, check_inputs
 from trm_edge.quantization import quantize_weight, round_bf16
@@ -50,6 +51,10 @@ class Problem:
         """Return L."""
         inputs, spec = self.inputs()[0], self.bundle.spec
         return spec.registers + inputs.answer_rows + (0 if spec.answer == "tokens" else len(inputs.x))
+
+    def digest(self) -> str:
+        """Return the hash of the model, by which reports of different ones are told apart."""
+        return self.bundle.sha256 or hashlib.sha256(bundle_bytes(self.bundle)).hexdigest()
 
     def positions(self) -> list[int]:
         """Return the positions of the rows."""

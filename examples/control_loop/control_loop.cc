@@ -16,10 +16,12 @@
 //
 // Robot and policy are stand-ins, so what is sent means nothing. The rest is what a controller needs: all memory before
 // the first tick, no lock between loop and policy, absolute wake-up times, an answer inside the limits in every tick,
-// and a record of the last ticks (--record FILE.csv) that is written when the loop is over, also by ctrl-C or SIGTERM.
+// and a record of the last ticks (--record FILE.csv) that is written when the loop is over, also by ctrl-C, SIGTERM or
+// SIGHUP.
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <trm_edge/trm_edge.h>
 
@@ -113,6 +115,8 @@ class Head {
     explicit Head(const std::string& path) {
         trm_verification found = TRM_VERIFICATION_INIT;
         check(trm_verify_file(path.c_str(), nullptr, &found));
+        if (found.cases == 0)
+            throw std::runtime_error(path + ": it has no golden vectors to check this machine with; nothing is moved");
         if (found.failed > 0)
             throw std::runtime_error(path + ": this machine does not reproduce its golden vectors; nothing is moved");
         check(trm_model_load_file(path.c_str(), nullptr, &model_));
@@ -211,6 +215,9 @@ class Record {
     // when it is whole, so that an older record stays until then. An empty path: no record.
     Record(const std::string& path, int64_t ticks, size_t dof) : path_(path), part_(path + ".part"), dof_(dof) {
         if (path.empty()) return;
+        struct stat existing{};
+        if (stat(path.c_str(), &existing) == 0 && !S_ISREG(existing.st_mode))
+            throw std::runtime_error(path + ": cannot be written: not a file");
         file_.reset(std::fopen(part_.c_str(), "w"));
         if (!file_) throw std::runtime_error(path + ": cannot be written: " + std::strerror(errno));
         ticks_.resize(static_cast<size_t>(std::min(ticks, kMostRecords)));
@@ -243,7 +250,8 @@ class Record {
         std::fputc('\n', file);
         const bool whole = std::fflush(file) == 0 && std::ferror(file) == 0;
         if (!whole || std::rename(part_.c_str(), path_.c_str()) != 0)
-            throw std::runtime_error(path_ + ": cannot be written: " + std::strerror(errno));
+            throw std::runtime_error(path_ + ": cannot be written: " + std::strerror(errno) + "; what was is in " +
+                                     part_);
         std::printf("%s: the last %zu ticks\n", path_.c_str(), std::min(count, ticks_.size()));
     }
 
@@ -361,10 +369,13 @@ class Controller {
     const std::vector<float>& last() const { return last_; }
 
     // Until there is a plan the robot stays where it is: what is measured now counts as sent. Actions of this robot are
-    // positions; where they are velocities, zero is what holds it.
+    // positions; where they are velocities, zero is what holds it. A measurement that is no position cannot be held:
+    // nothing is moved then.
     void start(const std::vector<float>& measured) {
         last_ = measured;
         stay(last_, draft_);
+        if (head_.project(draft_, last_) < 0)
+            throw std::runtime_error(std::string("the first measurement: ") + trm_last_message());
         head_.refine(draft_, last_, now_ns());  // the first call is slower
     }
 
@@ -374,7 +385,7 @@ class Controller {
         tick.tick = now;
         tick.mode = mode.load(std::memory_order_relaxed);
         tick.age = chunk.tick == kNever ? kNever : now - chunk.tick;
-        tick.held = chunk.tick == kNever || tick.age > max_age_;
+        tick.held = tick.age < 0 || tick.age > max_age_;  // no plan, one for a later tick, or one that is over
         refined_ = false;
         if (tick.held) {
             stay(last_, draft_);
@@ -446,6 +457,7 @@ int run(const Options& options) {
     std::signal(SIGUSR2, put_head_back);
     std::signal(SIGINT, end_loop);
     std::signal(SIGTERM, end_loop);
+    std::signal(SIGHUP, end_loop);  // the terminal is gone
     const int64_t tick_ns = static_cast<int64_t>(1e9 / options.hz);
     const int64_t ticks = std::max<int64_t>(1, static_cast<int64_t>(options.seconds * options.hz));
     Controller controller(options);
@@ -457,10 +469,11 @@ int run(const Options& options) {
     Counts counts(ticks);
     Tick tick;
 
+    controller.start(joints);
+
     std::atomic<bool> stop{false};
     std::thread policy(plan, std::cref(options), std::ref(seen), std::ref(planned), std::cref(stop));
     prefer_real_time(options.cpu);  // of this thread; the policy keeps what it has
-    controller.start(joints);
 
     int64_t next = now_ns() + tick_ns, now = 0;  // when tick `now` begins
     for (;;) {

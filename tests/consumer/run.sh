@@ -17,9 +17,32 @@ cmake -S "$root/examples/control_loop" -B "$work/loop" -G Ninja -DCMAKE_PREFIX_P
 cmake --build "$work/loop"
 loop="$work/loop/control_loop" head="$root/trm_edge/data/example.trm"
 "$loop" --help | grep -q '^usage: '
+# What is sent: the answer where the head is on, the draft inside the limits where it only watches, and never more than
+# the limits allow.
 for mode in on shadow off; do
-  "$loop" "$head" --hz 100 --seconds 0.5 --mode "$mode"
+  "$loop" "$head" --hz 100 --seconds 0.5 --mode "$mode" --record "$work/$mode.csv"
 done
+python3 - "$work" << 'EOF'
+import csv, itertools, sys
+for mode in ("on", "shadow", "off"):
+    rows = list(csv.DictReader(open(f"{sys.argv[1]}/{mode}.csv")))
+    assert len(rows) > 20 and {row["mode"] for row in rows} == {mode}
+    sent, refined = ([[row[f"{name}_{i}"] for i in range(4)] for row in rows] for name in ("sent", "refined"))
+    planned = [k for k, row in enumerate(rows) if row["held"] == "0"]
+    assert len(planned) > 20
+    if mode == "off":
+        assert all(values == ["nan"] * 4 for values in refined)
+    else:
+        assert all("nan" not in refined[k] for k in planned)
+        assert {sent[k] == refined[k] for k in planned} == {mode == "on"}
+    actions = [[float(value) for value in values] for values in sent]
+    assert all(abs(value) <= 1 for action in actions for value in action)  # the limits of example.trm
+    assert all(abs(a - b) <= 0.5 for pair in itertools.pairwise(actions) for a, b in zip(*pair))
+EOF
+# A path that cannot be written is found before anything moves.
+mkdir "$work/folder.csv"
+code=0 && "$loop" "$head" --hz 100 --seconds 9 --record "$work/folder.csv" 2> "$work/folder.txt" || code=$?
+[ $code = 2 ] && grep -q 'not a file' "$work/folder.txt"
 "$loop" "$head" --hz 100 --seconds 0.5 | grep ', mode shadow at the end'
 # Stopped for a while, it skips the ticks that have passed; a signal takes the head out however often it comes.
 "$loop" "$head" --hz 100 --seconds 3 --mode on --record "$work/loop.csv" > "$work/loop.txt" &
@@ -37,14 +60,16 @@ assert min(gaps) >= 1 and 40 <= max(gaps) <= 100 and ticks[-1] <= 299, (gaps, ti
 assert [mode for mode, _ in itertools.groupby(row["mode"] for row in rows)] == ["on", "off", "on"]
 EOF
 # Ended by a signal, it writes its record, and until then an older one stays.
-echo yesterday > "$work/ended.csv"
-"$loop" "$head" --hz 100 --seconds 60 --record "$work/ended.csv" > "$work/ended.txt" &
-sleep 0.5
-grep -q yesterday "$work/ended.csv"
-kill -TERM $!
-wait $!
-[ "$(wc -l < "$work/ended.csv")" -gt 20 ]
-[ ! -e "$work/ended.csv.part" ]
+for signal in TERM HUP; do
+  echo yesterday > "$work/ended.csv"
+  "$loop" "$head" --hz 100 --seconds 60 --record "$work/ended.csv" > "$work/ended.txt" &
+  sleep 0.5
+  grep -q yesterday "$work/ended.csv"
+  kill -$signal $!
+  wait $!
+  [ "$(wc -l < "$work/ended.csv")" -gt 20 ]
+  [ ! -e "$work/ended.csv.part" ]
+done
 # Without a policy it holds the last action, and says so.
 code=0 && "$loop" "$head" --hz 100 --seconds 1 --policy-seconds 0.3 --record "$work/held.csv" > "$work/held.txt" || code=$?
 cat "$work/held.txt"

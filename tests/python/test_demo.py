@@ -26,7 +26,7 @@ shipped = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "_LATENCY_CALLS", 20)
+    monkeypatch.setattr(demo, "_LATENCY_CALLS", 100)
 
 
 @pytest.fixture(scope="module")

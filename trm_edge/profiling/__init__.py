@@ -11,7 +11,7 @@
 from .machine import machine_facts
 from .report import compare, format_comparison, read_report
 from .roofline import Work, bandwidth, register_loop, register_peak
-from .timing import Samples, Task, closed_loop, fixed_rate, idle_then_fire, percentiles, pinned
+from .timing import Samples, Task, closed_loop, fixed_rate, percentiles, pinned
 
 __all__ = [
     "Samples",
@@ -22,7 +22,6 @@ __all__ = [
     "compare",
     "fixed_rate",
     "format_comparison",
-    "idle_then_fire",
     "machine_facts",
     "percentiles",
     "pinned",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ from .gpu import GPU_BACKENDS, gpu_facts, gpu_state
 from .machine import machine_facts, machine_state
 from .report import FORMAT, FORMAT_VERSION, compare, format_comparison, format_report, read_report
 from .roofline import Work, bandwidth, register_loop, register_peak, tuned_iterations
-from .timing import Progress, Samples, Task, choose_cpus, closed_loop, fixed_rate, idle_then_fire, pinned
+from .timing import Progress, Samples, Task, choose_cpus, closed_loop, fixed_rate, pinned
 
 SUMMARY = "measure the latency of a bundle on this machine"
 DETAILS = """\
@@ -42,7 +43,10 @@ part of the time that Python takes, and the share of the machine's peak, measure
   trm-edge profile push.trm --backend cuda,tensorrt,onnxruntime --rate none --json gpu.json --plot gpu.png
   trm-edge profile --compare before.json today.json
 
-Exit code 1 where an answer is wrong; what is wrong is not timed. p99.9 needs 1000 calls."""
+Threads of a session sleep after the longest gap between two calls here, and no sooner: they spin as in a session of
+their own, and are asleep when it is another configuration's turn.
+
+Exit code 1 where an answer is wrong; what is wrong is not timed. p99 needs 100 calls, p99.9 1000."""
 
 _PRECISIONS = ("fp32", "bf16", "int8", "fp64", "fp16", "w8a16")
 _LOOP = " | register loop"
@@ -118,8 +122,11 @@ class Settings:
         threads = [int(n) for n in _numbers("--threads", arguments.threads, whole=True)]
         self.choices = parse_choices(backends, precisions, threads)
         self.gpu = any(backend in GPU_BACKENDS for backend in backends)
-        self.rates = [] if arguments.rate == "none" else _numbers("--rate", arguments.rate)
-        self.idle_ms = None if arguments.idle_ms == "none" else _numbers("--idle-ms", arguments.idle_ms)[0]
+        self.rates = [] if arguments.rate == "none" else list(dict.fromkeys(_numbers("--rate", arguments.rate)))
+        idle = [] if arguments.idle_ms == "none" else _numbers("--idle-ms", arguments.idle_ms)
+        if len(idle) > 1:
+            raise TrmInputError(f"--idle-ms: expected one number, got {arguments.idle_ms!r}")
+        self.idle_ms = idle[0] if idle else None
         self.spin_us = float(arguments.spin_us)
         if not 0 <= self.spin_us <= 1e6:
             raise TrmInputError(f"--spin-us: expected 0 to 1e6, got {arguments.spin_us}")
@@ -132,6 +139,10 @@ class Settings:
         asked = None if arguments.cpu is None else [int(n) for n in _numbers("--cpu", arguments.cpu, True, 0)]
         self.cpus = choose_cpus(max(threads), asked)
         self.steps: int | None = arguments.steps
+
+    def longest_gap_s(self) -> float:
+        """Return the longest time from one call to the next, in seconds."""
+        return max([1 / rate for rate in self.rates] + [(self.idle_ms or 0) / 1e3])
 
     def amount(self) -> dict[str, Any]:
         """Return how long to measure, as the functions of ``timing`` take it."""
@@ -162,21 +173,22 @@ def profile(settings: Settings) -> tuple[dict[str, Any], dict[str, Samples]]:
         before = _state(settings)
         opened, skipped = _open(settings, bundle, calls, steps, progress)
         sound = [c for c in opened if c.check["passed"]]
-        peaks = _Peaks(sound, settings.cpus)
+        on_cpu = [c for c in sound if c.on_cpu]
+        peaks = _Peaks(on_cpu, settings.cpus)
         timed = _measure(settings, sound, calls, steps, progress, peaks)
     finally:
         progress.close()
     spec = bundle.spec
     work = Work.of(spec, rows_of(spec, calls[0]), steps)
     with pinned(settings.cpus[:1]):
-        rates = {p: bandwidth(work.weight_bytes(p)) for p in {c.refiner.precision for c in sound}}
+        rates = {p: bandwidth(work.weight_bytes(p)) for p in {c.refiner.precision for c in on_cpu}}
     rows = [_row(c, timed, work, peaks, rates, settings.idle_ms) for c in opened]
     report = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "trm_edge": core.__version__,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": machine_facts() | ({"gpu": gpu_facts()} if settings.gpu else {}),
+        "machine": machine_facts(cpu=settings.cpus[0]) | ({"gpu": gpu_facts()} if settings.gpu else {}),
         "state": {"before": before, "after": _state(settings)},
         "model": {
             "file": settings.bundle,
@@ -221,7 +233,16 @@ def _open(
 
 
 def _open_one(choice: Choice, settings: Settings, golden: Bundle, steps: int, folder: Path) -> Configuration:
-    return open_configuration(choice, settings.bundle, golden, steps, settings.cpus, settings.graph, folder)
+    return open_configuration(
+        choice,
+        settings.bundle,
+        golden,
+        steps,
+        cpus=settings.cpus,
+        graph=settings.graph,
+        folder=folder,
+        longest_gap_s=settings.longest_gap_s(),
+    )
 
 
 def _measure(
@@ -239,22 +260,24 @@ def _measure(
         return timed
     amount = settings.amount()
     peaks.sample()
-    loops = [loop for c, task in zip(sound, tasks, strict=True) if (loop := _companion(c, task, settings.cpus))]
-    everything = [task for pair in _pairs(tasks, loops) for task in pair]
+    pairs = [(task, _companion(c, task, settings.cpus)) for c, task in zip(sound, tasks, strict=True)]
+    everything = [task for pair in pairs for task in pair if task is not None]
     timed["closed"] = closed_loop(everything, **amount, progress=progress.stage("closed loop"))
     peaks.sample()
     for rate in settings.rates:
         show = progress.stage(f"{rate:g} Hz")
         timed[rate] = fixed_rate(tasks, rate, spin_us=settings.spin_us, **amount, progress=show)
     if settings.idle_ms is not None:
-        timed["idle"] = idle_then_fire(tasks, settings.idle_ms, **amount, progress=progress.stage("idle, then fire"))
+        show = progress.stage("idle, then fire")
+        timed["idle"] = closed_loop(tasks, idle_ms=settings.idle_ms, **amount, progress=show)
     peaks.sample()
     return timed
 
 
 def _companion(configuration: Configuration, task: Task, cpus: Sequence[int]) -> Task | None:
     """Return a register loop that takes as long as ``task``: what the machine itself adds to a tail."""
-    loop = register_loop(configuration.refiner.precision) if configuration.threads == 1 else None
+    wanted = configuration.on_cpu and configuration.threads == 1
+    loop = register_loop(configuration.refiner.precision) if wanted else None
     if loop is None:
         return None
     with pinned(cpus[:1]):
@@ -267,29 +290,22 @@ def _companion(configuration: Configuration, task: Task, cpus: Sequence[int]) ->
     return Task(task.name + _LOOP, lambda: loop(iterations)[1] * 1e6)
 
 
-def _pairs(tasks: Sequence[Task], loops: Sequence[Task]) -> list[list[Task]]:
-    by_name = {loop.name: loop for loop in loops}
-    return [[task, *([by_name[task.name + _LOOP]] if task.name + _LOOP in by_name else [])] for task in tasks]
-
-
 class _Peaks:
-    """Register peaks of the precisions in use, sampled several times along the run."""
+    """Register peaks of the precisions in use, looked for several times along the run."""
 
     def __init__(self, configurations: Sequence[Configuration], cpus: Sequence[int]) -> None:
         self._cpus = cpus
-        self._found: dict[str, list[float]] = {c.refiner.precision: [] for c in configurations}
+        self._found: dict[str, float] = dict.fromkeys((c.refiner.precision for c in configurations), 0.0)
 
     def sample(self) -> None:
         """Measure each once more."""
         with pinned(self._cpus[:1]):
-            for precision, found in self._found.items():
-                value = register_peak(precision)
-                if value is not None:
-                    found.append(value)
+            for precision, most in self._found.items():
+                self._found[precision] = max(most, register_peak(precision) or 0.0)
 
     def values(self) -> dict[str, float | None]:
-        """Return the median FLOP/s of one core, by precision."""
-        return {p: float(np.median(found)) if found else None for p, found in self._found.items()}
+        """Return the FLOP/s of one core, by precision."""
+        return {precision: most or None for precision, most in self._found.items()}
 
 
 def _row(
@@ -306,6 +322,7 @@ def _row(
         "name": name,
         "backend": refiner.backend,
         "isa": refiner.isa,
+        "version": _version(refiner.backend),
         "precision": refiner.precision,
         "threads": configuration.threads,
         "check": configuration.check,
@@ -321,8 +338,8 @@ def _row(
         closed["p50_us"],
         refiner.precision,
         configuration.threads,
-        peaks.values().get(refiner.precision),
-        rates.get(refiner.precision),
+        peaks.values().get(refiner.precision) if configuration.on_cpu else None,
+        rates.get(refiner.precision) if configuration.on_cpu else None,
     )
     loop = timed["closed"].get(name + _LOOP)
     if loop is not None:
@@ -330,6 +347,12 @@ def _row(
         ratio = mine / machine if mine and machine else None
         row["steadiness"] = {"call": mine, "register_loop": machine, "ratio": ratio}
     return row
+
+
+def _version(backend: str) -> str | None:
+    """Return the version of the runtime behind a backend; None where that is this package."""
+    found = (getattr(sys.modules.get(name), "__version__", None) for name in (backend, f"{backend}_rtx"))
+    return next(filter(None, found), None)
 
 
 def histogram(samples: Samples, bins: int = 60) -> dict[str, Any]:
@@ -377,9 +400,11 @@ def _write(where: str | None, report: Mapping[str, Any], text: str) -> None:
     if where == "-":
         print(json.dumps(plain(report)))
         return
-    if where is not None:
-        write_atomically(where, (json.dumps(plain(report), indent=1) + "\n").encode())
-    print(text)
+    try:
+        if where is not None:
+            write_atomically(where, (json.dumps(plain(report), indent=1) + "\n").encode())
+    finally:  # a file that cannot be written does not cost what was measured
+        print(text)
 
 
 def _names(option: str, text: str, known: Sequence[str]) -> list[str]:

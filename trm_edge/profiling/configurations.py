@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,12 +15,14 @@ import numpy as np
 
 from ..backends import SUFFIXES
 from ..bundle import Bundle, GoldenCase
-from ..errors import TrmUnsupportedError
+from ..errors import Status, TrmInputError, TrmUnsupportedError
 from ..golden import record_golden, verify
 from ..refiner import Refiner, load
-from .timing import Task, pinned
+from .gpu import GPU_BACKENDS
+from .timing import SETTLE_S, Task, pinned
 
 _EXPORT_S = 600
+_LONGEST_SPIN_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,30 @@ class Configuration:
     refiner: Refiner
     threads: int
     check: dict[str, Any]
+    settle_s: float = 0.0
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it runs on the cores whose peak is measured."""
+        return self.refiner.backend not in GPU_BACKENDS
 
     def task(self, calls: Sequence[Mapping[str, Any]], steps: int) -> Task:
-        """Return the task that refines ``calls`` in turn; it returns the time inside the backend."""
+        """Return the task that refines ``calls`` in turn; it returns the time inside the backend.
+
+        Raises
+        ------
+        TrmInputError
+            A call ends before its last step.
+        """
         refine, inputs = self.refiner.refine, itertools.cycle(calls)
-        return Task(self.name, lambda: refine(**next(inputs), steps=steps).duration_us, self.threads)
+        for call in calls:
+            out = refine(**call, steps=steps)
+            if out.status == Status.NONFINITE:
+                raise TrmInputError(
+                    f"{self.name}: a call to be timed has the status NONFINITE after {out.steps_run} of {steps} steps: "
+                    "it ends early, and its time is not that of a refinement; give finite inputs"
+                )
+        return Task(self.name, lambda: refine(**next(inputs), steps=steps).duration_us, self.threads, self.settle_s)
 
 
 @dataclass(frozen=True)
@@ -58,9 +80,20 @@ def with_golden(bundle: Bundle, calls: Sequence[Mapping[str, Any]], steps: int) 
 
 
 def open_configuration(
-    choice: Choice, source: Path, golden: Bundle, steps: int, cpus: Sequence[int], graph: Path | None, folder: Path
+    choice: Choice,
+    source: Path,
+    golden: Bundle,
+    steps: int,
+    *,
+    cpus: Sequence[int],
+    graph: Path | None,
+    folder: Path,
+    longest_gap_s: float,
 ) -> Configuration:
     """Open and check one configuration; its threads inherit the cores.
+
+    Threads of the engine that spin between calls, as they do in a session of its own, would take the cores of every
+    other configuration. So they sleep after the longest gap that calls have here, and are waited for.
 
     Parameters
     ----------
@@ -76,6 +109,8 @@ def open_configuration(
         Cores of the run; this configuration takes the first ``threads``.
     graph, folder
         An exported file for backends that read one; None: export it into ``folder``.
+    longest_gap_s
+        The longest time from one call to the next.
 
     Raises
     ------
@@ -87,9 +122,21 @@ def open_configuration(
     if suffix is not None:
         file = graph if graph is not None else _export(source, folder, suffix, steps, choice.precision)
     with pinned(cpus[: choice.threads]):
-        refiner = load(file, backend=choice.backend, precision=choice.precision, threads=choice.threads)
+        spin_s = min(1.5 * longest_gap_s + 1e-3, _LONGEST_SPIN_S)
+        spins = choice.backend == "fused" and choice.threads > 1
+        parked = round(spin_s * 1e6) if spins else None
+        refiner = load(
+            file,
+            backend=choice.backend,
+            precision=choice.precision,
+            threads=choice.threads,
+            park_after_us=parked,
+        )
         check = check_answers(refiner, golden)
-    return Configuration(f"{refiner.backend} {refiner.precision} x{choice.threads}", refiner, choice.threads, check)
+    settle_s = 0.0 if choice.threads == 1 else SETTLE_S + (spin_s if spins else 0)
+    time.sleep(settle_s)
+    name = f"{refiner.backend} {refiner.precision} x{choice.threads}"
+    return Configuration(name, refiner, choice.threads, check, settle_s)
 
 
 def check_answers(refiner: Refiner, golden: Bundle) -> dict[str, Any]:

@@ -12,28 +12,30 @@ import numpy as np
 from ..files import StrPath
 
 
-def machine_facts(root: StrPath = "/") -> dict[str, Any]:
+def machine_facts(root: StrPath = "/", cpu: int = 0) -> dict[str, Any]:
     """Return what does not change during a run: processor, cores, caches, kernel, scheduling.
 
-    What the system does not tell is None or left out. ``root`` is for tests.
+    ``cpu`` is the core whose caches and clock are told, where cores differ. What the system does not tell is None or
+    left out. ``root`` is for tests.
     """
     top = Path(root)
-    cpu = top / "sys/devices/system/cpu"
+    cpus = top / "sys/devices/system/cpu"
+    own = cpus / f"cpu{cpu}"
     info = _cpuinfo(top)
     flags = (info.get("flags") or info.get("Features") or "").split()
     return {
         "cpu": info.get("model name") or _text(top / "proc/device-tree/model") or platform.machine(),
         "architecture": platform.machine(),
         "board": _text(top / "proc/device-tree/model"),
-        "cores": len(list(cpu.glob("cpu[0-9]*"))) or os.cpu_count(),
-        "smt": _text(cpu / "smt/active"),
-        "isolated": _text(cpu / "isolated"),
+        "cores": len(list(cpus.glob("cpu[0-9]*"))) or os.cpu_count(),
+        "smt": _text(cpus / "smt/active"),
+        "isolated": _text(cpus / "isolated"),
         "virtual": "hypervisor" in flags,
-        "governor": _common(cpu.glob("cpu[0-9]*/cpufreq/scaling_governor")),
-        "frequency_driver": _text(cpu / "cpu0/cpufreq/scaling_driver"),
-        "max_mhz": _mhz(cpu / "cpu0/cpufreq/cpuinfo_max_freq"),
-        "boost": _text(cpu / "cpufreq/boost"),
-        "caches": _caches(cpu / "cpu0/cache"),
+        "governor": _common(cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")),
+        "frequency_driver": _text(own / "cpufreq/scaling_driver"),
+        "max_mhz": _mhz(own / "cpufreq/cpuinfo_max_freq"),
+        "boost": _text(cpus / "cpufreq/boost"),
+        "caches": _caches(own / "cache"),
         "memory_mib": _memory(top / "proc/meminfo"),
         "huge_pages": _chosen(_text(top / "sys/kernel/mm/transparent_hugepage/enabled")),
         "kernel": platform.release(),

@@ -12,7 +12,11 @@ from ..picture import pyplot, save, ticker
 from .timing import Samples
 
 _WHAT = ("the picture of a profile", "demo")
-_COLOURS = ("#2b5c8a", "#c44e52", "#4f9d69", "#8c6bb1", "#d98c2b", "#5aa9c7", "#7a7a7a", "#b0679a")
+_COLOURS = (
+    *("#2b5c8a", "#c44e52", "#4f9d69", "#8c6bb1", "#d98c2b", "#5aa9c7", "#7a7a7a", "#b0679a"),
+    *("#14304d", "#7d1f23", "#1f5a36", "#4a2c73", "#8a4f06", "#1d6680", "#333333", "#6e2a5c"),
+)
+_FEW = 4  # configurations whose legend has room inside the axes
 
 
 def draw(path: Path, report: Mapping[str, Any], samples: Mapping[str, Samples]) -> None:
@@ -26,7 +30,7 @@ def draw(path: Path, report: Mapping[str, Any], samples: Mapping[str, Samples]) 
     name = Path(model["file"]).name.encode(errors="replace").decode()  # which may be bytes that are no text
     top.set_title(f"{name}, L={model['rows']}, K={model['steps']}: closed loop", fontsize=10, parse_math=False)
     draw_tail(bottom, times)
-    draw_roofline(right.subplots(), rows, report["peaks_gflops"])
+    draw_roofline(right.subplots(), [row for row in rows if row["roofline"]["copy_gb_per_s"]], report["peaks_gflops"])
     save(figure, path, dpi=150)
 
 
@@ -39,7 +43,8 @@ def draw_histogram(axes: Any, times: Mapping[str, Sequence[float]]) -> None:
     axes.set_ylabel("calls")
     axes.grid(lw=0.3)
     if times:
-        axes.legend(fontsize=8, frameon=False)
+        outside = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.08), "ncols": 2}
+        axes.legend(fontsize=8, frameon=False, **(outside if len(times) > _FEW else {}))
 
 
 def draw_tail(axes: Any, times: Mapping[str, Sequence[float]]) -> None:
@@ -51,7 +56,7 @@ def draw_tail(axes: Any, times: Mapping[str, Sequence[float]]) -> None:
         axes.plot([float(np.median(ordered))], [0.5], "o", color=colour, ms=4)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    _plain_ticks(axes.xaxis)
+    _plain_ticks(axes)
     axes.set_xlabel("time of a call, us (wall clock)")
     axes.set_ylabel("share that took longer")
     axes.grid(which="both", lw=0.3)
@@ -87,16 +92,18 @@ def draw_roofline(axes: Any, rows: Sequence[Mapping[str, Any]], peaks: Mapping[s
     axes.set_ylabel("GFLOP/s")
     axes.set_title("roofline of one core, measured in the same run", fontsize=10)
     axes.grid(which="both", lw=0.3)
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "ncols": 2}
+    axes.legend(fontsize=8, frameon=False, **(below if len(points) > _FEW else {"loc": "lower right"}))
 
 
 def _cycle(count: int) -> list[str]:
     return [_COLOURS[i % len(_COLOURS)] for i in range(count)]
 
 
-def _plain_ticks(axis: Any) -> None:
-    """Write plain numbers on a logarithmic axis, also where it spans less than a decade."""
-    ticks = ticker(*_WHAT)
-    axis.set_major_locator(ticks.LogLocator(subs=(1.0, 2.0, 5.0)))
+def _plain_ticks(axes: Any) -> None:
+    """Write plain numbers on a logarithmic axis, also within a decade, as many as there is room for."""
+    ticks, axis = ticker(*_WHAT), axes.xaxis
+    least, most = axes.get_xlim()
+    axis.set_major_locator(ticks.LogLocator(subs=(1.0, 2.0, 5.0) if most < 300 * least else (1.0,)))
     axis.set_major_formatter(ticks.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(ticks.NullFormatter())

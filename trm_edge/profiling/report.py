@@ -29,9 +29,14 @@ _MACHINE = (
     "huge_pages",
     "kernel",
     "affinity",
+    "scheduler",
+    "python",
+    "numpy",
     "gpu",
 )
 _MODEL = ("sha256", "rows", "steps", "evaluations")
+_SETTINGS = ("calls", "seconds", "cpus", "spin_us", "inputs", "environment")
+_ROW = ("isa", "version", "form", "sha256", "evaluations", "steps")
 
 
 def read_report(path: StrPath) -> dict[str, Any]:
@@ -69,12 +74,17 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, An
             other = _timings(new[name]).get(what)
             if other is None:
                 continue
+            counts = [times["calls"], other["calls"]]
+            pairs = {key: _pair(times.get(key), other.get(key)) for key in ("p50_us", "p99_us", "p999_us", "max_us")}
+            if max(counts) > 2 * min(counts):
+                pairs["max_us"][2] = None  # that of more calls is larger, whatever they are of
             rows.append(
                 {
                     "name": name,
                     "what": what,
-                    **{key: _pair(times.get(key), other.get(key)) for key in ("p50_us", "p99_us", "p999_us", "max_us")},
-                    "misses": [times.get("misses"), other.get("misses")],
+                    **pairs,
+                    "calls": counts,
+                    "misses": [_misses(times), _misses(other)],
                     "share_of_peak": [_share(old[name]), _share(new[name])],
                 }
             )
@@ -84,13 +94,26 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, An
         "only_in_second": [name for name in new if name not in old],
         "machine_differs": _differing(before.get("machine"), after.get("machine"), _MACHINE),
         "model_differs": _differing(before.get("model"), after.get("model"), _MODEL),
+        "settings_differ": {
+            **_differing(before, after, ("trm_edge",)),
+            **_differing(before.get("settings"), after.get("settings"), _SETTINGS),
+            **{
+                f"{key} of {name}": values
+                for name in [n for n in old if n in new]
+                for key, values in _differing(old[name], new[name], _ROW).items()
+            },
+        },
     }
 
 
 def format_comparison(result: Mapping[str, Any]) -> str:
     """Return the comparison as a table for people."""
     lines = []
-    for key, what in (("machine_differs", "THE MACHINES DIFFER"), ("model_differs", "THE MODELS DIFFER")):
+    for key, what in (
+        ("machine_differs", "THE MACHINES DIFFER"),
+        ("model_differs", "THE MODELS DIFFER"),
+        ("settings_differ", "THE SETTINGS DIFFER"),
+    ):
         for name, (first, second) in result[key].items():
             lines.append(f"{what}: {name}: {first} / {second}")
     width = max([len("configuration"), *(len(row["name"]) for row in result["rows"])])
@@ -99,13 +122,15 @@ def format_comparison(result: Mapping[str, Any]) -> str:
     )
     for row in result["rows"]:
         first, second, _ = row["p50_us"]
-        ratios = "".join(f"  {_number(row[key][2], '7.3f')}" for key in ("p50_us", "p99_us", "max_us"))
-        misses = "" if row["misses"] == [None, None] else f"  {row['misses'][0]} / {row['misses'][1]}"
-        values = f"{_number(first, '10.1f')} {_number(second, '10.1f')}"
+        ratios = "".join(f"  {number(row[key][2], '7.3f')}" for key in ("p50_us", "p99_us", "max_us"))
+        misses = "" if row["misses"] == [None, None] else f"  {' / '.join(_of_ticks(one) for one in row['misses'])}"
+        values = f"{number(first, '10.1f')} {number(second, '10.1f')}"
         lines.append(f"{row['name']:<{width}}  {row['what']:<14} {values}{ratios}{misses}")
     for key, which in (("only_in_first", "A"), ("only_in_second", "B")):
         lines += [f"only in {which}: {name}" for name in result[key]]
-    lines.append("times in us; a ratio below 1: B is faster")
+    lines.append(
+        "times in us; a ratio below 1: B is faster; - in p99: fewer than 100 calls; in max: one has twice as many calls"
+    )
     return "\n".join(lines)
 
 
@@ -133,7 +158,7 @@ def format_report(report: Mapping[str, Any]) -> str:
     )
     for row in rows:
         check = row["check"]
-        error = _number(check["error"], "8.1e")
+        error = number(check["error"], "8.1e")
         times = row.get("closed_loop")
         if times is None:
             lines.append(f"{row['name']:<{width}}  {error} WRONG: allowed {check['allowed']:.1e}; not timed")
@@ -141,7 +166,7 @@ def format_report(report: Mapping[str, Any]) -> str:
         share = _share(row)
         lines.append(
             f"{row['name']:<{width}}  {error} {_times(times)} {times['calls']:7d}  {times['preempted_calls']:9d}  "
-            f"{'-' if share is None else f'{100 * share:.1f} %':>6}  {_number(times.get('overhead_p50_us'), '5.1f')}"
+            f"{'-' if share is None else f'{100 * share:.1f} %':>6}  {number(times.get('overhead_p50_us'), '5.1f')}"
         )
     lines += _mode_lines(rows, width)
     lines += [f"skipped: {entry['name']}: {entry['reason']}" for entry in report["skipped"]]
@@ -153,7 +178,8 @@ def format_report(report: Mapping[str, Any]) -> str:
     if any((_share(row) or 0) > 1 for row in rows):
         lines.append("a share above 100 %: other work slowed the loop that measures the peak; profile again without it")
     lines.append(
-        "times in us, wall clock around the call; python: part of it outside the backend; - in p99.9: < 1000 calls"
+        "times in us, wall clock around the call; python: part of it outside the backend; - where there are too few "
+        "calls: 10 for p90, 100 for p99, 1000 for p99.9"
     )
     return "\n".join(lines)
 
@@ -164,7 +190,7 @@ def _mode_lines(rows: list[dict[str, Any]], width: int) -> list[str]:
     if rated:
         lines += ["", f"{'fixed rate: wake to answer':<{width + 10}} {_heads()}   ticks  misses   wake p50    wake max"]
         for row, mode in rated:
-            wake = f"{_number(mode['wake']['p50_us'], '10.1f')} {_number(mode['wake']['max_us'], '11.1f')}"
+            wake = f"{number(mode['wake']['p50_us'], '10.1f')} {number(mode['wake']['max_us'], '11.1f')}"
             name = f"{row['name']:<{width}} {mode['rate_hz']:6g} Hz"
             lines.append(f"{name} {_times(mode)} {mode['ticks']:7d} {mode['misses']:7d} {wake}")
     idle = [(row, row["idle_then_fire"]) for row in rows if row.get("idle_then_fire")]
@@ -180,8 +206,8 @@ def _mode_lines(rows: list[dict[str, Any]], width: int) -> list[str]:
         lines += ["", "p99.9 / p50 without preempted calls, against an equally long register loop"]
         for row, values in steady:
             lines.append(
-                f"{row['name']:<{width}}  {_number(values['call'], '6.3f')}  register loop "
-                f"{_number(values['register_loop'], '6.3f')}  ratio {_number(values['ratio'], '6.3f')}"
+                f"{row['name']:<{width}}  {number(values['call'], '6.3f')}  register loop "
+                f"{number(values['register_loop'], '6.3f')}  ratio {number(values['ratio'], '6.3f')}"
             )
     return [*lines, ""]
 
@@ -191,7 +217,7 @@ def _heads() -> str:
 
 
 def _times(values: Mapping[str, Any]) -> str:
-    return " ".join(_number(values[key], "10.1f") for key in ("p50_us", "p90_us", "p99_us", "p999_us", "max_us"))
+    return " ".join(number(values[key], "10.1f") for key in ("p50_us", "p90_us", "p99_us", "p999_us", "max_us"))
 
 
 def _state_lines(state: Mapping[str, Any]) -> list[str]:
@@ -211,15 +237,27 @@ def _state_lines(state: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """Return a number in ``form``, or a - as wide."""
     width = int("".join(c for c in form.split(".")[0] if c.isdigit()) or 0)
     return f"{'-':>{width}}" if value is None else f"{value:{form}}"
 
 
+def _misses(times: Mapping[str, Any]) -> list[int] | None:
+    """Return the missed ticks and all of them; None in another mode."""
+    return [times["misses"], times["ticks"]] if "misses" in times else None
+
+
+def _of_ticks(misses: list[int] | None) -> str:
+    return "-" if misses is None else f"{misses[0]} of {misses[1]}"
+
+
 def _timings(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return every timing of a configuration by mode."""
-    timings = {"closed loop": row.get("closed_loop"), "idle": row.get("idle_then_fire")}
+    timings = {"closed loop": row.get("closed_loop")}
     timings |= {f"{mode['rate_hz']:g} Hz": mode for mode in row.get("fixed_rate") or []}
+    if idle := row.get("idle_then_fire"):
+        timings[f"idle {idle['idle_ms']:g} ms"] = idle
     return {what: times for what, times in timings.items() if times}
 
 

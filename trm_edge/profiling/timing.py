@@ -1,7 +1,8 @@
 """Run tasks interleaved in one pinned process, and keep every time.
 
 Tasks take turns in blocks, so that a slow spell of the machine meets all of them. Each block begins with a call that is
-not counted: it brings the weights back into the caches, and lets the spinning threads of the task before go to sleep.
+not counted, which brings the weights back into the caches; after it the threads that the task has left spinning are
+given the time to go to sleep, as they would take the cores of the next one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,18 +23,22 @@ from ..errors import TrmInputError
 from ..inputs import Array
 
 PERCENTILES = {"p50_us": 50.0, "p90_us": 90.0, "p99_us": 99.0, "p999_us": 99.9}
-_SETTLE_S = 0.005  # between blocks, where a task before may have left threads that spin
+SETTLE_S = 0.005  # of a runtime whose threads spin for a while after a call
 _BLOCK_S = 0.1
-_MIN_TAIL = 1000  # samples from which on a p99.9 says something
+_LEAST = {"p90_us": 10, "p99_us": 100, "p999_us": 1000}  # samples below which it would be the maximum
 
 
 @dataclass(frozen=True)
 class Task:
-    """Something to time: ``call`` runs once, and may return the microseconds that its inner part took."""
+    """Something to time: ``call`` runs once, and may return the microseconds that its inner part took.
+
+    ``settle_s`` is how long its threads spin after a call before they sleep.
+    """
 
     name: str
     call: Callable[[], float | None]
     threads: int = 1
+    settle_s: float = 0.0
 
 
 @dataclass
@@ -84,20 +89,25 @@ class Samples:
 
 
 def percentiles(times_us: Sequence[float] | Array) -> dict[str, Any]:
-    """Return calls, p50, p90, p99, p99.9 (None below 1000 calls, where it would be the maximum), and the maximum."""
+    """Return calls, p50, p90, p99, p99.9 and the maximum; None for those that would be the maximum of so few calls."""
     times = np.asarray(times_us, np.float64)
     if not times.size:
         return {"calls": 0, **dict.fromkeys(PERCENTILES), "max_us": None}
     values = dict(zip(PERCENTILES, np.percentile(times, list(PERCENTILES.values())).tolist(), strict=True))
-    if times.size < _MIN_TAIL:
-        values["p999_us"] = None
+    values |= {name: None for name, least in _LEAST.items() if times.size < least}
     return {"calls": int(times.size), **values, "max_us": float(times.max())}
 
 
-def latency_summary(times_us: Sequence[float]) -> dict[str, float]:
-    """Return calls, p50, p99 and the maximum: what a command prints beside an answer."""
+def latency_summary(times_us: Sequence[float]) -> dict[str, Any]:
+    """Return calls, p50, p99 (None below 100 calls) and the maximum: what a command prints beside an answer."""
     found = percentiles(times_us)
     return {name: found[name] for name in ("calls", "p50_us", "p99_us", "max_us")}
+
+
+def latency_text(latency: dict[str, Any]) -> str:
+    """Return :func:`latency_summary` for people."""
+    tail = "" if latency["p99_us"] is None else f"p99 {latency['p99_us']:.1f} us, "
+    return f"over {latency['calls']} calls: p50 {latency['p50_us']:.1f} us, {tail}max {latency['max_us']:.1f} us"
 
 
 def choose_cpus(count: int, asked: Sequence[int] | None = None) -> list[int]:
@@ -186,6 +196,7 @@ def closed_loop(
     *,
     calls: int | None = None,
     seconds: float = 1.0,
+    idle_ms: float = 0.0,
     cpus: Sequence[int] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Samples]:
@@ -197,6 +208,8 @@ def closed_loop(
         What to time; names must differ.
     calls, seconds
         Calls of each task; None: for this long, each.
+    idle_ms
+        Sleep so long before every call, as a controller that waits does.
     cpus
         Cores to run on; a task takes its first ``threads``. None: wherever the process is.
     progress
@@ -206,33 +219,13 @@ def closed_loop(
     def block(task: Task, samples: Samples, counters: Counters, budget: _Budget) -> None:
         end = time.perf_counter() + _BLOCK_S
         while True:
-            budget.count(_time_once(task, samples, counters))
-            if not budget.left() or time.perf_counter() >= end:
-                return
-
-    return _in_turns(tasks, block, calls, seconds, cpus, progress)
-
-
-def idle_then_fire(
-    tasks: Sequence[Task],
-    idle_ms: float,
-    *,
-    calls: int | None = None,
-    seconds: float = 1.0,
-    cpus: Sequence[int] | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> dict[str, Samples]:
-    """Sleep for ``idle_ms`` before every call, as a controller that waits does; arguments as :func:`closed_loop`."""
-
-    def block(task: Task, samples: Samples, counters: Counters, budget: _Budget) -> None:
-        end = time.perf_counter() + _BLOCK_S
-        while True:
-            time.sleep(idle_ms / 1e3)
+            if idle_ms:
+                time.sleep(idle_ms / 1e3)
             budget.count(_time_once(task, samples, counters) + idle_ms / 1e3)
             if not budget.left() or time.perf_counter() >= end:
                 return
 
-    return _in_turns(tasks, block, calls, seconds, cpus, progress)
+    return _in_turns(tasks, block, _Budget(calls, seconds), cpus, progress)
 
 
 def _time_once(task: Task, samples: Samples, counters: Counters) -> float:
@@ -258,18 +251,19 @@ def fixed_rate(
     cpus: Sequence[int] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Samples]:
-    """Wake each task ``rate`` times a second; other arguments as :func:`closed_loop`.
+    """Wake each task ``rate`` times a second; other arguments as :func:`closed_loop`, where a tick is a call.
 
     ``spin_us`` is busy-waited before every tick instead of slept, against late wakes.
     """
-    ticks = max(1, round(max(_BLOCK_S, 10 / rate) * rate))
+    ticks = max(1, round(seconds * rate)) if calls is None else calls
+    at_once = max(10, round(_BLOCK_S * rate))
 
     def block(task: Task, samples: Samples, counters: Counters, budget: _Budget) -> None:
-        count = min(ticks, budget.calls - budget.done) if budget.calls is not None else ticks
-        run_ticks(task, rate, count, samples, counters, spin_us=spin_us)
-        budget.count(count / rate, count)
+        count = min(at_once, ticks - budget.done)
+        passed = run_ticks(task, rate, count, samples, counters, spin_us=spin_us)
+        budget.count(passed / rate, passed)
 
-    return _in_turns(tasks, block, calls, seconds, cpus, progress)
+    return _in_turns(tasks, block, _Budget(ticks, seconds), cpus, progress)
 
 
 def run_ticks(
@@ -282,19 +276,19 @@ def run_ticks(
     spin_us: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Run ``ticks`` ticks on a fixed grid and add them to ``samples``.
+) -> int:
+    """Run ``ticks`` ticks on a fixed grid, add them to ``samples``, and return how many have passed.
 
     A call misses its deadline when its answer comes after the next tick. The ticks that pass meanwhile are skipped, and
-    each is a miss of its own: nobody answered it.
+    each is a miss of its own: nobody answered it. So there are more than ``ticks`` where the last answer is late.
     """
     start = clock() + 1 / rate
     tick = 0
     while tick < ticks:
         scheduled = start + tick / rate
+        counters.start()  # which takes time itself, and that is not the task's
         wait_until(scheduled, spin_us, clock, sleep)
         woke = clock()
-        counters.start()
         inner = task.call()
         answered = clock()
         counters.add_to(samples)
@@ -304,10 +298,11 @@ def run_ticks(
             samples.inner_us.append(inner)
         overrun = (answered - scheduled) * rate  # in ticks
         samples.late += overrun > 1
-        skipped = min(int(overrun), ticks - tick - 1)
+        skipped = int(overrun)
         samples.skipped += skipped
         samples.ticks += 1 + skipped
         tick += 1 + skipped
+    return tick
 
 
 def wait_until(
@@ -323,12 +318,14 @@ def wait_until(
         pass
 
 
+@dataclass
 class _Budget:
     """How much of a task's share is used up: calls where they are given, else seconds."""
 
-    def __init__(self, calls: int | None, seconds: float) -> None:
-        self.calls, self.seconds = calls, seconds
-        self.done, self.spent = 0, 0.0
+    calls: int | None
+    seconds: float
+    done: int = 0
+    spent: float = 0.0
 
     def count(self, seconds: float, calls: int = 1) -> None:
         self.done += calls
@@ -347,16 +344,14 @@ _Block = Callable[[Task, Samples, Counters, _Budget], None]
 def _in_turns(
     tasks: Sequence[Task],
     block: _Block,
-    calls: int | None,
-    seconds: float,
+    budget: _Budget,
     cpus: Sequence[int] | None,
     progress: Callable[[float], None] | None,
 ) -> dict[str, Samples]:
     if len({task.name for task in tasks}) != len(tasks):
         raise TrmInputError(f"tasks: expected names that differ, got {[task.name for task in tasks]}")
     samples = {task.name: Samples() for task in tasks}
-    budgets = {task.name: _Budget(calls, seconds) for task in tasks}
-    settle = any(task.threads > 1 for task in tasks)
+    budgets = {task.name: replace(budget) for task in tasks}
     with _quiet():
         while any(budget.left() for budget in budgets.values()):
             for task in tasks:
@@ -364,11 +359,10 @@ def _in_turns(
                 if not budget.left():
                     continue
                 with pinned(cpus[: task.threads]) if cpus else nullcontext():
-                    if settle:
-                        time.sleep(_SETTLE_S)
                     task.call()
                     with closing(Counters(task.threads)) as counters:
                         block(task, samples[task.name], counters, budget)
+                time.sleep(task.settle_s)
             if progress is not None:
                 progress(min(1.0, sum(min(1.0, b.share()) for b in budgets.values()) / max(1, len(budgets))))
             gc.collect(0)

@@ -6,7 +6,7 @@
  *     trm_session* session;
  *     trm_verification check = TRM_VERIFICATION_INIT;  // does this machine reproduce what the bundle recorded?
  *     if (trm_verify_file("push.trm", NULL, &check) < 0) { puts(trm_last_message()); return 1; }
- *     if (check.failed > 0) return 1;
+ *     if (check.cases == 0 || check.failed > 0) return 1;  // nothing to check with, or it does not
  *     if (trm_model_load_file("push.trm", NULL, &model) < 0) { puts(trm_last_message()); return 1; }
  *     if (trm_session_create(model, NULL, &session) < 0) { puts(trm_last_message()); return 1; }
  *
