@@ -457,7 +457,7 @@ int run(const Options& options) {
     std::signal(SIGUSR2, put_head_back);
     std::signal(SIGINT, end_loop);
     std::signal(SIGTERM, end_loop);
-    std::signal(SIGHUP, end_loop);  // the terminal is gone
+    if (std::signal(SIGHUP, end_loop) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);  // the terminal is gone; nohup is kept
     const int64_t tick_ns = static_cast<int64_t>(1e9 / options.hz);
     const int64_t ticks = std::max<int64_t>(1, static_cast<int64_t>(options.seconds * options.hz));
     Controller controller(options);

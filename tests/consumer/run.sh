@@ -62,7 +62,7 @@ EOF
 # Ended by a signal, it writes its record, and until then an older one stays.
 for signal in TERM HUP; do
   echo yesterday > "$work/ended.csv"
-  "$loop" "$head" --hz 100 --seconds 60 --record "$work/ended.csv" > "$work/ended.txt" &
+  env --default-signal=HUP "$loop" "$head" --hz 100 --seconds 60 --record "$work/ended.csv" > "$work/ended.txt" &
   sleep 0.5
   grep -q yesterday "$work/ended.csv"
   kill -$signal $!
