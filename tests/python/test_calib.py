@@ -530,6 +530,20 @@ def test_the_report_says_what_its_rms_error_is_of(tmp_path: Path, capsys: Captur
     assert "rms error: over all values of all chunks inside the limits, in units of std" in text
 
 
+def test_the_report_says_where_one_call_decides(capsys: Capture) -> None:
+    bundle = make_bundle("slots")
+    calls = [replace(call, target=np.zeros(call.inputs.answer_rows, np.int32)) for call in random_calls(bundle, 8)]
+    result = calibrate(bundle, calls, steps=2, max_error=1e9)
+    assert result.metric_name == "exact rate" and result.measured < 200
+    command.print_report(replace(result, metric_loss=1 / result.measured), Path("head.trm"), random=False)
+    said = (
+        f"one of {result.measured} calls is {1 / result.measured:.2%}: measure more (--data), or allow it (--max-loss)"
+    )
+    assert said in capsys.readouterr().out
+    command.print_report(replace(result, metric_loss=0.0), Path("head.trm"), random=False)
+    assert "one of" not in capsys.readouterr().out
+
+
 def test_the_command_writes_bundles_alone(source: Path, capsys: Capture) -> None:
     code, _, err = run(capsys, source, source.with_name("out.onnx"))
     assert code == 2 and "expected a name that ends in .trm" in err
