@@ -179,7 +179,6 @@ def print_report(result: Calibration, name: Path, *, random: bool) -> None:
         change = f"{'better' if result.metric_loss < 0 else 'worse'} by {abs(result.metric_loss):.2%} {unit}"
         print(f"{metric} in step {result.steps}: {change}, allowed {result.max_loss:.2%} worse")
         if metric == "exact rate" and result.max_loss < 1 / result.measured and not result.passed:
-            print(
-                f"one of {result.measured} calls is {1 / result.measured:.2%}: measure more (--data), or allow it (--max-loss)"
-            )
+            share = f"one of {result.measured} calls is {1 / result.measured:.2%}"
+            print(f"{share}: measure more (--data), or allow it (--max-loss)")
     print("passed" if result.passed else "FAILED: rounding moves the answers too far")

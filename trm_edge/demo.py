@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from .bundle import Bundle, read_bundle
-from .errors import TrmInputError, TrmUnsupportedError
+from .errors import TrmInputError, TrmIOError, TrmUnsupportedError
 from .files import read_npz
 from .inputs import Array, check_steps
+from .picture import check_picture
 from .profiling.timing import latency_summary, latency_text
 from .refiner import Refiner, load
 from .shipped import example
@@ -63,14 +64,21 @@ def run(arguments: argparse.Namespace) -> int:
     answers = refine_all(refiner, recorded, steps)
     rows = measure(answers, bundle, recorded)
     latency = measure_latency(refiner, recorded, steps)
-    if plot is not None:
-        from .demo_plot import draw
-
-        draw(plot, rows, answers, recorded)
     if arguments.json:
         print(json.dumps(_facts(refiner, recorded, steps, rows, latency, plot)))
     else:
         _print_report(refiner, recorded, steps, rows, latency)
+    if plot is not None:  # last: nothing that goes wrong with a picture costs the table
+        from .demo_plot import draw
+
+        try:
+            draw(plot, rows, answers, recorded)
+        except TrmIOError as error:
+            if arguments.plot is not None:
+                raise
+            print(f"no plot: {error}")  # which nobody asked for
+            return 0
+    if not arguments.json:
         print(f"plot: {plot}" if plot is not None else "no plot: it needs pip install 'trm-edge[demo]'")
     return 0
 
@@ -208,6 +216,7 @@ def _where_to_plot(arguments: argparse.Namespace) -> Path | None:
     if not there:
         raise TrmUnsupportedError("--plot: matplotlib is not installed; pip install 'trm-edge[demo]'")
     path: Path = arguments.plot
+    check_picture(path, "the picture of the demo", "demo")
     return path
 
 

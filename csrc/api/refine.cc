@@ -143,7 +143,7 @@ trm_status trm_step(trm_session* session, const trm_tensor* x, const trm_tensor*
     const Hold hold(session);
     if (!hold.taken()) return busy();
     trm::Session& core = session->core;
-    if (!core.begun()) return fail(TRM_NOT_BEGUN, "step: no recursion is under way; call begin first");
+    if (!core.begun()) return fail(TRM_NOT_BEGUN, "step: no recursion is under way; begin one first");
     trm::Call fresh;
     if (trm_status s = validate_refresh(core, x, features, last_action, &fresh)) return s;
     if (trm_status s = validate_outputs(core.model().spec, core.answer_rows(), core.num_candidates(), 1, outputs))

@@ -9,6 +9,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#ifdef __FAST_MATH__
+#error "Built with -ffast-math the engine is wrong; CMakeLists.txt takes it back, so another build has lost that"
+#endif
+
 namespace trm {
 
 // Packed weights are arrays of 32-bit words: a float, two bfloat16 or four bytes each.

@@ -12,6 +12,23 @@ cmake -S "$root/tests/consumer" -B "$work/consumer" -G Ninja -DCMAKE_PREFIX_PATH
 cmake --build "$work/consumer"
 "$work/consumer/consumer_c" "$root/trm_edge/data/example.trm"
 "$work/consumer/consumer_cc"
+# By the Makefile's way: pkg-config says where the library is, wherever the prefix was moved.
+if command -v pkg-config > /dev/null; then
+  mv "$work/prefix" "$work/moved"
+  flags=$(PKG_CONFIG_PATH=$(dirname "$(find "$work/moved" -name trm_edge.pc)") pkg-config --cflags --libs trm_edge)
+  # shellcheck disable=SC2086
+  cc "$root/tests/consumer/consumer.c" $flags -lm -o "$work/by_pkg_config"
+  LD_LIBRARY_PATH=$(dirname "$(find "$work/moved" -name libtrm_edge.so)") "$work/by_pkg_config" "$root/trm_edge/data/example.trm"
+  mv "$work/moved" "$work/prefix"
+fi
+# As part of another project, whose flags would make it wrong: it takes them back, and reproduces its golden vectors.
+cmake -S "$root/tests/consumer/subproject" -B "$root/build/subproject" -G Ninja -DCMAKE_CXX_FLAGS=-ffast-math > /dev/null
+cmake --build "$root/build/subproject"
+"$root/build/subproject/subproject" "$root/trm_edge/data/example.trm"
+cmake --install "$root/build/subproject" --prefix "$work/static" > /dev/null
+cmake -S "$root/tests/consumer" -B "$work/static_consumer" -G Ninja -DCMAKE_PREFIX_PATH="$work/static" > /dev/null
+cmake --build "$work/static_consumer"
+"$work/static_consumer/consumer_c" "$root/trm_edge/data/example.trm"
 cmake -S "$root/examples/control_loop" -B "$work/loop" -G Ninja -DCMAKE_PREFIX_PATH="$work/prefix" \
   -DCMAKE_CXX_FLAGS=-Werror > /dev/null
 cmake --build "$work/loop"

@@ -106,6 +106,7 @@ def test_import_costs_less_than_150_ms_with_numpy() -> None:
 
 def test_a_missing_engine_names_the_command_that_builds_it(top: Path, tmp_path: Path) -> None:
     shutil.copytree(top / "trm_edge", tmp_path / "trm_edge", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copy(top / "CMakeLists.txt", tmp_path)
     packages = Path(np.__file__).parents[1]
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(packages)!r}]; import trm_edge"
     done = run_python(code, "-S")  # without site, so that no installed copy is found

@@ -1,6 +1,7 @@
 """The resolver with a head of random weights: whatever it chooses, what comes back is valid."""
 
 import json
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -488,7 +489,16 @@ def test_with_the_names_that_are_offered_more_forms_are_calls(draft, expected):
 
 @pytest.mark.parametrize("text", ["<think>", " ", "arguments ", '"f', "f(", "{", "args: ["])
 def test_a_long_text_is_read_in_time_that_grows_as_it_does(text):
-    read_call(text * (1_000_000 // len(text)), [f"tool_{i}" for i in range(64)])
+    def late(*_):
+        raise AssertionError("a million characters took minutes; by their square it would be hours")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(180)
+    try:
+        read_call(text * (1_000_000 // len(text)), [f"tool_{i}" for i in range(64)])
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ extern "C" {
 #endif
 
 /* Outcome of a call. 0: ok. Positive: an answer was written, for a reason other than the usual. Negative: the call was
- * wrong and nothing was written. Numbers are frozen. */
+ * wrong and no answer was written; a handle that was to be made is NULL. Numbers are frozen. */
 typedef int32_t trm_status;
 enum {
     TRM_OK = 0,
