@@ -274,38 +274,45 @@ class Resolver:
         """
         begun = time.perf_counter()
         check_call(query, None, now, thought)
-        if not isinstance(tools, Sequence) or isinstance(tools, (str, bytes)):
-            raise TrmInputError(f"tools: expected a list of tools, got {type(tools).__name__}")
-        names = [_name_of(tool) for tool in tools]
+        names = _names_of(tools)
         name, drafted = read_call(draft, names)
         arguments = drafted or ""
         silent = not query.strip()
         if not tools or (silent and name is None):
             return _no_call(begun, arguments)
-        for own_name, count in Counter(names).items():
-            if own_name is not None and count > 1:
-                raise SchemaError(f"tools: expected every name once, got {own_name!r} more than once")
+        _check_unique(names)
         if name is not None and name in names and (not rename or len(tools) == 1 or silent):
             own = tools[names.index(name)]
             return replace(self.resolve(own, query, arguments, now=now, thought=thought), duration_us=_since(begun))
         if silent and not arguments.strip():
             return _no_call(begun)
-        compiled = [self._slots_of(tool) for tool in tools]
-        known = [slots.tool.name for slots in compiled]
+        call = self._chosen_call([self._slots_of(tool) for tool in tools], name, arguments, query, now, thought)
+        return replace(call, duration_us=_since(begun))
+
+    def _chosen_call(
+        self,
+        tools: Sequence[JsonSlots],
+        name: str | None,
+        arguments: str,
+        query: str,
+        now: dt.datetime | None,
+        thought: str,
+    ) -> ResolvedCall:
+        """Return the call of the tool that suits the query, ``name`` being the draft's; its duration is left open."""
+        known = [slots.tool.name for slots in tools]
         may_decline = name is None and not arguments.strip()
-        ranked = self._rank(compiled, query, thought, known.index(name) if name in known else -1, may_decline)
+        ranked = self._rank(tools, query, thought, known.index(name) if name in known else -1, may_decline)
         if ranked.confidence < 0:
-            return _no_call(begun, arguments, -1.0)
+            return _no_call(0.0, arguments, -1.0)
         best = ranked.likely.argmax(axis=1).tolist()
         named = [None if none else known[j] for none, j in zip(ranked.none, best, strict=True)]
         if named[-1] is None:
-            return _no_call(begun, "", ranked.confidence, tuple((one, None) for one in named))
+            return _no_call(0.0, "", ranked.confidence, tuple((one, None) for one in named))
         drafts = ["" if name in known and name != other else arguments for other in known]
-        call = self._best_call(compiled, ranked.likely[-1].tolist(), drafts, query, now, thought)
+        call = self._best_call(tools, ranked.likely[-1].tolist(), drafts, query, now, thought)
         named[-1] = call.name
         steps = [(one, json if one == call.name else None) for one, (_, json) in zip(named, call.by_step, strict=True)]
-        confidence = min(call.confidence, ranked.confidence)
-        return replace(call, confidence=confidence, by_step=tuple(steps), duration_us=_since(begun))
+        return replace(call, confidence=min(call.confidence, ranked.confidence), by_step=tuple(steps))
 
     def _rank(self, tools: Sequence[JsonSlots], query: str, thought: str, drafted: int, may_decline: bool) -> _Ranked:
         """Return how likely each tool is; ``drafted`` is the draft's, -1 for none."""
@@ -367,42 +374,55 @@ class Resolver:
 
         ``drafted`` are the candidates that get the draft's bonus, -1 for none; without it they are ``inputs.drafted``.
         """
-        spec = self.refiner.spec
-        count, total = len(inputs.slots), len(inputs.candidates)
-        y = np.full((self.steps, count), -1, np.int32)
-        logits = np.full((self.steps, count, total), -np.inf, np.float32)
-        confidence = 1.0
         favoured = inputs.drafted if drafted is None else np.asarray(drafted, np.int32)
-        told = slice(None if self.by_step else -1, None)  # the steps that the answer tells
-        made = inputs.arrays
-        for some, columns in _groups(inputs, spec.answer_rows, spec.max_candidates):
+        asked = self._ask(inputs, favoured)
+        if asked.confidence < 0:
+            return asked
+        y = self._favour(inputs, asked)
+        if self.joint and len(inputs.slots) > 0:
+            less_what_names_the_tool(inputs, asked.logits)
+            y = joint_choices(inputs, asked.logits, favoured)
+        return replace(asked, y=y)
+
+    def _ask(self, inputs: SlotInputs, favoured: Chosen) -> Decision:
+        """Return what the head says of every slot by itself, without the draft's bonus."""
+        spec, arrays = self.refiner.spec, inputs.arrays
+        y = np.full((self.steps, len(inputs.slots)), -1, np.int32)
+        logits = np.full((self.steps, len(inputs.slots), len(inputs.candidates)), -np.inf, np.float32)
+        confidence = 1.0
+        for rows, columns in _groups(inputs, spec.answer_rows, spec.max_candidates):
             out = self.refiner.refine(
-                made["x"],
-                _shifted(inputs.y0[some], columns),
+                arrays["x"],
+                _shifted(inputs.y0[rows], columns),
                 self.steps,
                 trajectory=True,
-                slots=made["slots"][some],
-                candidates=made["candidates"][columns],
-                mask=np.ascontiguousarray(made["mask"][some, columns]),
+                slots=arrays["slots"][rows],
+                candidates=arrays["candidates"][columns],
+                mask=np.ascontiguousarray(arrays["mask"][rows, columns]),
             )
             if out.status == Status.NONFINITE:
-                return Decision(y[told], logits[told], -1.0, favoured)
+                confidence = -1.0
+                break
             assert out.trajectory is not None and out.logits is not None
-            y[:, some] = np.where(out.trajectory >= 0, out.trajectory + columns.start, -1)
-            logits[:, some, columns] = out.logits
+            y[:, rows] = np.where(out.trajectory >= 0, out.trajectory + columns.start, -1)
+            logits[:, rows, columns] = out.logits
             confidence = min(confidence, float(out.confidence))
-        y, logits = y[told], logits[told]
+        told = slice(None if self.by_step else -1, None)
+        return Decision(y[told], logits[told], confidence, favoured)
+
+    def _favour(self, inputs: SlotInputs, asked: Decision) -> Chosen:
+        """Add the draft's bonus to the logits and return what each slot chooses by itself then."""
+        y, logits, favoured = asked.y, asked.logits, asked.drafted
         rows = np.flatnonzero(favoured >= 0)
         if len(rows) and (self.draft_bonus or inputs.draft.valid):
-            if inputs.draft.valid:  # what only a description says is no reason to change it
+            if (
+                inputs.draft.valid
+            ):  # its values are right as far as anybody knows: only what the query says changes them
                 unsaid = inputs.unsaid
                 logits[:, inputs.slot_of[unsaid], unsaid] = -np.inf
             logits[:, rows, favoured[rows]] += self.draft_bonus
             y[:, rows] = logits[:, rows].argmax(axis=2)
-        if self.joint and count > 0:
-            less_what_names_the_tool(inputs, logits)
-            y = joint_choices(inputs, logits, favoured)
-        return Decision(y, logits, confidence, favoured)
+        return y
 
 
 _own = threading.local()  # resolvers, as one serves one thread at a time
@@ -482,6 +502,19 @@ def is_readable(query: str) -> bool:
     letters = [character for character in query if character.isalpha()]
     latin = sum(one.isascii() or unicodedata.name(one, "").startswith("LATIN") for one in letters)
     return 2 * latin >= len(letters) if letters else any(map(str.isdigit, query))
+
+
+def _names_of(tools: Any) -> list[str | None]:
+    """Return the name of each tool, or raise where they are no list."""
+    if not isinstance(tools, Sequence) or isinstance(tools, (str, bytes)):
+        raise TrmInputError(f"tools: expected a list of tools, got {type(tools).__name__}")
+    return [_name_of(tool) for tool in tools]
+
+
+def _check_unique(names: Sequence[str | None]) -> None:
+    for name, count in Counter(names).items():
+        if name is not None and count > 1:
+            raise SchemaError(f"tools: expected every name once, got {name!r} more than once")
 
 
 def _name_of(tool: Any) -> str | None:
