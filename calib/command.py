@@ -70,25 +70,9 @@ def register(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Calibrate and return the exit code."""
-    max_loss = MAX_LOSS if arguments.max_loss is None else arguments.max_loss
-    for option, allowed in (("--max-error", arguments.max_error), ("--max-loss", max_loss)):
-        if not allowed >= 0:
-            raise TrmInputError(f"{option}: expected >= 0, got {allowed}")
-    if arguments.observer and arguments.scheme == "dynamic":
-        raise TrmInputError("--observer: for --scheme static and static-per-step; dynamic finds its scales on the way")
-    if arguments.calls is not None and arguments.data is None:
-        raise TrmInputError("--calls: of --data, which is not given")
-    most = MAX_CALLS if arguments.calls is None else arguments.calls
-    if most < 1:
-        raise TrmInputError(f"--calls: expected at least 1, got {most}")
-    if arguments.dst.suffix != ".trm":
-        raise TrmInputError(f"{arguments.dst}: expected a name that ends in .trm")
-    refuse_overwriting(arguments.dst, arguments.src, arguments.data)
-    check_folder(arguments.dst)
-    if arguments.plot:
-        check_picture(arguments.plot, "the picture of a calibration", "calib")
-        refuse_overwriting(arguments.plot, arguments.src, arguments.data)
+    _check(arguments)
     bundle = read_bundle(arguments.src)
+    most = MAX_CALLS if arguments.calls is None else arguments.calls
     calls = load_calls(arguments.data, bundle.spec, most) if arguments.data else golden_calls(bundle)
     if arguments.max_loss is not None and not any(call.asks for call in split_calls(calls, arguments.scheme)[1]):
         raise TrmInputError(
@@ -103,10 +87,36 @@ def run(arguments: argparse.Namespace) -> int:
         observer=arguments.observer or "minmax",
         steps=steps_to_run(arguments.steps, bundle.provenance.get("trained_steps")),
         max_error=arguments.max_error,
-        max_loss=max_loss,
+        max_loss=MAX_LOSS if arguments.max_loss is None else arguments.max_loss,
         mixed=arguments.mixed,
         progress=not arguments.json and sys.stderr.isatty(),
     )
+    _keep(arguments, result)
+    return 0 if result.passed else 1
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise where an option is wrong or would be ignored, or nothing could be written, before the work."""
+    for option, allowed in (("--max-error", arguments.max_error), ("--max-loss", arguments.max_loss)):
+        if allowed is not None and not allowed >= 0:
+            raise TrmInputError(f"{option}: expected >= 0, got {allowed}")
+    if arguments.observer and arguments.scheme == "dynamic":
+        raise TrmInputError("--observer: for --scheme static and static-per-step; dynamic finds its scales on the way")
+    if arguments.calls is not None and arguments.data is None:
+        raise TrmInputError("--calls: of --data, which is not given")
+    if arguments.calls is not None and arguments.calls < 1:
+        raise TrmInputError(f"--calls: expected at least 1, got {arguments.calls}")
+    if arguments.dst.suffix != ".trm":
+        raise TrmInputError(f"{arguments.dst}: expected a name that ends in .trm")
+    refuse_overwriting(arguments.dst, arguments.src, arguments.data)
+    check_folder(arguments.dst)
+    if arguments.plot:
+        check_picture(arguments.plot, "the picture of a calibration", "calib")
+        refuse_overwriting(arguments.plot, arguments.src, arguments.data)
+
+
+def _keep(arguments: argparse.Namespace, result: Calibration) -> None:
+    """Write the bundle where it passed or is wanted anyway, and tell the result."""
     written = result.passed or arguments.force
     if written:
         write_bundle(arguments.dst, result.bundle)
@@ -114,16 +124,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(report(result) | {"written": str(arguments.dst) if written else None}))
     else:
         print_report(result, arguments.src, random=arguments.data is None)
-        print(
-            f"{arguments.dst}: written"
-            if written
-            else f"{arguments.dst}: not written; --mixed may help, --force writes it"
-        )
+        print(f"{arguments.dst}: {'written' if written else 'not written; --mixed may help, --force writes it'}")
     if arguments.plot:  # last: nothing that goes wrong with a picture costs the calibration
         from .plot import draw
 
         draw(arguments.plot, result)
-    return 0 if result.passed else 1
 
 
 def report(result: Calibration) -> dict[str, Any]:

@@ -37,7 +37,7 @@ const char* Session::begin(const Call& call) {
     slots_finite_ = all_finite(call.slots, area(answer_rows_, spec.slot_size)) &&
                     all_finite(call.candidates, area(num_candidates_, spec.candidate_size));
 
-    expected_ = ahead_ = taken_ = 0;
+    steps_to_come_ = steps_ahead_ = steps_taken_ = 0;
     halt_ = -1;
     if (device_) {
         Call own = call;

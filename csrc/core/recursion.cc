@@ -20,12 +20,12 @@ void Session::recur() {
 
 // The same on a device, which runs as many steps at once as are expected; then they are handed out one by one.
 void Session::recur_on_device() {
-    if (taken_ == ahead_) {
-        ahead_ = device_->run(std::clamp(expected_, 1, DeviceSession::kMaxAhead), halt_);
-        taken_ = 0;
-        expected_ -= ahead_;
+    if (steps_taken_ == steps_ahead_) {
+        steps_ahead_ = device_->run(std::clamp(steps_to_come_, 1, DeviceSession::kMaxAhead), halt_);
+        steps_taken_ = 0;
+        steps_to_come_ -= steps_ahead_;
     }
-    decoded_ = device_->step(taken_++);
+    decoded_ = device_->step(steps_taken_++);
 }
 
 DeviceAnswer Session::refine_async(const Call& call, int steps, float halt, float* y, void* stream) {

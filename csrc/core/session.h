@@ -32,7 +32,7 @@ class Session {
     // Say how many steps will be asked for without anything fresh between them, or fewer where one's confidence reaches
     // `halt` (negative: never), so that a device may run them at once.
     void expect(int steps, float halt) {
-        expected_ = steps;
+        steps_to_come_ = steps;
         halt_ = halt;
     }
 
@@ -114,7 +114,7 @@ class Session {
     bool x_finite_ = true, features_finite_ = true, slots_finite_ = true;
     bool has_last_action_ = false;
     int answer_rows_ = 0, context_rows_ = 0, num_candidates_ = 0, steps_run_ = 0;
-    int expected_ = 0, ahead_ = 0, taken_ = 0;  // steps to come; that a device ran last, and those used of them
+    int steps_to_come_ = 0, steps_ahead_ = 0, steps_taken_ = 0;  // of a device: ahead were run, taken were used of them
     int in_flight_ = -1;
     float halt_ = -1;
     float halt_logit_ = 0;

@@ -100,7 +100,7 @@ class HostBackend(ABC):
         return MAX_STEPS
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         """Hold the session for one call, or raise: a second caller is told rather than kept waiting."""
         if not self._lock.acquire(blocking=False):
             raise TrmBusyError("session: in use by another call; give each thread a session of its own (clone)")
@@ -130,7 +130,7 @@ class HostBackend(ABC):
         start = time.perf_counter()
         inputs, last = self._checked(arrays, puzzle_id)
         steps, halt = check_steps(steps, self.spec.answer), check_halt(halt)
-        with self._held():
+        with self._locked():
             self._running = None
             return _timed(start, self._refine(inputs, steps, halt, last, trajectory))
 
@@ -171,7 +171,7 @@ class HostBackend(ABC):
         """Start a recursion that :meth:`step` carries on."""
         inputs, last = self._checked(arrays, puzzle_id)
         inputs = _owned(inputs)
-        with self._held():
+        with self._locked():
             self._running = None
             carry = self.start(inputs) if inputs.answer_rows and inputs.finite else None
             self._running = _Running(inputs, carry, last)
@@ -179,12 +179,12 @@ class HostBackend(ABC):
     def step(self, x: object, features: object, last_action: object) -> Refinement:
         """Run one more step, with fresh context, features or last action where given."""
         start = time.perf_counter()
-        with self._held():
+        with self._locked():
             return _timed(start, self._step(x, features, last_action))
 
     def end(self) -> None:
         """Forget the recursion, so that a further step needs :meth:`begin`; nothing where another call is under way."""
-        with suppress(TrmBusyError), self._held():
+        with suppress(TrmBusyError), self._locked():
             self._running = None
 
     def _step(self, x: object, features: object, last_action: object) -> Refinement:
