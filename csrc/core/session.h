@@ -1,4 +1,4 @@
-// A mutable session: the arena of one recursion on a shared model, and the recursion itself.
+// A mutable session: one recursion on a shared model, with what it was begun with and what its last step answered.
 #ifndef TRM_EDGE_CORE_SESSION_H
 #define TRM_EDGE_CORE_SESSION_H
 
@@ -8,15 +8,9 @@
 #include "core/call.h"
 #include "core/memory.h"
 #include "core/model.h"
-#include "core/team.h"
+#include "core/recurrence.h"
 
 namespace trm {
-
-struct SessionOptions {
-    int threads = 1;
-    int64_t park_after_us = Team::kNeverPark;
-    bool pin = false;
-};
 
 class Session {
   public:
@@ -31,10 +25,7 @@ class Session {
 
     // Say how many steps will be asked for without anything fresh between them, or fewer where one's confidence reaches
     // `halt` (negative: never), so that a device may run them at once.
-    void expect(int steps, float halt) {
-        steps_to_come_ = steps;
-        halt_ = halt;
-    }
+    void expect(int steps, float halt) { recurrence_->expect(steps, halt); }
 
     // A whole call without waiting; see DeviceSession.
     DeviceAnswer refine_async(const Call& call, int steps, float halt, float* y, void* stream);
@@ -42,7 +33,7 @@ class Session {
     int steps_in_flight() const { return in_flight_; }
 
     // The device that the recursion runs on; null: the processor.
-    DeviceSession* device() const { return device_.get(); }
+    DeviceSession* device() const { return recurrence_->device(); }
 
     // Take a fresh last action; null: keep what there is. False where it is not finite; then nothing has changed.
     [[nodiscard]] bool keep_last_action(const float* last_action);
@@ -59,7 +50,7 @@ class Session {
     void end() { begun_ = false; }
 
     bool begun() const { return begun_; }
-    bool inputs_finite() const { return x_finite_ && features_finite_ && slots_finite_; }
+    bool inputs_finite() const { return finite_.all(); }
     int answer_rows() const { return answer_rows_; }
     int context_rows() const { return context_rows_; }
     int num_candidates() const { return num_candidates_; }
@@ -74,63 +65,31 @@ class Session {
 
   private:
     Arena lay_out(std::byte* base);
-    int rows() const { return model_->spec.registers + answer_rows_ + context_rows_; }
-    float* answer_rows_of(float* states) const;
-    float* context_rows_of(float* states) const;
-
-    // encode.cc: e and the first y and z
     const char* keep(const Call& call);
-    void set_positions();
-    void encode_registers(int puzzle_id);
-    void encode_draft();
-    void encode_slots(const Call& call);
-    void encode_features(const float* features);
-    void encode_context(const float* x);
-    void linear(const Linear& layer, const float* in, int count, float* out) const;
-    void encode(const Encoder& encoder, const float* values, int count, float* out);
-    void add_learned_positions(float* rows, int first_position, int count);
     bool refresh(const float* x, const float* features);
-
-    // recursion.cc: h_cycles x (l_cycles + 1) evaluations of net
-    void recur();
-    void recur_on_device();
     void abandon();
-    void evaluate_net(float* states);
 
-    // decode.cc: false where a value is not finite
-    bool decode();
-    float own_halt_logit() const;
-    bool decode_answer();
-    bool decode_actions();
-    bool decode_tokens();
-    bool decode_slots();
+    // What a step decoded to becomes its answer; false where a value is not finite.
+    bool add_draft();
+    bool choose();
+    bool choose_tokens();
+    bool choose_slots();
 
     std::shared_ptr<const Model> model_;
-    std::unique_ptr<DeviceSession> device_;  // null: the processor
-    Team team_;
+    std::unique_ptr<Recurrence> recurrence_;
     Buffer<std::byte> memory_;
 
     bool begun_ = false;
-    bool x_finite_ = true, features_finite_ = true, slots_finite_ = true;
+    Finite finite_;
     bool has_last_action_ = false;
     int answer_rows_ = 0, context_rows_ = 0, num_candidates_ = 0, steps_run_ = 0;
-    int steps_to_come_ = 0, steps_ahead_ = 0, steps_taken_ = 0;  // of a device: ahead were run, taken were used of them
     int in_flight_ = -1;
-    float halt_ = -1;
     float halt_logit_ = 0;
-    DeviceStep decoded_{};  // what a device says of the last step
 
-    float *e_, *y_, *z_;                  // [L, D]; null where a device has them
-    float* scratch_;                      // the kernels' own
-    float* staged_;                       // one input, normalised
     float *draft_, *actions_;             // actions: y0 and the last step's answer [T, dof]
     float *last_action_, *fresh_action_;  // actions: [dof], and one that is not checked yet
-    float* keys_;                         // slots: [M, D]
-    Word* packed_keys_;                   // slots: the same as a packed matrix
-    float* queries_;                      // slots: [S, D]
     float* logits_;                       // [S, M or V]
     int32_t *choices_, *chosen_;          // slots, tokens: y0 or x, and the last step's answer [S]
-    int32_t* position_;                   // [L]
     uint8_t* mask_;                       // slots: [S, M]
 };
 
