@@ -56,6 +56,7 @@ class Configuration:
                     f"{self.name}: a call to be timed has the status NONFINITE after {out.steps_run} of {steps} steps: "
                     "it ends early, and its time is not that of a refinement; give finite inputs"
                 )
+        time.sleep(self.settle_s)
         return Task(self.name, lambda: refine(**next(inputs), steps=steps).duration_us, self.threads, self.settle_s)
 
 
