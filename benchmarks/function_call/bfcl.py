@@ -130,6 +130,9 @@ def _checker() -> tuple[Any, Any]:
 # ---- labels ----------------------------------------------------------------------------------------------------------
 
 
+_Path = tuple[Any, ...]
+
+
 class Labels(NamedTuple):
     """Choices [S] that make a right answer, and whether a candidate is right for its slot, [M]."""
 
@@ -143,53 +146,72 @@ def labels(bound: SlotInputs, answer: dict[str, list[Any]], only_said: bool = Fa
     Of the candidates that fit, the draft's is taken, or else the first. With ``only_said``, as a head should learn it,
     what may be left out is left out unless the query or the draft has it.
     """
-    by_path: dict[tuple[Any, ...], int] = {slot.path: i for i, slot in enumerate(bound.slots)}
-    chosen = np.full(len(bound.slots), -1, dtype=np.int32)
-    right = np.zeros(len(bound.candidates), bool)
+    labeller = _Labeller(bound, only_said)
+    return Labels(labeller.chosen, labeller.right) if labeller.make_object((), answer) else None
 
-    def leave_out(path: tuple[Any, ...]) -> bool:
-        return all([choose(i, [MISSING]) for known, i in by_path.items() if known[: len(path)] == path])
 
-    def parts_of(path: tuple[Any, ...]) -> list[Any]:
-        return list(dict.fromkeys(known[len(path)] for known in by_path if known[: len(path)] == path))
+class _Labeller:
+    """Chooses candidates for a right answer; methods say whether there were some, and go on where there were none."""
 
-    def choose(i: int, values: list[Any]) -> bool:
-        fitting = [
-            int(j) for value in values for j in np.flatnonzero(bound.mask[i]) if fits(value, bound.candidates[j].value)
-        ]
-        drafted = [j for j in fitting if j == bound.y0[i] and bound.draft.value is not MISSING]
-        if only_said and any(value is MISSING for value in values):
-            said = [j for j in fitting if _is_said(bound, j)]
-            fitting = said or [j for j in fitting if bound.candidates[j].value is MISSING] or fitting
-        right[bound.mask[i]] = False
-        right[drafted + fitting] = True
-        if fitting:
-            chosen[i] = (drafted + fitting)[0]
-        return bool(fitting)
+    def __init__(self, bound: SlotInputs, only_said: bool) -> None:
+        self.bound, self.only_said = bound, only_said
+        self.by_path: dict[_Path, int] = {slot.path: i for i, slot in enumerate(bound.slots)}
+        self.chosen = np.full(len(bound.slots), -1, dtype=np.int32)
+        self.right = np.zeros(len(bound.candidates), bool)
 
-    def make(path: tuple[Any, ...], values: list[Any]) -> bool:
-        if path in by_path:
-            return choose(by_path[path], [MISSING if value == "" else value for value in _wanted_first(values)])
-        for value in _wanted_first(values):
-            if value == "" and leave_out(path):
-                return True
-            if isinstance(value, dict) and make_object(path, value):
-                return True
-            if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-                rest = parts_of(path)[len(value) :]
-                given = all(make_object((*path, k), item) for k, item in enumerate(value[: len(parts_of(path))]))
-                if len(value) <= len(parts_of(path)) and given and all([leave_out((*path, k)) for k in rest]):
-                    return True
-        return False
-
-    def make_object(path: tuple[Any, ...], value: dict[str, Any]) -> bool:
-        names = parts_of(path)
+    def make_object(self, path: _Path, value: dict[str, Any]) -> bool:
+        """Choose for every property of an object."""
+        names = self._parts_of(path)
         wanted = {name: v if isinstance(v, list) else [v] for name, v in value.items()}
         if any(name not in names and "" not in values for name, values in wanted.items()):
             return False
-        return all(make((*path, name), wanted.get(name, [""])) for name in names)
+        return all(self._make((*path, name), wanted.get(name, [""])) for name in names)
 
-    return Labels(chosen, right) if make_object((), answer) else None
+    def _make(self, path: _Path, values: list[Any]) -> bool:
+        """Choose the first of ``values`` that can be made, "" being to leave it out."""
+        if path in self.by_path:
+            wanted = [MISSING if value == "" else value for value in _wanted_first(values)]
+            return self._choose(self.by_path[path], wanted)
+        for value in _wanted_first(values):
+            if value == "" and self._leave_out(path):
+                return True
+            if isinstance(value, dict) and self.make_object(path, value):
+                return True
+            if isinstance(value, list) and all(isinstance(item, dict) for item in value) and self._list(path, value):
+                return True
+        return False
+
+    def _list(self, path: _Path, items: list[dict[str, Any]]) -> bool:
+        """Choose for every object of a list, and leave out the elements behind."""
+        places = self._parts_of(path)
+        if not all(self.make_object((*path, k), item) for k, item in enumerate(items[: len(places)])):
+            return False
+        rest = [self._leave_out((*path, k)) for k in places[len(items) :]]
+        return len(items) <= len(places) and all(rest)
+
+    def _leave_out(self, path: _Path) -> bool:
+        """Leave out every slot below a path, also where one of them cannot be."""
+        left = [self._choose(i, [MISSING]) for known, i in self.by_path.items() if known[: len(path)] == path]
+        return all(left)
+
+    def _choose(self, i: int, values: list[Any]) -> bool:
+        """Choose for slot ``i`` the draft's candidate of those that fit, or else the first."""
+        bound = self.bound
+        own = np.flatnonzero(bound.mask[i])
+        fitting = [int(j) for value in values for j in own if fits(value, bound.candidates[j].value)]
+        drafted = [j for j in fitting if j == bound.y0[i] and bound.draft.value is not MISSING]
+        if self.only_said and any(value is MISSING for value in values):
+            said = [j for j in fitting if _is_said(bound, j)]
+            fitting = said or [j for j in fitting if bound.candidates[j].value is MISSING] or fitting
+        self.right[own] = False
+        self.right[drafted + fitting] = True
+        if fitting:
+            self.chosen[i] = (drafted + fitting)[0]
+        return bool(fitting)
+
+    def _parts_of(self, path: _Path) -> list[Any]:
+        """Return the names or numbers that come next in the paths of slots below one."""
+        return list(dict.fromkeys(known[len(path)] for known in self.by_path if known[: len(path)] == path))
 
 
 def _is_said(bound: SlotInputs, j: int) -> bool:

@@ -326,8 +326,8 @@ class _Compiler:
         dependent = schema.get("dependentRequired", {})
         if not isinstance(dependent, dict):
             raise SchemaError(f"{at}/dependentRequired: expected an object, got {shown(dependent)}")
-        for name in sorted(required - compiled.keys()):
-            raise SchemaError(f"{at}/required: {name!r} is no property")
+        if unknown := required - compiled.keys():
+            raise SchemaError(f"{at}/required: {min(unknown)!r} is no property")
         return Object(
             properties=compiled,
             required=required,
@@ -358,24 +358,12 @@ class _Compiler:
 
     def scalar(self, schema: Mapping[str, Json], at: str, name: str, common: dict[str, Any]) -> Scalar:
         """Compile a scalar; ``enum`` and ``const`` become its options, null among them whether it is nullable."""
-        options = None
-        for key in ("enum", "const"):
-            if key not in schema:
-                continue
-            values = [schema[key]] if key == "const" else schema[key]
-            if not isinstance(values, list) or not values:
-                raise SchemaError(f"{at}/{key}: expected a list of values, got {shown(values)}")
-            if any(isinstance(value, (list, dict)) for value in values):
-                raise SchemaError(f"{at}/{key}: supported for scalars only")
-            kept = values if options is None else [v for v in values if any(same(v, o) for o in options)]
-            options = [v for v in kept if has_type(v, name) or (v is None and common["nullable"])]
-            if not options:
-                raise SchemaError(f"{at}/{key}: no value of type {name} is left")
-        if options is not None and common["nullable"]:
-            common["nullable"] = any(option is None for option in options)
+        options = _options_of(schema, at, name, common["nullable"])
+        if options is not None:
+            common = common | {"nullable": None in options}  # null is an option beside others
             options = [option for option in options if option is not None]
-        if options == [] and common["nullable"]:
-            return Scalar(type="null", **{**common, "nullable": False})
+            if not options:
+                return Scalar(type="null", **common | {"nullable": False})
         form = schema.get("format")
         if form is not None and not isinstance(form, str):
             raise SchemaError(f"{at}/format: expected a name, got {shown(form)}")
@@ -395,6 +383,24 @@ class _Compiler:
             examples=_examples(schema, name),
             **common,
         )
+
+
+def _options_of(schema: Mapping[str, Json], at: str, name: str, nullable: bool) -> list[Any] | None:
+    """Return the values of a type that ``enum`` and ``const`` leave, null among them where it may be; None without."""
+    options: list[Any] | None = None
+    for key in ("enum", "const"):
+        if key not in schema:
+            continue
+        values = [schema[key]] if key == "const" else schema[key]
+        if not isinstance(values, list) or not values:
+            raise SchemaError(f"{at}/{key}: expected a list of values, got {shown(values)}")
+        if any(isinstance(value, (list, dict)) for value in values):
+            raise SchemaError(f"{at}/{key}: supported for scalars only")
+        kept = values if options is None else [v for v in values if any(same(v, o) for o in options)]
+        options = [v for v in kept if has_type(v, name) or (v is None and nullable)]
+        if not options:
+            raise SchemaError(f"{at}/{key}: no value of type {name} is left")
+    return options
 
 
 def _examples(schema: Mapping[str, Json], name: str) -> tuple[str, ...]:
