@@ -15,7 +15,7 @@ write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/trm_edge-config-ver
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/trm_edge-config.cmake
   ${CMAKE_CURRENT_BINARY_DIR}/trm_edge-config-version.cmake DESTINATION ${cmake_folder})
 
-file(RELATIVE_PATH to_include /${CMAKE_INSTALL_LIBDIR} /${CMAKE_INSTALL_INCLUDEDIR})  # of any prefix
+file(RELATIVE_PATH to_include ${CMAKE_INSTALL_FULL_LIBDIR} ${CMAKE_INSTALL_FULL_INCLUDEDIR})  # of any prefix
 if(library_type STREQUAL "STATIC")
   set(static_libraries " -lstdc++ -lm -pthread")
 endif()

@@ -17,7 +17,7 @@ def _why(error: ImportError) -> str:
             f"is not in the source tree {here.parent}, which is what was imported: run `pip install -e .` there, or, "
             f"where the package is installed, start Python in another folder ({error})"
         )
-    return "is missing: install the package again"
+    return f"is missing: install the package again ({error})"
 
 
 def _check_interpreter() -> None:

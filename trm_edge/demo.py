@@ -64,22 +64,24 @@ def run(arguments: argparse.Namespace) -> int:
     answers = refine_all(refiner, recorded, steps)
     rows = measure(answers, bundle, recorded)
     latency = measure_latency(refiner, recorded, steps)
-    if arguments.json:
-        print(json.dumps(_facts(refiner, recorded, steps, rows, latency, plot)))
-    else:
+    if not arguments.json:
         _print_report(refiner, recorded, steps, rows, latency)
-    if plot is not None:  # last: nothing that goes wrong with a picture costs the table
+    failed = None
+    if plot is not None:  # nothing that goes wrong with a picture costs the figures
         from .demo_plot import draw
 
         try:
             draw(plot, rows, answers, recorded)
         except TrmIOError as error:
-            if arguments.plot is not None:
-                raise
-            print(f"no plot: {error}")  # which nobody asked for
-            return 0
-    if not arguments.json:
-        print(f"plot: {plot}" if plot is not None else "no plot: it needs pip install 'trm-edge[demo]'")
+            failed, plot = error, None
+    if arguments.json:
+        print(json.dumps(_facts(refiner, recorded, steps, rows, latency, plot)))
+    elif plot is not None:
+        print(f"plot: {plot}")
+    elif arguments.plot is None:
+        print(f"no plot: {failed or 'it needs pip install ' + repr('trm-edge[demo]')}")
+    if failed is not None and arguments.plot is not None:
+        raise failed
     return 0
 
 

@@ -10,7 +10,7 @@
 #include <cstdint>
 
 #ifdef __FAST_MATH__
-#error "Built with -ffast-math the engine is wrong; CMakeLists.txt takes it back, so another build has lost that"
+#error "With -ffast-math the engine is wrong. CMakeLists.txt takes it back for the library: build that without it too"
 #endif
 
 namespace trm {

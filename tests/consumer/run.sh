@@ -37,7 +37,7 @@ loop="$work/loop/control_loop" head="$root/trm_edge/data/example.trm"
 # What is sent: the answer where the head is on, the draft inside the limits where it only watches, and never more than
 # the limits allow.
 for mode in on shadow off; do
-  "$loop" "$head" --hz 100 --seconds 0.5 --mode "$mode" --record "$work/$mode.csv"
+  "$loop" "$head" --hz 100 --seconds 1 --mode "$mode" --record "$work/$mode.csv"
 done
 python3 - "$work" << 'EOF'
 import csv, itertools, sys
@@ -80,7 +80,8 @@ EOF
 for signal in TERM HUP; do
   echo yesterday > "$work/ended.csv"
   env --default-signal=HUP "$loop" "$head" --hz 100 --seconds 60 --record "$work/ended.csv" > "$work/ended.txt" &
-  sleep 0.5
+  until [ -e "$work/ended.csv.part" ]; do sleep 0.05; done
+  sleep 1
   grep -q yesterday "$work/ended.csv"
   kill -$signal $!
   wait $!

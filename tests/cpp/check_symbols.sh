@@ -1,6 +1,7 @@
 #!/bin/sh
 # The library never prints, exits or aborts, exports the C ABI alone, and no file compiled for one instruction set leaves
-# inline functions that the linker could pick for generic code.  usage: check_symbols.sh LIBRARY NM OBJECTS
+# inline functions that the linker could pick for generic code, or calls a function for a square root.
+# usage: check_symbols.sh LIBRARY NM OBJECTS
 set -eu
 library=$1
 nm=$2
@@ -27,6 +28,11 @@ for object in $(echo "$objects" | tr ';' ' '); do
     case $object in
         *isa_*)
             checked=$((checked + 1))
+            slow=$("$nm" --undefined-only "$object" | awk '{print $NF}' | grep -E '^sqrtf?$' || true)
+            if [ -n "$slow" ]; then
+                echo "$object calls $slow: some flag has brought back what -fno-math-errno takes away"
+                status=1
+            fi
             weak=$("$nm" "$object" | grep -E ' [WVu] ' || true)
             if [ -n "$weak" ]; then
                 echo "$object has weak symbols: $weak"

@@ -540,8 +540,9 @@ def test_the_report_says_where_one_call_decides(capsys: Capture) -> None:
         f"one of {result.measured} calls is {1 / result.measured:.2%}: measure more (--data), or allow it (--max-loss)"
     )
     assert said in capsys.readouterr().out
-    command.print_report(replace(result, metric_loss=0.0), Path("head.trm"), random=False)
-    assert "one of" not in capsys.readouterr().out
+    command.print_report(replace(result, metric_loss=0.0, max_error=0.0), Path("head.trm"), random=False)
+    out = capsys.readouterr().out
+    assert "FAILED" in out and "one of" not in out
 
 
 def test_the_command_writes_bundles_alone(source: Path, capsys: Capture) -> None:

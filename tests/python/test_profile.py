@@ -451,17 +451,23 @@ def test_threads_of_a_session_sleep_when_it_is_another_ones_turn(bundle: Path, t
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two cores")
     whole, cpus = read_bundle(bundle), timing.choose_cpus(2)
+    calls = [golden_arguments(whole.golden[0])]
+
+    def burnt() -> float:
+        before = time.process_time()
+        time.sleep(0.3)
+        return time.process_time() - before
+
+    idle = burnt()
     made = open_configuration(
-        *(Choice("fused", None, 2), bundle, whole, 2), cpus=cpus, graph=None, folder=tmp_path, longest_gap_s=0.01
+        *(Choice("fused", None, 2), bundle, whole, calls, 2), cpus=cpus, graph=None, folder=tmp_path, longest_gap_s=0.01
     )
     assert made.settle_s >= 0.015
-    task = made.task([golden_arguments(whole.golden[0])], 2)
-    assert (task.threads, task.settle_s) == (2, made.settle_s)
+    task = made.task(calls, 2)
+    assert (task.threads, task.settle_s, made.park_after_us) == (2, made.settle_s, 16000)
     task.call()
     time.sleep(task.settle_s)
-    before = time.process_time()
-    time.sleep(0.3)
-    assert time.process_time() - before < 0.15  # a thread that spins on takes 0.3
+    assert burnt() - idle < 0.15  # a thread that spins on takes 0.3
 
 
 def test_calls_that_end_early_are_not_timed(capsys: Capture, bundle: Path, tmp_path: Path) -> None:
@@ -470,7 +476,7 @@ def test_calls_that_end_early_are_not_timed(capsys: Capture, bundle: Path, tmp_p
     x[0, 0] = np.nan
     np.savez(tmp_path / "nan.npz", **(call | {"x": x}))
     code, out, err = run(capsys, bundle, *QUICK, "--input", tmp_path / "nan.npz")
-    assert (code, out) == (2, "") and "fused fp32 x1: a call to be timed has the status NONFINITE after" in err
+    assert (code, out) == (2, "") and "fused own precision x1: a call to time has the status NONFINITE after" in err
 
 
 def test_a_gpu_has_no_share_of_a_cores_peak(capsys: Capture, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

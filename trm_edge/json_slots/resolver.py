@@ -415,9 +415,8 @@ class Resolver:
         y, logits, favoured = asked.y, asked.logits, asked.drafted
         rows = np.flatnonzero(favoured >= 0)
         if len(rows) and (self.draft_bonus or inputs.draft.valid):
-            if (
-                inputs.draft.valid
-            ):  # its values are right as far as anybody knows: only what the query says changes them
+            if inputs.draft.valid:
+                # Its values are right as far as anybody knows, so that only what the query says may change them.
                 unsaid = inputs.unsaid
                 logits[:, inputs.slot_of[unsaid], unsaid] = -np.inf
             logits[:, rows, favoured[rows]] += self.draft_bonus

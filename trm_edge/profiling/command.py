@@ -43,8 +43,8 @@ part of the time that Python takes, and the share of the machine's peak, measure
   trm-edge profile push.trm --backend cuda,tensorrt,onnxruntime --rate none --json gpu.json --plot gpu.png
   trm-edge profile --compare before.json today.json
 
-Threads of a session sleep after the longest gap between two calls here, and no sooner: they spin as in a session of
-their own, and are asleep when it is another configuration's turn.
+Threads of a session sleep after the longest gap between two calls here, but after 0.2 seconds at most: until then they
+spin, as in a session of their own, and when it is another configuration's turn they are asleep.
 
 Exit code 1 where an answer is wrong; what is wrong is not timed. p99 needs 100 calls, p99.9 1000."""
 
@@ -223,7 +223,7 @@ def _open(
         for i, choice in enumerate(settings.choices):
             show(i / len(settings.choices))
             try:
-                found = _open_one(choice, settings, golden, steps, Path(folder))
+                found = _open_one(choice, settings, golden, calls, steps, Path(folder))
                 opened.setdefault(found.name, found)
             except TrmUnsupportedError as error:
                 skipped.append({"name": choice.name, "reason": str(error)})
@@ -232,11 +232,19 @@ def _open(
     return list(opened.values()), skipped
 
 
-def _open_one(choice: Choice, settings: Settings, golden: Bundle, steps: int, folder: Path) -> Configuration:
+def _open_one(
+    choice: Choice,
+    settings: Settings,
+    golden: Bundle,
+    calls: Sequence[Mapping[str, Any]],
+    steps: int,
+    folder: Path,
+) -> Configuration:
     return open_configuration(
         choice,
         settings.bundle,
         golden,
+        calls,
         steps,
         cpus=settings.cpus,
         graph=settings.graph,
@@ -325,6 +333,7 @@ def _row(
         "version": _version(refiner.backend),
         "precision": refiner.precision,
         "threads": configuration.threads,
+        "park_after_us": configuration.park_after_us,
         "check": configuration.check,
     }
     if name not in timed["closed"]:

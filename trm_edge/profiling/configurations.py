@@ -15,24 +15,28 @@ import numpy as np
 
 from ..backends import SUFFIXES
 from ..bundle import Bundle, GoldenCase
-from ..errors import Status, TrmInputError, TrmUnsupportedError
+from ..errors import Status, TrmUnsupportedError
 from ..golden import record_golden, verify
 from ..refiner import Refiner, load
 from .gpu import GPU_BACKENDS
 from .timing import SETTLE_S, Task, pinned
 
 _EXPORT_S = 600
-_LONGEST_SPIN_S = 0.1
+_LONGEST_SPIN_S = 0.2
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One way to run the bundle, and what the comparison with the oracle said."""
+    """One way to run the bundle, and what the comparison with the oracle said.
+
+    ``park_after_us`` is after which time threads of the engine sleep, ``settle_s`` how long they are waited for.
+    """
 
     name: str
     refiner: Refiner
     threads: int
     check: dict[str, Any]
+    park_after_us: int | None = None
     settle_s: float = 0.0
 
     @property
@@ -41,22 +45,8 @@ class Configuration:
         return self.refiner.backend not in GPU_BACKENDS
 
     def task(self, calls: Sequence[Mapping[str, Any]], steps: int) -> Task:
-        """Return the task that refines ``calls`` in turn; it returns the time inside the backend.
-
-        Raises
-        ------
-        TrmInputError
-            A call ends before its last step.
-        """
+        """Return the task that refines ``calls`` in turn; it returns the time inside the backend."""
         refine, inputs = self.refiner.refine, itertools.cycle(calls)
-        for call in calls:
-            out = refine(**call, steps=steps)
-            if out.status == Status.NONFINITE:
-                raise TrmInputError(
-                    f"{self.name}: a call to be timed has the status NONFINITE after {out.steps_run} of {steps} steps: "
-                    "it ends early, and its time is not that of a refinement; give finite inputs"
-                )
-        time.sleep(self.settle_s)
         return Task(self.name, lambda: refine(**next(inputs), steps=steps).duration_us, self.threads, self.settle_s)
 
 
@@ -84,6 +74,7 @@ def open_configuration(
     choice: Choice,
     source: Path,
     golden: Bundle,
+    calls: Sequence[Mapping[str, Any]],
     steps: int,
     *,
     cpus: Sequence[int],
@@ -94,7 +85,7 @@ def open_configuration(
     """Open and check one configuration; its threads inherit the cores.
 
     Threads of the engine that spin between calls, as they do in a session of its own, would take the cores of every
-    other configuration. So they sleep after the longest gap that calls have here, and are waited for.
+    other configuration. So they sleep after the longest gap that calls have here, or 0.2 seconds, and are waited for.
 
     Parameters
     ----------
@@ -104,6 +95,8 @@ def open_configuration(
         The bundle's file.
     golden
         The bundle with golden cases, see :func:`with_golden`.
+    calls
+        What will be timed.
     steps
         K, which an unrolled graph is exported for.
     cpus
@@ -116,7 +109,7 @@ def open_configuration(
     Raises
     ------
     TrmError
-        It cannot be opened here; the message says why.
+        It cannot be opened here, or a call ends before its last step; the message says why.
     """
     file: Path = source
     suffix = SUFFIXES.get(choice.backend)
@@ -134,10 +127,22 @@ def open_configuration(
             park_after_us=parked,
         )
         check = check_answers(refiner, golden)
+        if check["passed"]:
+            _check_all_steps(refiner, calls, steps)
     settle_s = 0.0 if choice.threads == 1 else SETTLE_S + (spin_s if spins else 0)
     time.sleep(settle_s)
     name = f"{refiner.backend} {refiner.precision} x{choice.threads}"
-    return Configuration(name, refiner, choice.threads, check, settle_s)
+    return Configuration(name, refiner, choice.threads, check, parked, settle_s)
+
+
+def _check_all_steps(refiner: Refiner, calls: Sequence[Mapping[str, Any]], steps: int) -> None:
+    """Raise where a call is over before its last step: its time is not that of a refinement."""
+    for call in calls:
+        out = refiner.refine(**call, steps=steps)
+        if out.status == Status.NONFINITE:
+            raise TrmUnsupportedError(
+                f"a call to time has the status NONFINITE after {out.steps_run} of {steps} steps; give finite inputs"
+            )
 
 
 def check_answers(refiner: Refiner, golden: Bundle) -> dict[str, Any]:

@@ -93,7 +93,8 @@ def draw_roofline(axes: Any, rows: Sequence[Mapping[str, Any]], peaks: Mapping[s
     axes.set_title("roofline of one core, measured in the same run", fontsize=10)
     axes.grid(which="both", lw=0.3)
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "ncols": 2}
-    axes.legend(fontsize=8, frameon=False, **(below if len(points) > _FEW else {"loc": "lower right"}))
+    if points:
+        axes.legend(fontsize=8, frameon=False, **(below if len(points) > _FEW else {"loc": "lower right"}))
 
 
 def _cycle(count: int) -> list[str]:

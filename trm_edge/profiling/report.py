@@ -36,7 +36,7 @@ _MACHINE = (
 )
 _MODEL = ("sha256", "rows", "steps", "evaluations")
 _SETTINGS = ("calls", "seconds", "cpus", "spin_us", "inputs", "environment")
-_ROW = ("isa", "version", "form", "sha256", "evaluations", "steps")
+_ROW = ("isa", "version", "park_after_us", "form", "sha256", "evaluations", "steps")
 
 
 def read_report(path: StrPath) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def format_comparison(result: Mapping[str, Any]) -> str:
     for key, which in (("only_in_first", "A"), ("only_in_second", "B")):
         lines += [f"only in {which}: {name}" for name in result[key]]
     lines.append(
-        "times in us; a ratio below 1: B is faster; - in p99: fewer than 100 calls; in max: one has twice as many calls"
+        "times in us; a ratio below 1: B is faster; - in p99: below 100 calls; in max: over twice the calls in one"
     )
     return "\n".join(lines)
 

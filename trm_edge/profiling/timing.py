@@ -286,11 +286,12 @@ def run_ticks(
     tick = 0
     while tick < ticks:
         scheduled = start + tick / rate
-        counters.start()  # which takes time itself, and that is not the task's
         wait_until(scheduled, spin_us, clock, sleep)
         woke = clock()
+        counters.start()
+        ours = clock() - woke  # which is not the task's
         inner = task.call()
-        answered = clock()
+        answered = clock() - ours
         counters.add_to(samples)
         samples.wall_us.append((answered - scheduled) * 1e6)
         samples.wake_us.append((woke - scheduled) * 1e6)
