@@ -199,6 +199,7 @@ class Cell:
 
     def _row(self, entry: Entry, samples: dict[str, Samples], peaks: dict[str, list[float | None]]) -> dict[str, Any]:
         spec, rows = self.problem.bundle.spec, self.problem.rows()
+        work = Work.of(spec, rows, self.problem.steps)
         row: dict[str, Any] = {
             "name": f"D{spec.hidden_size} {spec.mixer} L{rows} x{self.threads} {entry.precision} {entry.peer}",
             "backend": entry.peer,
@@ -206,7 +207,7 @@ class Cell:
             "threads": self.threads,
             "rows": rows,
             "steps": self.problem.steps,
-            "evaluations": self.problem.steps * spec.h_cycles * (spec.l_cycles + 1),
+            "evaluations": work.evaluations,
             "sha256": self.problem.digest(),
             "form": entry.form,
             "version": self.arguments.versions[entry.peer],
@@ -217,7 +218,6 @@ class Cell:
             return row
         times = samples[f"{entry.precision} {entry.peer}"].summary()
         found = [peak for peak in peaks[entry.precision] if peak]
-        work = Work.of(spec, rows, self.problem.steps)
         copied = bandwidth(work.weight_bytes(entry.precision))
         peak = max(found, default=None)
         row["closed_loop"] = times
@@ -366,10 +366,10 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hidden", type=int, help="D (default: 512)")
-    parser.add_argument("--heads", type=int, help="H (default: 8)")
-    parser.add_argument("--inner", type=int, help="I (default: 1536)")
-    parser.add_argument("--small", action="store_true", help="D=128 H=4 I=384")
+    parser.add_argument("--hidden", type=int, help=f"D (default: {MODEL['hidden']})")
+    parser.add_argument("--heads", type=int, help=f"H (default: {MODEL['heads']})")
+    parser.add_argument("--inner", type=int, help=f"I (default: {MODEL['inner']})")
+    parser.add_argument("--small", action="store_true", default=None, help="D=128 H=4 I=384")
     parser.add_argument("--mixer", choices=("attention", "mlp_t"), help="default: attention")
     parser.add_argument("--token-inner", type=int, help="inner width of the token mixing of mlp_t (default: 256)")
     parser.add_argument("--l-cycles", type=int, help="n (default: 2)")
@@ -400,13 +400,11 @@ def _parse() -> argparse.Namespace:
     for name, seconds in (("--seconds", arguments.seconds), ("--try-seconds", arguments.try_seconds)):
         if not 0 < seconds < 1e6:
             parser.error(f"{name}: expected more than 0, got {seconds:g}")
-    given = [name for name in MODEL if getattr(arguments, name) is not None]
-    for option, fixed in (("--small", SMALL), ("--bundle", MODEL)):
-        clash = [name for name in given if name in fixed] if getattr(arguments, option[2:]) else []
+    given = [name for name in ("small", *MODEL) if getattr(arguments, name) is not None]
+    for option, fixed in (("small", SMALL), ("bundle", ("small", *MODEL))):
+        clash = [name for name in given if name in fixed] if getattr(arguments, option) else []
         if clash:
-            parser.error(f"--{clash[0].replace('_', '-')}: {option} says that; leave one of them out")
-    if arguments.bundle and arguments.small:
-        parser.error("--small: --bundle says that; leave one of them out")
+            parser.error(f"--{clash[0].replace('_', '-')}: --{option} says that; leave one of them out")
     chosen = MODEL | (SMALL if arguments.small else {})
     vars(arguments).update({name: value for name, value in chosen.items() if name not in given})
     missing = {name: PEERS[name].missing() for name in arguments.peers or PEERS}

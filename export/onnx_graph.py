@@ -55,7 +55,7 @@ def export_onnx(
     TrmIOError, TrmBundleError, TrmInputError, TrmUnsupportedError
     """
     model = build_onnx(read_bundle(bundle_path), loop, steps, precision)
-    onnx.helper.set_model_props(model, {entry.key: entry.value for entry in model.metadata_props} | contract.unsealed())
+    model.metadata_props.add(key=contract.SHA256, value=contract.UNSEALED)
     write_atomically(dst, contract.seal(model.SerializeToString()))
 
 

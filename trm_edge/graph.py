@@ -42,9 +42,10 @@ Dims = tuple[int | str, ...]
 Signature = dict[str, tuple[np.dtype[Any], Dims]]
 
 _PROVENANCE = "provenance."
-_SHA256 = "trm_edge.sha256"
-_SEAL = _SHA256.encode() + b"\x12\x40"  # as protobuf writes the entry: the key, then field 2 of 64 bytes, its value
-_UNSEALED = "0" * 64
+SHA256, UNSEALED = "trm_edge.sha256", "0" * 64
+"""The metadata entry that :func:`seal` fills in."""
+
+_SEAL = SHA256.encode() + b"\x12\x40"  # as protobuf writes the entry: the key, then field 2 of 64 bytes, its value
 _FLOAT, _INT, _LONG, _BOOL = (np.dtype(t) for t in (np.float32, np.int32, np.int64, np.bool_))
 _HOST_STATISTICS = ("limits.lower", "limits.upper", "limits.velocity", "normalization.y0.mean")
 
@@ -159,24 +160,19 @@ def parse_metadata(metadata: Mapping[str, str]) -> GraphInfo:
     return GraphInfo(spec, loop, steps, statistics, sha256, precision, said)
 
 
-def unsealed() -> dict[str, str]:
-    """Return the metadata entry that :func:`seal` fills in."""
-    return {_SHA256: _UNSEALED}
-
-
 def seal(data: bytes) -> bytes:
-    """Return a file with :func:`unsealed` in its metadata with its checksum there."""
+    """Return a file that has ``UNSEALED`` in its metadata with its checksum there."""
     place = _seal_of(data)
-    return data[:place] + _checksum(data, place) + data[place + len(_UNSEALED) :]
+    return data[:place] + _checksum(data, place) + data[place + len(UNSEALED) :]
 
 
 def check_seal(data: bytes) -> None:
     """Check the checksum of a file that has one, or raise :class:`TrmBundleError`."""
     place = _seal_of(data)
-    if place >= 0 and data[place : place + len(_UNSEALED)] != _checksum(data, place):
+    if place >= 0 and data[place : place + len(UNSEALED)] != _checksum(data, place):
         raise TrmBundleError(
             "damaged: its content does not match its checksum; copy or export it again. Where it was changed on "
-            f"purpose, take the entry {_SHA256} out of its metadata"
+            f"purpose, take the entry {SHA256} out of its metadata"
         )
 
 
@@ -190,8 +186,8 @@ def _checksum(data: bytes, place: int) -> bytes:
     """Return the digits of the hash of all but the digits at ``place``."""
     view = memoryview(data)
     digest = hashlib.sha256(view[:place])
-    digest.update(_UNSEALED.encode())
-    digest.update(view[place + len(_UNSEALED) :])
+    digest.update(UNSEALED.encode())
+    digest.update(view[place + len(UNSEALED) :])
     return digest.hexdigest().encode()
 
 

@@ -1,7 +1,4 @@
 // From the answer rows of y to what a step says of the answer, and whether it is right.
-#include <algorithm>
-#include <cmath>
-
 #include "core/host_recurrence.h"
 
 namespace trm {

@@ -98,8 +98,7 @@ void HostRecurrence::encode_slots(const Call& call) {
     encode(m.key, call.candidates, num_candidates_, keys_);
     if (num_candidates_) m.kernels.pack_linear(keys_, num_candidates_, D, packed_keys_);
     for (int s = 0; s < answer_rows_; ++s) {
-        const int choice = call.choices ? call.choices[s] : -1;
-        const float* key = choice < 0 ? m.key_none.data() : keys_ + area(choice, D);
+        const float* key = call.choices[s] < 0 ? m.key_none.data() : keys_ + area(call.choices[s], D);
         add_to(answer_rows_of(y_) + area(s, D), key, static_cast<size_t>(D));
     }
     encode(m.slots, call.slots, answer_rows_, answer_rows_of(e_));

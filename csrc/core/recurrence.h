@@ -29,7 +29,8 @@ class Recurrence {
   public:
     virtual ~Recurrence() = default;
 
-    // Encode a call: the rows injected at every latent update, and the first y and z.
+    // Encode a call: the rows injected at every latent update, and the first y and z. Its draft and its indices are the
+    // session's own copies, finite and in range; `choices` are there for all slots.
     virtual void begin(const Call& call, const Finite& finite) = 0;
     // Encode fresh context or features, where not null; y and z are kept.
     virtual void refresh(const float* x, const float* features) = 0;

@@ -25,7 +25,7 @@ from ..plain import plain
 from ..provenance import STEPS, steps_to_run
 from ..shipped import example as shipped_example
 from ..spec import TrmSpec
-from .configurations import Choice, Configuration, open_configuration, parse_choices, with_golden
+from .configurations import Configuration, open_configuration, parse_choices, with_golden
 from .gpu import GPU_BACKENDS, gpu_facts, gpu_state
 from .machine import machine_facts, machine_state
 from .report import FORMAT, FORMAT_VERSION, compare, format_comparison, format_report, read_report
@@ -223,34 +223,19 @@ def _open(
         for i, choice in enumerate(settings.choices):
             show(i / len(settings.choices))
             try:
-                found = _open_one(choice, settings, golden, calls, steps, Path(folder))
+                found = open_configuration(
+                    *(choice, settings.bundle, golden, calls, steps),
+                    cpus=settings.cpus,
+                    graph=settings.graph,
+                    folder=Path(folder),
+                    longest_gap_s=settings.longest_gap_s(),
+                )
                 opened.setdefault(found.name, found)
             except TrmUnsupportedError as error:
                 skipped.append({"name": choice.name, "reason": str(error)})
     if not opened:
         raise TrmUnsupportedError("; ".join(f"{entry['name']}: {entry['reason']}" for entry in skipped))
     return list(opened.values()), skipped
-
-
-def _open_one(
-    choice: Choice,
-    settings: Settings,
-    golden: Bundle,
-    calls: Sequence[Mapping[str, Any]],
-    steps: int,
-    folder: Path,
-) -> Configuration:
-    return open_configuration(
-        choice,
-        settings.bundle,
-        golden,
-        calls,
-        steps,
-        cpus=settings.cpus,
-        graph=settings.graph,
-        folder=folder,
-        longest_gap_s=settings.longest_gap_s(),
-    )
 
 
 def _measure(

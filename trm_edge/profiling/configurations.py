@@ -116,8 +116,8 @@ def open_configuration(
     if suffix is not None:
         file = graph if graph is not None else _export(source, folder, suffix, steps, choice.precision)
     with pinned(cpus[: choice.threads]):
-        spin_s = min(1.5 * longest_gap_s + 1e-3, _LONGEST_SPIN_S)
         spins = choice.backend == "fused" and choice.threads > 1
+        spin_s = min(1.5 * longest_gap_s + 1e-3, _LONGEST_SPIN_S) if spins else 0.0
         parked = round(spin_s * 1e6) if spins else None
         refiner = load(
             file,
@@ -129,7 +129,7 @@ def open_configuration(
         check = check_answers(refiner, golden)
         if check["passed"]:
             _check_all_steps(refiner, calls, steps)
-    settle_s = 0.0 if choice.threads == 1 else SETTLE_S + (spin_s if spins else 0)
+    settle_s = 0.0 if choice.threads == 1 else SETTLE_S + spin_s
     time.sleep(settle_s)
     name = f"{refiner.backend} {refiner.precision} x{choice.threads}"
     return Configuration(name, refiner, choice.threads, check, parked, settle_s)

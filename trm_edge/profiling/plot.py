@@ -73,11 +73,9 @@ def draw_roofline(axes: Any, rows: Sequence[Mapping[str, Any]], peaks: Mapping[s
         point = next(p for row, p in points if row["precision"] == precision)
         peak = peaks.get(precision)
         copy = point["copy_gb_per_s"]
-        roof = np.full_like(x, peak or np.inf)
-        if copy:
-            roof = np.minimum(roof, copy * x)
         label = f"{precision}: " + (f"{peak:.0f} GFLOP/s" if peak else "peak not measured")
-        axes.plot(x, roof, style, color="#333333", lw=1.1, label=f"{label}, {copy:.0f} GB/s" if copy else label)
+        roof = np.minimum(peak or np.inf, copy * x)
+        axes.plot(x, roof, style, color="#333333", lw=1.1, label=f"{label}, {copy:.0f} GB/s")
     for colour, (row, point) in zip(_cycle(len(points)), points, strict=True):
         share = point["share_of_peak"]
         label = row["name"] + ("" if share is None else f": {100 * share:.0f} %")

@@ -68,8 +68,8 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, An
     """Return the ratios ``after / before`` of every configuration in both reports, and what differs around them."""
     old = {row["name"]: row for row in before["configurations"]}
     new = {row["name"]: row for row in after["configurations"]}
-    rows = []
-    for name in [n for n in old if n in new]:
+    rows, both = [], [name for name in old if name in new]
+    for name in both:
         for what, times in _timings(old[name]).items():
             other = _timings(new[name]).get(what)
             if other is None:
@@ -99,7 +99,7 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, An
             **_differing(before.get("settings"), after.get("settings"), _SETTINGS),
             **{
                 f"{key} of {name}": values
-                for name in [n for n in old if n in new]
+                for name in both
                 for key, values in _differing(old[name], new[name], _ROW).items()
             },
         },
